@@ -1,0 +1,1 @@
+//! The ublk protocol as pure state machines: the engine decides, a driver obeys.

@@ -1,0 +1,1 @@
+//! Fuzz targets over the engine and the simulator.

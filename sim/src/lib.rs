@@ -1,0 +1,1 @@
+//! A seeded simulator of ublk servers and the kernel they talk to.
