@@ -1,0 +1,150 @@
+//! Why something failed: the step that was attempted, and what the system answered.
+
+use core::fmt;
+
+use crate::uapi::{Errno, QueueId};
+
+/// The first cause of a failure.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Cause {
+    /// What was attempted.
+    pub step: Step,
+    /// What came of it.
+    pub problem: Problem,
+}
+
+/// What was attempted.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum Step {
+    /// Creating the supervisor's ring.
+    ControlRing,
+    /// GET_FEATURES.
+    GetFeatures,
+    /// ADD_DEV.
+    AddDev,
+    /// SET_PARAMS.
+    SetParams,
+    /// Starting the worker process.
+    SpawnWorker,
+    /// Creating the worker's ring.
+    WorkerRing,
+    /// Opening the character device.
+    OpenChar,
+    /// Starting the thread of a queue.
+    SpawnQueue(QueueId),
+    /// Creating a queue's ring.
+    QueueRing(QueueId),
+    /// Mapping a queue's descriptors and obtaining its buffers.
+    MapQueue(QueueId),
+    /// Arming a queue's tags with FETCH.
+    Fetch(QueueId),
+    /// Waiting for every queue to be primed.
+    Prime,
+    /// START_DEV.
+    StartDev,
+    /// Serving requests on a queue.
+    Serve(QueueId),
+    /// Serving requests (the worker as a whole).
+    Worker,
+    /// GET_DEV_INFO.
+    GetDevInfo,
+    /// Getting hold of a running worker.
+    AttachWorker,
+    /// STOP_DEV.
+    StopDev,
+    /// Waiting for the worker to exit.
+    WorkerExit,
+    /// DEL_DEV.
+    DelDev,
+    /// Waiting in io_uring_enter.
+    Enter,
+}
+
+/// What came of it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Problem {
+    /// The kernel answered with this errno.
+    Errno(Errno),
+    /// It did not finish within its deadline.
+    Deadline,
+    /// The worker exited in the middle of it.
+    WorkerExited(crate::sys::WorkerExit),
+    /// The other end of a link went away.
+    LinkClosed,
+    /// The operator asked to stop.
+    Stopped,
+    /// The kernel answered something the protocol does not allow in this state.
+    Protocol,
+    /// The kernel granted something we cannot work with.
+    Unsupported,
+}
+
+impl Cause {
+    /// A cause from an errno.
+    pub const fn errno(step: Step, errno: Errno) -> Self {
+        Self { step, problem: Problem::Errno(errno) }
+    }
+
+    /// A cause of another kind.
+    pub const fn new(step: Step, problem: Problem) -> Self {
+        Self { step, problem }
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ControlRing => f.write_str("creating the control ring"),
+            Self::GetFeatures => f.write_str("asking the driver for its features (GET_FEATURES)"),
+            Self::AddDev => f.write_str("adding the device (ADD_DEV)"),
+            Self::SetParams => f.write_str("setting the device's parameters (SET_PARAMS)"),
+            Self::SpawnWorker => f.write_str("starting the worker process"),
+            Self::WorkerRing => f.write_str("creating the worker's ring"),
+            Self::OpenChar => f.write_str("opening the character device"),
+            Self::SpawnQueue(q) => write!(f, "starting the thread of queue {}", q.0),
+            Self::QueueRing(q) => write!(f, "creating the ring of queue {}", q.0),
+            Self::MapQueue(q) => {
+                write!(f, "mapping the descriptors and buffers of queue {}", q.0)
+            }
+            Self::Fetch(q) => write!(f, "arming the tags of queue {} (FETCH_REQ)", q.0),
+            Self::Prime => f.write_str("waiting for every queue to be primed"),
+            Self::StartDev => f.write_str("starting the device (START_DEV)"),
+            Self::Serve(q) => write!(f, "serving requests on queue {}", q.0),
+            Self::Worker => f.write_str("serving requests"),
+            Self::GetDevInfo => f.write_str("asking for the device's state (GET_DEV_INFO)"),
+            Self::AttachWorker => f.write_str("getting hold of the worker process"),
+            Self::StopDev => f.write_str("stopping the device (STOP_DEV)"),
+            Self::WorkerExit => f.write_str("waiting for the worker to exit"),
+            Self::DelDev => f.write_str("deleting the device (DEL_DEV)"),
+            Self::Enter => f.write_str("waiting in io_uring_enter"),
+        }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Errno(errno) => write!(f, "the system answered {errno}"),
+            Self::Deadline => f.write_str("it did not finish within its deadline"),
+            Self::WorkerExited(crate::sys::WorkerExit::Code(code)) => {
+                write!(f, "the worker exited with status {code}")
+            }
+            Self::WorkerExited(crate::sys::WorkerExit::Signal(signal)) => {
+                write!(f, "the worker was killed by signal {signal}")
+            }
+            Self::WorkerExited(crate::sys::WorkerExit::Unknown) => f.write_str("the worker exited"),
+            Self::LinkClosed => f.write_str("the process at the other end went away"),
+            Self::Stopped => f.write_str("it was asked to stop"),
+            Self::Protocol => f.write_str("the kernel answered what the protocol does not allow"),
+            Self::Unsupported => f.write_str("the kernel does not offer what is needed"),
+        }
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.step, self.problem)
+    }
+}
+
+impl core::error::Error for Cause {}

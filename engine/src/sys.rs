@@ -1,0 +1,379 @@
+//! The boundary between a machine and its driver: the system call.
+//!
+//! What can block or fail in the kernel is a [`Call`], yielded as a value; its result comes back as
+//! a [`Ret`]. What never blocks (filling the submission queue, reaping completions, sending on a
+//! link) is a method of a small trait. There is exactly one blocking wait in the whole system,
+//! [`Call::Enter`]: links, timers, child exits and the device itself all arrive as completions.
+
+use crate::cause::{Cause, Step};
+use crate::link::{Link, Message, Received, SendError};
+use crate::uapi::{Errno, IoDesc, QueueId, Tag};
+
+/// What a thread asks its driver to do next. The driver carries it out and resumes the machine with
+/// the [`Ret`] it produced.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[must_use = "a call that nobody carries out is a hang"]
+pub enum Call {
+    /// Create this thread's ring. Answers [`Ret::Done`] or [`Ret::Failed`].
+    SetupRing(RingSpec),
+    /// `io_uring_enter` with `IORING_ENTER_GETEVENTS`: submit up to `submit` entries, then wait until
+    /// `wait` completions are there. Answers [`Ret::Submitted`] or [`Ret::Failed`]. The only call that waits.
+    Enter {
+        /// Entries to submit; the kernel may take fewer.
+        submit: u32,
+        /// Completions to wait for, 0 or 1.
+        wait: u32,
+    },
+    /// Sleep for `ms` milliseconds: the back-off after the kernel refused an `enter`. Answers [`Ret::Done`].
+    Sleep {
+        /// Milliseconds.
+        ms: u32,
+    },
+    /// Supervisor: start the worker process for `queues` queues of the device just added. Answers [`Ret::Spawned`] or [`Ret::Failed`].
+    SpawnWorker {
+        /// The device the worker will serve.
+        device: DeviceGeometry,
+    },
+    /// Supervisor that adopts a device: get hold of the worker process `pid`, after checking that it still is that worker.
+    /// Answers [`Ret::Done`], or [`Ret::Failed`] with `ESRCH` when it is gone.
+    AttachWorker {
+        /// The process id, in the caller's namespace.
+        pid: u32,
+    },
+    /// Supervisor: send SIGKILL to the worker. Answers [`Ret::Done`], or [`Ret::Failed`] with `ESRCH`.
+    KillWorker,
+    /// Supervisor: collect the exit status of the worker, which has exited. Answers [`Ret::Exited`].
+    ReapWorker,
+    /// Worker: open `/dev/ublkcN`. Answers [`Ret::Done`] or [`Ret::Failed`].
+    OpenChar,
+    /// Worker: start the thread of one queue. Answers [`Ret::Done`] or [`Ret::Failed`].
+    SpawnQueue {
+        /// The queue that the thread will serve.
+        queue: QueueId,
+    },
+    /// Queue: map the descriptor array, and obtain one pinned buffer for each tag. Answers [`Ret::Done`] or [`Ret::Failed`].
+    MapQueue {
+        /// The queue.
+        queue: QueueId,
+    },
+    /// The thread is finished. Never resumed. When the main thread of a process says this, the process exits.
+    Exit(Exit),
+}
+
+/// How a machine ended.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Exit {
+    /// It did all that was asked of it.
+    Finished,
+    /// It failed; the first cause. What it had set up is unwound.
+    Failed(Cause),
+    /// It failed, and the unwinding got stuck: the device was left behind.
+    Stuck {
+        /// The first cause.
+        cause: Cause,
+        /// The step that did not finish within its deadline.
+        step: Step,
+    },
+}
+
+/// The result of a [`Call`].
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Ret {
+    /// First resumption of a machine: nothing was called yet.
+    Start,
+    /// The call succeeded.
+    Done,
+    /// The kernel took this many entries off the submission queue.
+    Submitted(u32),
+    /// The worker process runs under this id (in the caller's namespace).
+    Spawned(u32),
+    /// How the worker ended.
+    Exited(WorkerExit),
+    /// The call failed.
+    Failed(Errno),
+}
+
+/// How a worker process ended.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum WorkerExit {
+    /// It called exit with this code.
+    Code(u8),
+    /// A signal ended it.
+    Signal(u8),
+    /// Not our child, so the status is not ours to know.
+    Unknown,
+}
+
+/// What a worker needs to know of the device, after negotiation.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct DeviceGeometry {
+    /// The device number, as in `/dev/ublkbN`.
+    pub id: crate::uapi::DevId,
+    /// Hardware queues granted by the kernel (it clamps to the number of CPUs), 1..=4096.
+    pub queues: u16,
+    /// Tags in each queue, 1..=4096.
+    pub depth: u16,
+    /// Bytes of each tag's buffer: `max_io_buf_bytes` as the kernel returned it.
+    pub buffer_bytes: u32,
+    /// Size of the device in 512-byte sectors.
+    pub sectors: u64,
+}
+
+/// What kind of ring to create.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct RingSpec {
+    /// Submission queue entries; the driver rounds up to a power of two.
+    pub entries: u32,
+    /// Who may run the ring's task work, and when.
+    pub mode: RingMode,
+}
+
+/// How a ring runs its task work (protocol reference, "where dispatch runs").
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum RingMode {
+    /// 128-byte entries, default task work: the supervisor's ring, as ublk control commands need it.
+    Control,
+    /// 64-byte entries, default task work: runs at any kernel exit of the thread.
+    Default,
+    /// 64-byte entries, `IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN`: runs only inside `enter`.
+    DeferTaskrun,
+}
+
+/// A submission queue entry, as the engine means it. The driver encodes it into bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Sqe {
+    /// `UBLK_IO_FETCH_REQ` for a tag, with that tag's buffer.
+    Fetch {
+        /// The tag.
+        tag: Tag,
+    },
+    /// `UBLK_IO_COMMIT_AND_FETCH_REQ` for a tag, with that tag's buffer.
+    Commit {
+        /// The tag.
+        tag: Tag,
+        /// Bytes transferred, 0, or a negative errno.
+        result: i32,
+    },
+    /// One operation on the backing file on behalf of a tag.
+    Backend {
+        /// The tag whose request this serves.
+        tag: Tag,
+        /// The operation.
+        op: BackendOp,
+    },
+    /// Complete once when `link` has a message or is closed (`POLL_ADD`).
+    Watch {
+        /// The link.
+        link: Link,
+    },
+    /// Complete once when the worker process has exited (`POLL_ADD` on its pidfd).
+    WatchWorker,
+    /// Complete with `-ETIME` after `ms` milliseconds.
+    Timer {
+        /// Echoed in the completion, so that the expiry of an abandoned wait is told from a fresh one.
+        generation: u32,
+        /// Milliseconds.
+        ms: u32,
+    },
+    /// `IORING_OP_ASYNC_CANCEL` of the control command in flight; its own completion carries nothing of interest.
+    CancelControl {
+        /// The sequence number of the command to cancel.
+        sequence: u32,
+    },
+}
+
+/// An operation on the backing file. Ranges of the tag's buffer and of the file, in bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum BackendOp {
+    /// Read into the tag's buffer.
+    Read {
+        /// First byte in the file.
+        offset: u64,
+        /// First byte in the tag's buffer.
+        buffer: u32,
+        /// How many bytes.
+        len: u32,
+    },
+    /// Write from the tag's buffer.
+    Write {
+        /// First byte in the file.
+        offset: u64,
+        /// First byte in the tag's buffer.
+        buffer: u32,
+        /// How many bytes.
+        len: u32,
+        /// Complete only when the bytes are on stable storage (`RWF_DSYNC`).
+        durable: bool,
+    },
+    /// Bring every completed write to stable storage (`fdatasync`).
+    Sync,
+    /// Give the range back to the file system; it then reads as zeroes.
+    PunchHole {
+        /// First byte in the file.
+        offset: u64,
+        /// How many bytes.
+        len: u64,
+    },
+    /// Make the range read as zeroes and keep it allocated.
+    ZeroRange {
+        /// First byte in the file.
+        offset: u64,
+        /// How many bytes.
+        len: u64,
+    },
+}
+
+/// A memory operation: completes inside the pump.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum MemoryOp {
+    /// Copy from the store to the beginning of the tag's buffer.
+    Load {
+        /// First byte in the store.
+        offset: u64,
+        /// How many bytes.
+        len: u32,
+    },
+    /// Copy from the beginning of the tag's buffer to the store.
+    Store {
+        /// First byte in the store.
+        offset: u64,
+        /// How many bytes.
+        len: u32,
+    },
+    /// Fill a range of the store with zeroes.
+    Zero {
+        /// First byte in the store.
+        offset: u64,
+        /// How many bytes.
+        len: u64,
+    },
+    /// Fill the beginning of the tag's buffer with zeroes: a read of a store that holds nothing.
+    Clear {
+        /// How many bytes.
+        len: u32,
+    },
+}
+
+/// A completion.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Cqe {
+    /// Which submission it answers.
+    pub token: Token,
+    /// The result: non-negative, or a negative errno.
+    pub res: i32,
+}
+
+/// The identity of a submission, carried through the kernel as `user_data`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum Token {
+    /// A FETCH or COMMIT of this tag.
+    Io(Tag),
+    /// A backend operation of this tag.
+    Backend(Tag),
+    /// A watch on a link.
+    Link(Link),
+    /// The watch on the worker process.
+    Worker,
+    /// A timer of this generation.
+    Timer(u32),
+    /// The control command with this sequence number.
+    Control(u32),
+    /// The cancellation of a control command.
+    Cancel,
+}
+
+impl Sqe {
+    /// The token its completion will carry.
+    pub const fn token(&self) -> Token {
+        match *self {
+            Self::Fetch { tag } | Self::Commit { tag, .. } => Token::Io(tag),
+            Self::Backend { tag, .. } => Token::Backend(tag),
+            Self::Watch { link } => Token::Link(link),
+            Self::WatchWorker => Token::Worker,
+            Self::Timer { generation, .. } => Token::Timer(generation),
+            Self::CancelControl { .. } => Token::Cancel,
+        }
+    }
+}
+
+impl Token {
+    /// Encodes the token as `user_data`: the kind in the top byte, the number below.
+    pub const fn encode(self) -> u64 {
+        let (kind, number) = match self {
+            Self::Io(tag) => (1, tag.0 as u32),
+            Self::Backend(tag) => (2, tag.0 as u32),
+            Self::Link(link) => (3, link.encode()),
+            Self::Worker => (4, 0),
+            Self::Timer(generation) => (5, generation),
+            Self::Control(sequence) => (6, sequence),
+            Self::Cancel => (7, 0),
+        };
+        (kind << 56) | number as u64
+    }
+
+    /// Decodes `user_data`. `None` for a value that [`Token::encode`] never produces.
+    pub const fn decode(user_data: u64) -> Option<Self> {
+        let number = user_data as u32;
+        if user_data & 0x00ff_ffff_0000_0000 != 0 {
+            return None;
+        }
+        match (user_data >> 56, number) {
+            (1, 0..=0xffff) => Some(Self::Io(Tag(number as u16))),
+            (2, 0..=0xffff) => Some(Self::Backend(Tag(number as u16))),
+            (3, _) => match Link::decode(number) {
+                Some(link) => Some(Self::Link(link)),
+                None => None,
+            },
+            (4, 0) => Some(Self::Worker),
+            (5, _) => Some(Self::Timer(number)),
+            (6, _) => Some(Self::Control(number)),
+            (7, 0) => Some(Self::Cancel),
+            _ => None,
+        }
+    }
+}
+
+/// The submission queue has no free entry.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct SqFull;
+
+/// A thread's ring, seen from its own thread. Nothing here blocks.
+pub trait Ring {
+    /// Entries that can still be pushed.
+    fn sq_space(&self) -> u32;
+    /// Entries pushed and not yet taken by the kernel.
+    fn sq_ready(&self) -> u32;
+    /// Queues an entry; the kernel sees it at the next [`Call::Enter`].
+    fn push(&mut self, sqe: Sqe) -> Result<(), SqFull>;
+    /// Takes the oldest completion.
+    fn reap(&mut self) -> Option<Cqe>;
+}
+
+/// A thread's links. Nothing here blocks.
+pub trait Links {
+    /// Sends a message; a link is bounded.
+    fn send(&mut self, link: Link, message: Message) -> Result<(), SendError>;
+    /// Takes the oldest message of a link.
+    fn receive(&mut self, link: Link) -> Received;
+}
+
+/// What the supervisor's driver offers beside its ring.
+pub trait SupervisorIo: Ring + Links {
+    /// Queues a control command (`IORING_OP_URING_CMD` on `/dev/ublk-control`). Its completion is `Token::Control(sequence)`.
+    /// The driver owns the command's memory until that completion is reaped.
+    fn push_control(
+        &mut self,
+        sequence: u32,
+        command: &crate::control::Command,
+    ) -> Result<(), SqFull>;
+    /// What the last completed command wrote. Meaningful after a completion with a non-negative result.
+    fn reply(&self) -> crate::control::Reply;
+}
+
+/// What a queue's driver offers beside its ring.
+pub trait QueueIo: Ring + Links {
+    /// Reads the tag's descriptor. Only while the server owns the tag (I2).
+    fn descriptor(&self, tag: Tag) -> IoDesc;
+    /// Carries out a memory operation on behalf of a tag. Bounds were checked by the engine (I7).
+    fn memory(&mut self, tag: Tag, op: MemoryOp);
+}

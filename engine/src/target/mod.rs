@@ -1,0 +1,199 @@
+//! Targets: pure machines that turn a request into memory and backend operations.
+//!
+//! A target never touches data. It says which range of the tag's buffer goes where; the driver moves
+//! the bytes. [`Null`] and [`Mem`] finish inside the pump, [`File`] needs backend operations.
+
+mod file;
+mod mem;
+mod null;
+
+pub use file::{File, FileJob, RETRIES_MAX};
+pub use mem::Mem;
+pub use null::Null;
+
+use core::fmt::Debug;
+use core::hash::Hash;
+
+use crate::sys::{BackendOp, MemoryOp};
+use crate::uapi::{Errno, IoDesc, RequestFlags, RequestOp};
+
+/// Bytes in a sector, the unit of every block-layer address.
+pub const SECTOR_BYTES: u32 = 512;
+
+/// A request, checked at the border: it lies inside the device and its data inside the buffer.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Request {
+    /// What is asked.
+    pub op: Op,
+    /// First byte on the device. 0 for a flush.
+    pub offset: u64,
+    /// How many bytes. 0 for a flush.
+    pub len: u32,
+}
+
+/// The operations that the copy-mode engine knows.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum Op {
+    /// Device to client.
+    Read,
+    /// Client to device; with `fua` durable at completion.
+    Write {
+        /// Force unit access.
+        fua: bool,
+    },
+    /// Make completed writes durable.
+    Flush,
+    /// The range's contents are no longer needed.
+    Discard,
+    /// The range shall read as zeroes; `unmap` permits giving its space back.
+    WriteZeroes {
+        /// Whether deallocation is allowed.
+        unmap: bool,
+    },
+}
+
+impl Request {
+    /// Parses a descriptor against the device's size and the tag's buffer.
+    ///
+    /// # Errors
+    /// The errno to answer the client with: `EOPNOTSUPP` for an operation we never advertised, `EIO` for a
+    /// range outside the device (a shrink may race with requests in flight) or larger than the buffer.
+    pub fn parse(desc: &IoDesc, device_sectors: u64, buffer_bytes: u32) -> Result<Self, Errno> {
+        let op = match desc.op() {
+            Some(RequestOp::Read) => Op::Read,
+            Some(RequestOp::Write) => Op::Write { fua: desc.flags().contains(RequestFlags::FUA) },
+            Some(RequestOp::Flush) => return Ok(Self { op: Op::Flush, offset: 0, len: 0 }),
+            Some(RequestOp::Discard) => Op::Discard,
+            Some(RequestOp::WriteZeroes) => {
+                Op::WriteZeroes { unmap: !desc.flags().contains(RequestFlags::NOUNMAP) }
+            }
+            Some(
+                RequestOp::WriteSame
+                | RequestOp::ZoneOpen
+                | RequestOp::ZoneClose
+                | RequestOp::ZoneFinish
+                | RequestOp::ZoneAppend
+                | RequestOp::ZoneResetAll
+                | RequestOp::ZoneReset
+                | RequestOp::ReportZones,
+            )
+            | None => return Err(Errno::EOPNOTSUPP),
+        };
+        let sectors = u64::from(desc.nr_sectors);
+        let end = desc.start_sector.checked_add(sectors).ok_or(Errno::EIO)?;
+        if end > device_sectors || sectors == 0 {
+            return Err(Errno::EIO);
+        }
+        let bytes = sectors * u64::from(SECTOR_BYTES);
+        let carries_data = matches!(op, Op::Read | Op::Write { .. });
+        if carries_data && bytes > u64::from(buffer_bytes) {
+            return Err(Errno::EIO);
+        }
+        // A range without data may be up to 2^32 sectors; the limits we set keep it far below 2^32 bytes.
+        let len = u32::try_from(bytes).map_err(|_| Errno::EIO)?;
+        Ok(Self { op, offset: desc.start_sector * u64::from(SECTOR_BYTES), len })
+    }
+
+    /// The result that tells the kernel *all of it*: the only success there is (O3, never a short commit).
+    pub const fn complete(&self) -> i32 {
+        match self.op {
+            Op::Read | Op::Write { .. } => self.len as i32,
+            Op::Flush | Op::Discard | Op::WriteZeroes { .. } => 0,
+        }
+    }
+}
+
+/// What a target wants next for one request.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[must_use = "a step that nobody takes leaves the client waiting"]
+pub enum Step {
+    /// The request is complete, or failed with this errno.
+    Done(Result<(), Errno>),
+    /// A memory operation, carried out at once; then [`Target::resume`] with its length.
+    Memory(MemoryOp),
+    /// A backend operation; then [`Target::resume`] with its result.
+    Backend(BackendOp),
+}
+
+/// A target. One value serves all tags of a queue; what one request needs to remember is its `Job`.
+pub trait Target: Clone + Eq + Hash + Debug {
+    /// The progress of one request.
+    type Job: Copy + Eq + Hash + Debug;
+
+    /// Size, attributes and limits, for SET_PARAMS.
+    fn geometry(&self) -> Geometry;
+    /// Begins a request. O(1).
+    fn begin(&self, request: &Request) -> (Self::Job, Step);
+    /// The last operation of this request gave `res` (bytes, 0, or a negative errno). O(1).
+    fn resume(&self, request: &Request, job: &mut Self::Job, res: i32) -> Step;
+}
+
+/// What a target says of its device.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Geometry {
+    /// Size in 512-byte sectors, a multiple of the logical block.
+    pub sectors: u64,
+    /// log2 of the logical block size in bytes, 9..=12.
+    pub logical_bs_shift: u8,
+    /// log2 of the physical block size in bytes.
+    pub physical_bs_shift: u8,
+    /// Completed writes may be lost until a flush: advertise a volatile cache, honour FLUSH and FUA.
+    pub volatile_cache: bool,
+    /// Discard and write-zeroes are supported.
+    pub discard: bool,
+}
+
+/// The targets that `blkproof add` knows, as one type.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum AnyTarget {
+    /// [`Null`].
+    Null(Null),
+    /// [`Mem`].
+    Mem(Mem),
+    /// [`File`].
+    File(File),
+}
+
+/// The progress of one request of an [`AnyTarget`].
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum AnyJob {
+    /// Null and mem remember nothing.
+    Immediate,
+    /// File.
+    File(FileJob),
+}
+
+impl Target for AnyTarget {
+    type Job = AnyJob;
+
+    fn geometry(&self) -> Geometry {
+        match self {
+            Self::Null(target) => target.geometry(),
+            Self::Mem(target) => target.geometry(),
+            Self::File(target) => target.geometry(),
+        }
+    }
+
+    fn begin(&self, request: &Request) -> (AnyJob, Step) {
+        match self {
+            Self::Null(target) => (AnyJob::Immediate, target.begin(request).1),
+            Self::Mem(target) => (AnyJob::Immediate, target.begin(request).1),
+            Self::File(target) => {
+                let (job, step) = target.begin(request);
+                (AnyJob::File(job), step)
+            }
+        }
+    }
+
+    fn resume(&self, request: &Request, job: &mut AnyJob, res: i32) -> Step {
+        match (self, job) {
+            (Self::Null(target), AnyJob::Immediate) => target.resume(request, &mut (), res),
+            (Self::Mem(target), AnyJob::Immediate) => target.resume(request, &mut (), res),
+            (Self::File(target), AnyJob::File(job)) => target.resume(request, job, res),
+            (Self::Null(_) | Self::Mem(_), AnyJob::File(_))
+            | (Self::File(_), AnyJob::Immediate) => {
+                unreachable!("I6: a job is resumed by the target that began it")
+            }
+        }
+    }
+}

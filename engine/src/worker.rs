@@ -1,0 +1,352 @@
+//! The worker: the process that serves. Opens the character device once, starts the queues' threads,
+//! tells the supervisor when all of them are primed, and ends when they have ended.
+
+use crate::cause::{Cause, Problem, Step};
+use crate::link::{Link, Message, Received, SendError};
+use crate::pending::{Awaits, Otherwise, Owner, Pending, PendingSink};
+use crate::pump::Pump;
+use crate::sys::{Call, Cqe, Exit, Links, Ret, Ring, RingMode, RingSpec, Sqe, Token};
+use crate::uapi::{Errno, QueueId};
+
+/// The pause between two attempts to open the character device, in milliseconds.
+pub const OPEN_RETRY_MS: u32 = 100;
+/// How often the open is attempted before the worker gives up: some 5 seconds for udev and for a previous server's release.
+pub const OPEN_ATTEMPTS_MAX: u16 = 50;
+/// How long queues may take to end after they were told to quit, in milliseconds. Then the process exits over their heads.
+pub const QUIT_MS: u32 = 1_000;
+/// Entries of the worker's ring: two watches and a timer.
+const RING_ENTRIES: u32 = 8;
+/// The most entries that handling one completion pushes: a watch renewed, and a timer.
+const PUSHES_PER_COMPLETION_MAX: u8 = 2;
+
+/// Where the worker is in its life.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum Phase {
+    /// Not resumed yet.
+    Boot,
+    /// The ring is being created.
+    SettingUp,
+    /// The character device is being opened.
+    Opening,
+    /// The open failed in a way that passes; waiting before the next attempt.
+    Pausing,
+    /// The thread of this queue is being started.
+    Spawning(QueueId),
+    /// All threads run; waiting for their reports, and for the supervisor.
+    Running,
+    /// Telling the queues to quit, and waiting for them to end.
+    Quitting,
+    /// The process has exited.
+    Ended,
+}
+
+/// The machine of the worker's main thread.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Worker {
+    /// Queues granted by the kernel.
+    queues: u16,
+    phase: Phase,
+    pump: Pump,
+    /// Attempts to open so far.
+    attempts: u16,
+    /// Threads started.
+    spawned: u16,
+    /// Queues that reported being primed.
+    primed: u16,
+    /// Queues that reported their end.
+    ended: u16,
+    /// The supervisor said that the device is LIVE.
+    live: bool,
+    /// The current timer's generation.
+    generation: u32,
+    first: Option<Cause>,
+}
+
+impl Worker {
+    /// A worker for a device with `queues` queues.
+    pub const fn new(queues: u16) -> Self {
+        assert!(queues > 0, "a device has at least one queue");
+        Self {
+            queues,
+            phase: Phase::Boot,
+            pump: Pump::new(PUSHES_PER_COMPLETION_MAX),
+            attempts: 0,
+            spawned: 0,
+            primed: 0,
+            ended: 0,
+            live: false,
+            generation: 0,
+            first: None,
+        }
+    }
+
+    /// Where it is in its life.
+    pub const fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// Whether the supervisor said that the device is LIVE.
+    pub const fn is_live(&self) -> bool {
+        self.live
+    }
+
+    /// Goes on after the last call returned `ret`. O(1) per completion, O(queues) once when it tells them to quit.
+    pub fn resume(&mut self, ret: Ret, io: &mut (impl Ring + Links)) -> Call {
+        match self.phase {
+            Phase::Boot => {
+                self.phase = Phase::SettingUp;
+                Call::SetupRing(RingSpec { entries: RING_ENTRIES, mode: RingMode::Default })
+            }
+            Phase::SettingUp => match ret {
+                Ret::Failed(errno) => {
+                    // Without a ring there is nothing to wait on; and nothing was set up yet.
+                    self.first = Some(Cause::errno(Step::WorkerRing, errno));
+                    self.exit(io)
+                }
+                Ret::Start | Ret::Done | Ret::Submitted(_) | Ret::Spawned(_) | Ret::Exited(_) => {
+                    push(io, Sqe::Watch { link: Link::Supervisor });
+                    push(io, Sqe::Watch { link: Link::Queues });
+                    self.open()
+                }
+            },
+            Phase::Opening => self.opened(ret, io),
+            Phase::Spawning(queue) => self.spawned(queue, ret, io),
+            Phase::Pausing | Phase::Running | Phase::Quitting => self.turn(ret, io),
+            Phase::Ended => unreachable!("I1: a process that exited was resumed"),
+        }
+    }
+
+    fn open(&mut self) -> Call {
+        self.phase = Phase::Opening;
+        self.attempts += 1;
+        Call::OpenChar
+    }
+
+    fn opened(&mut self, ret: Ret, io: &mut (impl Ring + Links)) -> Call {
+        match ret {
+            Ret::Failed(errno) => {
+                // The node appears late, or with its final owner later; a previous server's release may still be under way.
+                let passes =
+                    matches!(errno, Errno::ENOENT | Errno::EACCES | Errno::EBUSY | Errno::EINTR);
+                if passes && self.attempts < OPEN_ATTEMPTS_MAX {
+                    self.phase = Phase::Pausing;
+                    self.arm(OPEN_RETRY_MS, io);
+                    return self.turn(Ret::Done, io);
+                }
+                self.quit(Some(Cause::errno(Step::OpenChar, errno)), io);
+                self.turn(Ret::Done, io)
+            }
+            Ret::Start | Ret::Done | Ret::Submitted(_) | Ret::Spawned(_) | Ret::Exited(_) => {
+                self.spawn(QueueId(0))
+            }
+        }
+    }
+
+    fn spawn(&mut self, queue: QueueId) -> Call {
+        self.phase = Phase::Spawning(queue);
+        Call::SpawnQueue { queue }
+    }
+
+    fn spawned(&mut self, queue: QueueId, ret: Ret, io: &mut (impl Ring + Links)) -> Call {
+        match ret {
+            Ret::Failed(errno) => {
+                self.quit(Some(Cause::errno(Step::SpawnQueue(queue), errno)), io);
+                self.turn(Ret::Done, io)
+            }
+            Ret::Start | Ret::Done | Ret::Submitted(_) | Ret::Spawned(_) | Ret::Exited(_) => {
+                self.spawned += 1;
+                if self.spawned < self.queues {
+                    return self.spawn(QueueId(self.spawned));
+                }
+                self.phase = Phase::Running;
+                self.turn(Ret::Done, io)
+            }
+        }
+    }
+
+    /// One turn of the pump.
+    fn turn(&mut self, ret: Ret, io: &mut (impl Ring + Links)) -> Call {
+        if let Err(errno) = self.pump.turn(ret) {
+            self.first.get_or_insert(Cause::errno(Step::Enter, errno));
+            return self.exit(io);
+        }
+        let mut retry = false;
+        while let Some(Cqe { token, res: _ }) = self.pump.next(io) {
+            match token {
+                Token::Link(Link::Supervisor) => self.hear_supervisor(io),
+                Token::Link(Link::Queues) => self.hear_queues(io),
+                Token::Timer(generation) if generation == self.generation => match self.phase {
+                    Phase::Pausing => retry = true,
+                    Phase::Quitting => return self.exit(io),
+                    Phase::Boot
+                    | Phase::SettingUp
+                    | Phase::Opening
+                    | Phase::Spawning(_)
+                    | Phase::Running
+                    | Phase::Ended => {}
+                },
+                // The expiry of a wait that is over.
+                Token::Timer(_) => {}
+                Token::Link(Link::Worker | Link::Queue(_) | Link::Operator | Link::Launcher)
+                | Token::Io(_)
+                | Token::Backend(_)
+                | Token::Worker
+                | Token::Control(_)
+                | Token::Cancel => unreachable!("I1: a completion of something never submitted"),
+            }
+        }
+        if self.ended == self.spawned
+            && (self.phase == Phase::Quitting || self.phase == Phase::Running)
+        {
+            return self.exit(io);
+        }
+        if retry && self.phase == Phase::Pausing {
+            return self.open();
+        }
+        self.pump.park(io, false)
+    }
+
+    fn hear_supervisor(&mut self, io: &mut (impl Ring + Links)) {
+        loop {
+            match io.receive(Link::Supervisor) {
+                Received::Message(Message::Live) => self.live = true,
+                Received::Message(Message::Quit) => self.quit(None, io),
+                Received::Message(
+                    Message::QueuePrimed(_)
+                    | Message::QueueFailed(..)
+                    | Message::QueueEnded(_)
+                    | Message::Primed
+                    | Message::Failed(_)
+                    | Message::Ended
+                    | Message::Stop
+                    | Message::Up(_)
+                    | Message::Down { .. },
+                ) => unreachable!("I9: the supervisor says Live or Quit"),
+                Received::Empty => {
+                    push(io, Sqe::Watch { link: Link::Supervisor });
+                    return;
+                }
+                Received::Closed => {
+                    // A device that nobody will ever start must not be served; a LIVE one must be.
+                    if !self.live {
+                        self.quit(Some(Cause::new(Step::StartDev, Problem::LinkClosed)), io);
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    fn hear_queues(&mut self, io: &mut (impl Ring + Links)) {
+        loop {
+            match io.receive(Link::Queues) {
+                Received::Message(Message::QueuePrimed(_)) => {
+                    self.primed += 1;
+                    if self.primed == self.queues && self.phase == Phase::Running {
+                        tell(io, Message::Primed);
+                    }
+                }
+                Received::Message(Message::QueueFailed(_, cause)) => {
+                    self.ended += 1;
+                    self.quit(Some(cause), io);
+                }
+                Received::Message(Message::QueueEnded(_)) => self.ended += 1,
+                Received::Message(
+                    Message::Primed
+                    | Message::Failed(_)
+                    | Message::Ended
+                    | Message::Live
+                    | Message::Quit
+                    | Message::Stop
+                    | Message::Up(_)
+                    | Message::Down { .. },
+                ) => unreachable!("I9: a queue speaks only of itself"),
+                Received::Empty => {
+                    push(io, Sqe::Watch { link: Link::Queues });
+                    return;
+                }
+                Received::Closed => {
+                    unreachable!("I9: the worker holds a sender of its own mailbox")
+                }
+            }
+        }
+    }
+
+    /// Tells every queue to finish what it holds and exit. The first cause is kept.
+    fn quit(&mut self, cause: Option<Cause>, io: &mut (impl Ring + Links)) {
+        if self.phase == Phase::Quitting {
+            return;
+        }
+        self.first = self.first.or(cause);
+        self.phase = Phase::Quitting;
+        for queue in 0..self.spawned {
+            match io.send(Link::Queue(QueueId(queue)), Message::Quit) {
+                Ok(()) | Err(SendError::Closed) => {}
+                Err(SendError::Full) => unreachable!("I9: a queue is told to quit once"),
+            }
+        }
+        self.arm(QUIT_MS, io);
+    }
+
+    fn arm(&mut self, ms: u32, io: &mut impl Ring) {
+        self.generation += 1;
+        push(io, Sqe::Timer { generation: self.generation, ms });
+    }
+
+    /// Reports, and exits: the process with all its threads, rings and files.
+    fn exit(&mut self, io: &mut impl Links) -> Call {
+        self.phase = Phase::Ended;
+        if let Some(cause) = self.first {
+            tell(io, Message::Failed(cause));
+            Call::Exit(Exit::Failed(cause))
+        } else {
+            tell(io, Message::Ended);
+            Call::Exit(Exit::Finished)
+        }
+    }
+
+    /// What it waits for, and who owes it.
+    pub fn pending(&self, sink: &mut impl PendingSink) {
+        let mut add = |awaits, owner, otherwise| sink.pending(Pending { awaits, owner, otherwise });
+        match self.phase {
+            Phase::Boot | Phase::SettingUp | Phase::Opening | Phase::Spawning(_) => {
+                add(Awaits::CallReturn, Owner::Kernel, Otherwise::PeerUnwinds);
+            }
+            Phase::Pausing => add(Awaits::Retry, Owner::Kernel, Otherwise::Unwind),
+            Phase::Running if self.primed < self.queues => {
+                let missing = self.queues - self.primed;
+                add(Awaits::QueuesPrimed(missing), Owner::Engine, Otherwise::PeerUnwinds);
+            }
+            Phase::Running if !self.live => {
+                add(Awaits::DeviceLive, Owner::Engine, Otherwise::PeerUnwinds);
+            }
+            Phase::Running => {
+                add(
+                    Awaits::QueuesEnded(self.queues - self.ended),
+                    Owner::Operator,
+                    Otherwise::WaitOn,
+                );
+            }
+            Phase::Quitting => {
+                add(
+                    Awaits::QueuesEnded(self.spawned - self.ended),
+                    Owner::Engine,
+                    Otherwise::GiveUp,
+                );
+            }
+            Phase::Ended => {}
+        }
+    }
+}
+
+fn push(io: &mut impl Ring, sqe: Sqe) {
+    io.push(sqe).expect("I3: the worker's ring has room for all it ever has in flight");
+}
+
+/// Tells the supervisor. A supervisor that is gone needs no telling.
+fn tell(io: &mut impl Links, message: Message) {
+    match io.send(Link::Supervisor, message) {
+        Ok(()) | Err(SendError::Closed) => {}
+        Err(SendError::Full) => unreachable!("I9: the worker reports at most twice"),
+    }
+}

@@ -1,0 +1,357 @@
+//! The queue machine against its invariants, under every ordering that proptest can think of.
+
+mod support;
+
+use std::collections::BTreeMap;
+
+use blkproof_engine::link::Message;
+use blkproof_engine::queue::{Phase, Queue, QueueConfig};
+use blkproof_engine::sys::{Call, Cqe, Exit, Ret, Token};
+use blkproof_engine::target::{AnyTarget, File, Mem, Null};
+use blkproof_engine::uapi::{Errno, IoDesc, QueueId, Tag};
+use proptest::prelude::*;
+use support::{Kernel, KernelTag, config, settle};
+
+const READ: u32 = 0;
+const WRITE: u32 = 1;
+const FLUSH: u32 = 2;
+
+fn desc(op: u32, start_sector: u64, nr_sectors: u32) -> IoDesc {
+    IoDesc { op_flags: op, nr_sectors, start_sector, addr: 0 }
+}
+
+fn mem_queue(depth: u16, entries: u32) -> (Queue<AnyTarget>, Kernel) {
+    let config = config(depth, entries);
+    let target = AnyTarget::Mem(Mem { sectors: config.sectors });
+    (Queue::new(config, target), Kernel::new(&config))
+}
+
+fn file_queue(depth: u16, entries: u32) -> (Queue<AnyTarget>, Kernel) {
+    let config = config(depth, entries);
+    let target =
+        AnyTarget::File(File { sectors: config.sectors, logical_bs_shift: 9, discard: true });
+    (Queue::new(config, target), Kernel::new(&config))
+}
+
+#[test]
+fn primes_every_tag_once_and_reports() {
+    let (mut queue, mut kernel) = mem_queue(8, QueueConfig::ring_entries(8));
+    let call = settle(&mut queue, &mut kernel, Ret::Start);
+    assert_eq!(call, Call::Enter { submit: 0, wait: 1 });
+    assert_eq!(kernel.tags, vec![KernelTag::Armed; 8]);
+    assert_eq!(kernel.sent, [Message::QueuePrimed(QueueId(0))]);
+    assert_eq!(queue.phase(), Phase::Serving);
+}
+
+#[test]
+fn primes_through_a_ring_of_two_entries() {
+    let (mut queue, mut kernel) = mem_queue(64, 2);
+    let _ = settle(&mut queue, &mut kernel, Ret::Start);
+    assert_eq!(kernel.tags, vec![KernelTag::Armed; 64]);
+    assert_eq!(kernel.sent, [Message::QueuePrimed(QueueId(0))]);
+}
+
+#[test]
+fn serves_and_commits_the_full_length() {
+    let (mut queue, mut kernel) = mem_queue(2, 4);
+    let _ = settle(&mut queue, &mut kernel, Ret::Start);
+    kernel.deliver(Tag(1), desc(WRITE, 8, 8));
+    let _ = settle(&mut queue, &mut kernel, Ret::Submitted(0));
+    assert_eq!(kernel.commits, [(Tag(1), 4096)]);
+    assert_eq!(kernel.memory, 1);
+}
+
+#[test]
+fn refuses_what_lies_outside_the_device_or_the_buffer() {
+    let (mut queue, mut kernel) = mem_queue(4, 8);
+    let _ = settle(&mut queue, &mut kernel, Ret::Start);
+    kernel.deliver(Tag(0), desc(READ, 2047, 2));
+    kernel.deliver(Tag(1), desc(WRITE, 0, 129));
+    kernel.deliver(Tag(2), desc(READ, u64::MAX, 8));
+    kernel.deliver(Tag(3), desc(15, 0, 8));
+    let _ = settle(&mut queue, &mut kernel, Ret::Submitted(0));
+    assert_eq!(kernel.commits, [(Tag(0), -5), (Tag(1), -5), (Tag(2), -5), (Tag(3), -95)]);
+    assert_eq!(kernel.memory, 0);
+}
+
+#[test]
+fn ends_when_every_tag_is_aborted() {
+    let (mut queue, mut kernel) = mem_queue(3, 8);
+    let _ = settle(&mut queue, &mut kernel, Ret::Start);
+    for tag in 0..3 {
+        kernel.abort(Tag(tag));
+    }
+    let call = settle(&mut queue, &mut kernel, Ret::Submitted(0));
+    assert_eq!(call, Call::Exit(Exit::Finished));
+    assert_eq!(kernel.sent.last(), Some(&Message::QueueEnded(QueueId(0))));
+}
+
+#[test]
+fn goes_on_serving_other_tags_after_the_first_abort() {
+    let (mut queue, mut kernel) = mem_queue(2, 8);
+    let _ = settle(&mut queue, &mut kernel, Ret::Start);
+    kernel.abort(Tag(0));
+    kernel.deliver(Tag(1), desc(WRITE, 0, 1));
+    let call = settle(&mut queue, &mut kernel, Ret::Submitted(0));
+    assert_eq!(call, Call::Enter { submit: 0, wait: 1 });
+    assert_eq!(kernel.commits, [(Tag(1), 512)]);
+}
+
+#[test]
+fn reports_a_refused_fetch_as_the_first_cause() {
+    let (mut queue, mut kernel) = mem_queue(2, 8);
+    let _ = settle(&mut queue, &mut kernel, Ret::Start);
+    kernel.tags[1] = KernelTag::Unfetched;
+    kernel.cq.push_back(Cqe { token: Token::Io(Tag(1)), res: -22 });
+    let Call::Exit(Exit::Failed(cause)) = settle(&mut queue, &mut kernel, Ret::Submitted(0)) else {
+        panic!("a queue that cannot arm its tags fails")
+    };
+    assert_eq!(
+        cause.to_string(),
+        format!("arming the tags of queue 0 (FETCH_REQ): the system answered {}", Errno::EINVAL)
+    );
+}
+
+#[test]
+fn sends_a_refused_commit_again_without_serving_again() {
+    let (mut queue, mut kernel) = mem_queue(1, 4);
+    let _ = settle(&mut queue, &mut kernel, Ret::Start);
+    kernel.deliver(Tag(0), desc(WRITE, 0, 1));
+    let _ = settle(&mut queue, &mut kernel, Ret::Submitted(0));
+    // The kernel refuses: the request is still the server's.
+    kernel.tags[0] = KernelTag::Served;
+    kernel.cq.push_back(Cqe { token: Token::Io(Tag(0)), res: -22 });
+    let _ = settle(&mut queue, &mut kernel, Ret::Submitted(0));
+    assert_eq!(kernel.commits, [(Tag(0), 512), (Tag(0), 512)]);
+    assert_eq!(kernel.memory, 1, "executed once");
+}
+
+#[test]
+fn a_short_write_is_continued_never_committed() {
+    let (mut queue, mut kernel) = file_queue(1, 4);
+    let _ = settle(&mut queue, &mut kernel, Ret::Start);
+    kernel.deliver(Tag(0), desc(WRITE, 0, 8));
+    for res in [512, -4, 1024 + 7, -11] {
+        let _ = settle(&mut queue, &mut kernel, Ret::Submitted(0));
+        assert!(kernel.commits.is_empty());
+        kernel.cq.push_back(Cqe { token: Token::Backend(Tag(0)), res });
+    }
+    let _ = settle(&mut queue, &mut kernel, Ret::Submitted(0));
+    kernel.cq.push_back(Cqe { token: Token::Backend(Tag(0)), res: 4096 - 1536 });
+    let _ = settle(&mut queue, &mut kernel, Ret::Submitted(0));
+    assert_eq!(kernel.commits, [(Tag(0), 4096)]);
+}
+
+#[test]
+fn nothing_moved_is_an_error() {
+    let (mut queue, mut kernel) = file_queue(1, 4);
+    let _ = settle(&mut queue, &mut kernel, Ret::Start);
+    kernel.deliver(Tag(0), desc(READ, 0, 8));
+    let _ = settle(&mut queue, &mut kernel, Ret::Submitted(0));
+    kernel.cq.push_back(Cqe { token: Token::Backend(Tag(0)), res: 0 });
+    let _ = settle(&mut queue, &mut kernel, Ret::Submitted(0));
+    assert_eq!(kernel.commits, [(Tag(0), -5)]);
+}
+
+#[test]
+fn quits_after_finishing_what_it_holds() {
+    let (mut queue, mut kernel) = file_queue(2, 4);
+    let _ = settle(&mut queue, &mut kernel, Ret::Start);
+    kernel.deliver(Tag(0), desc(FLUSH, u64::MAX, 0));
+    let _ = settle(&mut queue, &mut kernel, Ret::Submitted(0));
+    kernel.inbox.push_back(Message::Quit);
+    kernel.ring_doorbell();
+    let call = settle(&mut queue, &mut kernel, Ret::Submitted(0));
+    assert_eq!(call, Call::Enter { submit: 0, wait: 1 }, "the flush is still in hand");
+    kernel.cq.push_back(Cqe { token: Token::Backend(Tag(0)), res: 0 });
+    let call = settle(&mut queue, &mut kernel, Ret::Submitted(0));
+    assert_eq!(call, Call::Exit(Exit::Finished));
+    assert_eq!(kernel.commits, [(Tag(0), 0)]);
+}
+
+#[test]
+fn a_kernel_that_refuses_for_ever_is_reported() {
+    let (mut queue, mut kernel) = mem_queue(1, 4);
+    let mut ret = Ret::Start;
+    let mut calls = 0;
+    let exit = loop {
+        calls += 1;
+        assert!(calls < 1000, "it must give up");
+        match queue.resume(ret, &mut kernel) {
+            Call::Enter { .. } => ret = Ret::Failed(Errno::EAGAIN),
+            Call::Exit(exit) => break exit,
+            _ => ret = Ret::Done,
+        }
+    };
+    assert!(matches!(exit, Exit::Failed(_)));
+}
+
+#[test]
+#[should_panic(expected = "O1")]
+fn the_kernel_in_miniature_notices_a_double_commit() {
+    let config = config(1, 4);
+    let mut kernel = Kernel::new(&config);
+    kernel.tags[0] = KernelTag::Armed;
+    kernel.sq.push_back(blkproof_engine::sys::Sqe::Commit { tag: Tag(0), result: 0 });
+    kernel.submit(1);
+}
+
+/// What the environment does next.
+#[derive(Clone, Copy, Debug)]
+enum Event {
+    Run { take: u32 },
+    Interrupt,
+    Refuse,
+    Deliver { tag: usize, op: u32, start: u64, len: u32 },
+    Backend { index: usize, kind: u8 },
+    Stop,
+    Quit,
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        6 => (0u32..6).prop_map(|take| Event::Run { take }),
+        1 => Just(Event::Interrupt),
+        1 => Just(Event::Refuse),
+        5 => (0usize..8, prop_oneof![Just(0u32), Just(1), Just(2), Just(3), Just(5), Just(9)], 0u64..2100, 0u32..200)
+            .prop_map(|(tag, op, start, len)| Event::Deliver { tag, op, start, len }),
+        4 => (0usize..8, 0u8..6).prop_map(|(index, kind)| Event::Backend { index, kind }),
+        1 => Just(Event::Stop),
+        1 => Just(Event::Quit),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
+
+    /// Whatever the kernel, the backend and the worker do, each delivered request is committed exactly once
+    /// and completely, nothing is pushed into a full ring, and at the end the queue ends.
+    #[test]
+    fn every_request_is_committed_exactly_once(
+        depth in 1u16..6,
+        entries in prop_oneof![Just(2u32), Just(4), Just(8)],
+        target in 0u8..3,
+        events in proptest::collection::vec(event(), 0..120),
+    ) {
+        let config = config(depth, entries);
+        let target = match target {
+            0 => AnyTarget::Null(Null { sectors: config.sectors }),
+            1 => AnyTarget::Mem(Mem { sectors: config.sectors }),
+            _ => AnyTarget::File(File { sectors: config.sectors, logical_bs_shift: 9, discard: true }),
+        };
+        let mut queue = Queue::new(config, target);
+        let mut kernel = Kernel::new(&config);
+        let mut call = queue.resume(Ret::Start, &mut kernel);
+        let mut expected: BTreeMap<u16, Vec<IoDesc>> = BTreeMap::new();
+        let mut stopping = false;
+        let mut quit = false;
+        for event in events {
+            match event {
+                Event::Run { take } => {
+                    let ret = match call {
+                        Call::Enter { submit, wait } => {
+                            let taken = kernel.submit(submit.min(take));
+                            if taken == submit && wait > 0 && kernel.cq.is_empty() {
+                                // It would sleep on: nothing to run. What it submitted is submitted.
+                                call = Call::Enter { submit: 0, wait };
+                                continue;
+                            }
+                            Ret::Submitted(taken)
+                        }
+                        Call::Exit(_) => break,
+                        _ => Ret::Done,
+                    };
+                    call = queue.resume(ret, &mut kernel);
+                }
+                Event::Interrupt | Event::Refuse => {
+                    if let Call::Enter { .. } = call {
+                        let errno = if matches!(event, Event::Interrupt) { Errno::EINTR } else { Errno::EBUSY };
+                        call = queue.resume(Ret::Failed(errno), &mut kernel);
+                    }
+                }
+                Event::Deliver { tag, op, start, len } => {
+                    let armed = kernel.tags_in(KernelTag::Armed);
+                    if !armed.is_empty() && !stopping {
+                        let tag = armed[tag % armed.len()];
+                        let desc = desc(op, start, len);
+                        expected.entry(tag.0).or_default().push(desc);
+                        kernel.deliver(tag, desc);
+                    }
+                }
+                Event::Backend { index, kind } => answer(&mut kernel, index, kind),
+                Event::Stop => stopping = true,
+                Event::Quit => {
+                    if !quit {
+                        quit = true;
+                        kernel.inbox.push_back(Message::Quit);
+                        kernel.ring_doorbell();
+                    }
+                }
+            }
+        }
+        // Now everybody delivers what he owes.
+        let mut turns = 0;
+        while !matches!(call, Call::Exit(_)) {
+            turns += 1;
+            prop_assert!(turns < 10_000, "the queue ends: {:?}", queue);
+            while !kernel.backend.is_empty() {
+                answer(&mut kernel, 0, 0);
+            }
+            if kernel.tags_in(KernelTag::Served).is_empty() {
+                for tag in kernel.tags_in(KernelTag::Armed) {
+                    kernel.abort(tag);
+                }
+            }
+            let ret = match call {
+                Call::Enter { submit, .. } => Ret::Submitted(kernel.submit(submit)),
+                _ => Ret::Done,
+            };
+            call = queue.resume(ret, &mut kernel);
+        }
+        prop_assert_eq!(call, Call::Exit(Exit::Finished));
+        let mut committed: BTreeMap<u16, Vec<i32>> = BTreeMap::new();
+        for (tag, result) in &kernel.commits {
+            committed.entry(tag.0).or_default().push(*result);
+        }
+        for (tag, descs) in &expected {
+            let results = committed.remove(tag).unwrap_or_default();
+            if quit {
+                // What the kernel delivers behind the back of a queue that has quit, the kernel fails when the process exits.
+                prop_assert!(results.len() <= descs.len(), "O1: no second commit on tag {}", tag);
+            } else {
+                prop_assert_eq!(results.len(), descs.len(), "O1: one commit for each request of tag {}", tag);
+            }
+            for (desc, result) in descs.iter().zip(results) {
+                let bytes = (desc.nr_sectors * 512) as i32;
+                let data = desc.op_flags < 2;
+                prop_assert!(
+                    result < 0 || result == if data { bytes } else { 0 },
+                    "O3: {:?} was committed with {}", desc, result
+                );
+            }
+        }
+        prop_assert!(committed.is_empty(), "O1: no commit without a request");
+    }
+}
+
+/// Completes one backend operation.
+fn answer(kernel: &mut Kernel, index: usize, kind: u8) {
+    use blkproof_engine::sys::BackendOp;
+    if kernel.backend.is_empty() {
+        return;
+    }
+    let (tag, op) = kernel.backend.swap_remove(index % kernel.backend.len());
+    let full = match op {
+        BackendOp::Read { len, .. } | BackendOp::Write { len, .. } => len as i32,
+        BackendOp::Sync | BackendOp::PunchHole { .. } | BackendOp::ZeroRange { .. } => 0,
+    };
+    let res = match kind {
+        1 => full / 2,
+        2 => -4,
+        3 => -11,
+        4 => -5,
+        5 => 0,
+        _ => full,
+    };
+    kernel.cq.push_back(Cqe { token: Token::Backend(tag), res });
+}

@@ -1,0 +1,224 @@
+//! A queue's kernel side in miniature: just enough to put a [`Queue`] through every ordering.
+
+use std::collections::VecDeque;
+
+use blkproof_engine::link::{Link, Message, Received, SendError};
+use blkproof_engine::queue::{Queue, QueueConfig};
+use blkproof_engine::sys::{
+    BackendOp, Call, Cqe, Links, MemoryOp, QueueIo, Ret, Ring, RingMode, SqFull, Sqe, Token,
+};
+use blkproof_engine::target::Target;
+use blkproof_engine::uapi::{IoDesc, QueueId, Tag};
+
+/// What the kernel has of a tag.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum KernelTag {
+    /// Never fetched.
+    Unfetched,
+    /// A command waits for a request.
+    Armed,
+    /// The server owns it.
+    Served,
+    /// Aborted.
+    Cancelled,
+}
+
+/// The kernel side of one queue.
+pub struct Kernel {
+    entries: usize,
+    pub sq: VecDeque<Sqe>,
+    pub cq: VecDeque<Cqe>,
+    pub tags: Vec<KernelTag>,
+    pub descs: Vec<IoDesc>,
+    pub backend: Vec<(Tag, BackendOp)>,
+    pub commits: Vec<(Tag, i32)>,
+    pub inbox: VecDeque<Message>,
+    pub sent: Vec<Message>,
+    pub memory: u64,
+    pub watched: bool,
+    pub sectors: u64,
+    pub buffer_bytes: u32,
+}
+
+impl Kernel {
+    pub fn new(config: &QueueConfig) -> Self {
+        let depth = usize::from(config.depth);
+        Self {
+            entries: config.entries as usize,
+            sq: VecDeque::with_capacity(config.entries as usize),
+            cq: VecDeque::with_capacity(4 * config.entries as usize),
+            tags: vec![KernelTag::Unfetched; depth],
+            descs: vec![IoDesc::default(); depth],
+            backend: Vec::with_capacity(depth),
+            commits: Vec::with_capacity(depth),
+            inbox: VecDeque::with_capacity(4),
+            sent: Vec::with_capacity(4),
+            memory: 0,
+            watched: false,
+            sectors: config.sectors,
+            buffer_bytes: config.buffer_bytes,
+        }
+    }
+
+    /// Takes up to `n` entries, as `io_uring_enter` does.
+    pub fn submit(&mut self, n: u32) -> u32 {
+        let mut taken = 0;
+        while taken < n {
+            let Some(sqe) = self.sq.pop_front() else { break };
+            taken += 1;
+            match sqe {
+                Sqe::Fetch { tag } => {
+                    let state = &mut self.tags[usize::from(tag.0)];
+                    assert_eq!(*state, KernelTag::Unfetched, "I4: {tag:?} is fetched once");
+                    *state = KernelTag::Armed;
+                }
+                Sqe::Commit { tag, result } => {
+                    let state = &mut self.tags[usize::from(tag.0)];
+                    assert_eq!(*state, KernelTag::Served, "O1: {tag:?} is committed when owned");
+                    *state = KernelTag::Armed;
+                    self.commits.push((tag, result));
+                }
+                Sqe::Backend { tag, op } => {
+                    assert_eq!(self.tags[usize::from(tag.0)], KernelTag::Served);
+                    self.check_bounds(op);
+                    self.backend.push((tag, op));
+                }
+                Sqe::Watch { link: Link::Worker } => {
+                    assert!(!self.watched, "one watch at a time");
+                    self.watched = true;
+                }
+                other => panic!("a queue never submits {other:?}"),
+            }
+        }
+        self.ring_doorbell();
+        taken
+    }
+
+    fn check_bounds(&self, op: BackendOp) {
+        let bytes = self.sectors * 512;
+        match op {
+            BackendOp::Read { offset, buffer, len }
+            | BackendOp::Write { offset, buffer, len, .. } => {
+                assert!(offset + u64::from(len) <= bytes, "I7: inside the device");
+                assert!(buffer + len <= self.buffer_bytes, "I7: inside the buffer");
+                assert_ne!(len, 0, "an operation moves something");
+            }
+            BackendOp::PunchHole { offset, len } | BackendOp::ZeroRange { offset, len } => {
+                assert!(offset + len <= bytes, "I7: inside the device");
+            }
+            BackendOp::Sync => {}
+        }
+    }
+
+    /// A message is there and somebody watches: complete the watch.
+    pub fn ring_doorbell(&mut self) {
+        if self.watched && !self.inbox.is_empty() {
+            self.watched = false;
+            self.cq.push_back(Cqe { token: Token::Link(Link::Worker), res: 1 });
+        }
+    }
+
+    /// Delivers a request on an armed tag.
+    pub fn deliver(&mut self, tag: Tag, desc: IoDesc) {
+        assert_eq!(self.tags[usize::from(tag.0)], KernelTag::Armed);
+        self.tags[usize::from(tag.0)] = KernelTag::Served;
+        self.descs[usize::from(tag.0)] = desc;
+        self.cq.push_back(Cqe { token: Token::Io(tag), res: 0 });
+    }
+
+    /// Aborts an armed tag.
+    pub fn abort(&mut self, tag: Tag) {
+        assert_eq!(self.tags[usize::from(tag.0)], KernelTag::Armed);
+        self.tags[usize::from(tag.0)] = KernelTag::Cancelled;
+        self.cq.push_back(Cqe { token: Token::Io(tag), res: -19 });
+    }
+
+    /// The tags in a state.
+    pub fn tags_in(&self, state: KernelTag) -> Vec<Tag> {
+        (0u16..)
+            .zip(&self.tags)
+            .filter(|(_, tag)| **tag == state)
+            .map(|(number, _)| Tag(number))
+            .collect()
+    }
+}
+
+impl Ring for Kernel {
+    fn sq_space(&self) -> u32 {
+        (self.entries - self.sq.len()) as u32
+    }
+    fn sq_ready(&self) -> u32 {
+        self.sq.len() as u32
+    }
+    fn push(&mut self, sqe: Sqe) -> Result<(), SqFull> {
+        if self.sq.len() == self.entries {
+            return Err(SqFull);
+        }
+        self.sq.push_back(sqe);
+        Ok(())
+    }
+    fn reap(&mut self) -> Option<Cqe> {
+        self.cq.pop_front()
+    }
+}
+
+impl Links for Kernel {
+    fn send(&mut self, link: Link, message: Message) -> Result<(), SendError> {
+        assert_eq!(link, Link::Worker);
+        self.sent.push(message);
+        Ok(())
+    }
+    fn receive(&mut self, link: Link) -> Received {
+        assert_eq!(link, Link::Worker);
+        self.inbox.pop_front().map_or(Received::Empty, Received::Message)
+    }
+}
+
+impl QueueIo for Kernel {
+    fn descriptor(&self, tag: Tag) -> IoDesc {
+        assert_eq!(self.tags[usize::from(tag.0)], KernelTag::Served, "I2: {tag:?}");
+        self.descs[usize::from(tag.0)]
+    }
+    fn memory(&mut self, tag: Tag, op: MemoryOp) {
+        assert_eq!(self.tags[usize::from(tag.0)], KernelTag::Served, "I2: {tag:?}");
+        match op {
+            MemoryOp::Load { offset, len } | MemoryOp::Store { offset, len } => {
+                assert!(offset + u64::from(len) <= self.sectors * 512, "I7: inside the device");
+                assert!(len <= self.buffer_bytes, "I7: inside the buffer");
+            }
+            MemoryOp::Zero { offset, len } => assert!(offset + len <= self.sectors * 512, "I7"),
+            MemoryOp::Clear { len } => assert!(len <= self.buffer_bytes, "I7"),
+        }
+        self.memory += 1;
+    }
+}
+
+/// A configuration for tests.
+pub fn config(depth: u16, entries: u32) -> QueueConfig {
+    QueueConfig {
+        id: QueueId(0),
+        depth,
+        buffer_bytes: 64 * 1024,
+        sectors: 2048,
+        entries,
+        mode: RingMode::DeferTaskrun,
+    }
+}
+
+/// Resumes until the queue waits or exits, taking everything it submits.
+pub fn settle<T: Target>(queue: &mut Queue<T>, kernel: &mut Kernel, mut ret: Ret) -> Call {
+    loop {
+        match queue.resume(ret, kernel) {
+            Call::Enter { submit, wait } => {
+                let taken = kernel.submit(submit);
+                if wait > 0 && kernel.cq.is_empty() {
+                    return Call::Enter { submit: 0, wait };
+                }
+                ret = Ret::Submitted(taken);
+            }
+            exit @ Call::Exit(_) => return exit,
+            Call::SetupRing(_) | Call::MapQueue { .. } | Call::Sleep { .. } => ret = Ret::Done,
+            other => panic!("a queue never asks for {other:?}"),
+        }
+    }
+}
