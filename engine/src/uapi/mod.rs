@@ -1,6 +1,6 @@
 //! (placeholder until the full module lands)
 #![allow(missing_docs)]
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
 pub struct DevId(pub u32);
 impl DevId {
     pub const AUTO: Self = Self(u32::MAX);
@@ -40,8 +40,9 @@ impl Features {
         self.0 & o.0 == o.0
     }
 }
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord, Default)]
 pub enum DeviceState {
+    #[default]
     Dead,
     Live,
     Quiesced,
@@ -70,7 +71,7 @@ impl ControlOp {
         }
     }
 }
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct DevInfo {
     pub nr_hw_queues: u16,
     pub queue_depth: u16,

@@ -1,0 +1,516 @@
+//! The supervisor's unwinding: a failure at every step, one after another, leaves nothing behind.
+
+use std::collections::VecDeque;
+
+use blkproof_engine::cause::{Cause, Problem, Step};
+use blkproof_engine::control::{Command, Kind, Reply};
+use blkproof_engine::link::{Link, Message, Received, SendError};
+use blkproof_engine::supervisor::{Deadlines, Plan, Stage, Supervisor};
+use blkproof_engine::sys::{
+    Call, Cqe, Exit, Links, Ret, Ring, SqFull, Sqe, SupervisorIo, Token, WorkerExit,
+};
+use blkproof_engine::uapi::{BasicParams, DevId, DevInfo, DeviceState, Errno, Features, Params};
+
+const PID: u32 = 4711;
+const ID: DevId = DevId(3);
+
+/// What goes wrong, and when.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Plant {
+    Nothing,
+    /// This call fails.
+    Call(Step, Errno),
+    /// This command is answered with an errno, the first time.
+    Command(Kind, Errno),
+    /// This command is never answered, unless it is cancelled or the worker is killed.
+    Silence(Kind),
+    /// The worker reports a failure instead of being primed, and exits.
+    WorkerFails,
+    /// The worker dies instead of being primed.
+    WorkerDies,
+    /// The worker never says anything and ignores Quit.
+    WorkerHangs,
+    /// The operator asks to stop while this command is in flight.
+    StopDuring(Kind),
+}
+
+/// The system around a supervisor.
+struct System {
+    plant: Plant,
+    sq: VecDeque<Entry>,
+    cq: VecDeque<Cqe>,
+    reply: Reply,
+    /// A device exists; its block device is up.
+    exists: bool,
+    live: bool,
+    worker: Option<bool>,
+    worker_inbox: Vec<Message>,
+    from_worker: VecDeque<Message>,
+    from_operator: VecDeque<Message>,
+    to_launcher: Vec<Message>,
+    watches: Vec<Link>,
+    watches_worker: bool,
+    timers: Vec<u32>,
+    /// A command without an answer.
+    silent: Option<(Kind, u32)>,
+    commands: Vec<Kind>,
+    killed: bool,
+}
+
+enum Entry {
+    Sqe(Sqe),
+    Control(u32, Command),
+}
+
+impl System {
+    fn new(plant: Plant) -> Self {
+        Self {
+            plant,
+            sq: VecDeque::new(),
+            cq: VecDeque::new(),
+            reply: Reply::Nothing,
+            exists: false,
+            live: false,
+            worker: None,
+            worker_inbox: Vec::new(),
+            from_worker: VecDeque::new(),
+            from_operator: VecDeque::new(),
+            to_launcher: Vec::new(),
+            watches: Vec::new(),
+            watches_worker: false,
+            timers: Vec::new(),
+            silent: None,
+            commands: Vec::new(),
+            killed: false,
+        }
+    }
+
+    fn complete(&mut self, token: Token, res: i32) {
+        self.cq.push_back(Cqe { token, res });
+    }
+
+    fn info(&self) -> DevInfo {
+        DevInfo {
+            nr_hw_queues: 2,
+            queue_depth: 64,
+            state: if self.live { DeviceState::Live } else { DeviceState::Dead },
+            max_io_buf_bytes: 512 * 1024,
+            dev_id: ID,
+            ublksrv_pid: if self.live { PID as i32 } else { -1 },
+            flags: Features::default(),
+            ..DevInfo::default()
+        }
+    }
+
+    fn worker_exits(&mut self) {
+        self.worker = Some(false);
+        self.live = false;
+        if self.watches_worker {
+            self.complete(Token::Worker, 1);
+        }
+        if let Some((kind, sequence)) = self.silent.take() {
+            // What hung on a request of the worker's is released by its death.
+            if kind == Kind::StopDev {
+                self.complete(Token::Control(sequence), 0);
+            } else {
+                self.silent = Some((kind, sequence));
+            }
+        }
+    }
+
+    fn control(&mut self, sequence: u32, command: &Command) {
+        let kind = command.kind();
+        self.commands.push(kind);
+        if self.plant == Plant::StopDuring(kind) {
+            self.from_operator.push_back(Message::Stop);
+        }
+        if self.plant == Plant::Silence(kind) {
+            self.silent = Some((kind, sequence));
+            return;
+        }
+        let mut res = 0;
+        if let Plant::Command(planted, errno) = self.plant {
+            if planted == kind {
+                self.plant = Plant::Nothing;
+                self.complete(Token::Control(sequence), -i32::from(errno.0));
+                return;
+            }
+        }
+        match command {
+            Command::GetFeatures => self.reply = Reply::Features(Features(u64::MAX)),
+            Command::AddDev(_) => {
+                assert!(!self.exists);
+                self.exists = true;
+                self.reply = Reply::DevInfo(self.info());
+            }
+            Command::SetParams(id, params) => {
+                assert_eq!(*id, ID);
+                assert_eq!(params.basic.unwrap().max_sectors, 1024, "capped by the granted buffer");
+            }
+            Command::StartDev(id, pid) => {
+                assert_eq!((*id, *pid), (ID, PID));
+                self.live = true;
+            }
+            Command::StopDev(_) => {
+                self.live = false;
+                if self.worker == Some(true) && self.plant != Plant::WorkerHangs {
+                    self.from_worker.push_back(Message::Ended);
+                    self.worker_exits();
+                }
+            }
+            Command::DelDev(_) => {
+                assert_ne!(
+                    self.worker,
+                    Some(true),
+                    "the worker is gone before DEL_DEV waits for it"
+                );
+                res = if self.exists { 0 } else { -19 };
+                self.exists = false;
+            }
+            Command::GetDevInfo(_) => self.reply = Reply::DevInfo(self.info()),
+        }
+        self.complete(Token::Control(sequence), res);
+    }
+
+    /// One `enter`; false when nobody will ever complete anything.
+    fn enter(&mut self, wait: u32) -> bool {
+        while let Some(entry) = self.sq.pop_front() {
+            match entry {
+                Entry::Control(sequence, command) => self.control(sequence, &command),
+                Entry::Sqe(Sqe::Watch { link }) => self.watches.push(link),
+                Entry::Sqe(Sqe::WatchWorker) => self.watches_worker = true,
+                Entry::Sqe(Sqe::Timer { generation, .. }) => self.timers.push(generation),
+                Entry::Sqe(Sqe::CancelControl { sequence }) => {
+                    self.complete(Token::Cancel, 0);
+                    if let Some((kind, silent)) = self.silent {
+                        if silent == sequence && matches!(kind, Kind::StartDev | Kind::DelDev) {
+                            self.silent = None;
+                            self.complete(Token::Control(sequence), -4);
+                        }
+                    }
+                }
+                Entry::Sqe(other) => panic!("a supervisor never submits {other:?}"),
+            }
+        }
+        let ready: Vec<Link> = self
+            .watches
+            .iter()
+            .copied()
+            .filter(|link| match link {
+                Link::Worker => !self.from_worker.is_empty() || self.worker == Some(false),
+                Link::Operator => !self.from_operator.is_empty(),
+                _ => panic!("a supervisor never watches {link:?}"),
+            })
+            .collect();
+        for link in ready {
+            self.watches.retain(|watched| *watched != link);
+            self.complete(Token::Link(link), 1);
+        }
+        if wait > 0 && self.cq.is_empty() {
+            // Time passes only when nothing else can happen.
+            let Some(generation) = self.timers.pop() else { return false };
+            self.timers.clear();
+            self.complete(Token::Timer(generation), -62);
+        }
+        true
+    }
+}
+
+impl Ring for System {
+    fn sq_space(&self) -> u32 {
+        16 - self.sq.len() as u32
+    }
+    fn sq_ready(&self) -> u32 {
+        self.sq.len() as u32
+    }
+    fn push(&mut self, sqe: Sqe) -> Result<(), SqFull> {
+        assert!(self.sq.len() < 16, "I3");
+        self.sq.push_back(Entry::Sqe(sqe));
+        Ok(())
+    }
+    fn reap(&mut self) -> Option<Cqe> {
+        self.cq.pop_front()
+    }
+}
+
+impl Links for System {
+    fn send(&mut self, link: Link, message: Message) -> Result<(), SendError> {
+        match link {
+            Link::Launcher => self.to_launcher.push(message),
+            Link::Worker => {
+                self.worker_inbox.push(message);
+                if message == Message::Quit && self.worker == Some(true) {
+                    if self.plant != Plant::WorkerHangs {
+                        self.from_worker.push_back(Message::Ended);
+                        self.worker_exits();
+                    }
+                }
+            }
+            _ => panic!("a supervisor never speaks to {link:?}"),
+        }
+        Ok(())
+    }
+    fn receive(&mut self, link: Link) -> Received {
+        let queue = match link {
+            Link::Worker => &mut self.from_worker,
+            _ => &mut self.from_operator,
+        };
+        match queue.pop_front() {
+            Some(message) => Received::Message(message),
+            None if link == Link::Worker && self.worker == Some(false) => Received::Closed,
+            None => Received::Empty,
+        }
+    }
+}
+
+impl SupervisorIo for System {
+    fn push_control(&mut self, sequence: u32, command: &Command) -> Result<(), SqFull> {
+        assert!(self.silent.is_none(), "I10: one control command at a time");
+        self.sq.push_back(Entry::Control(sequence, command.clone()));
+        Ok(())
+    }
+    fn reply(&self) -> Reply {
+        self.reply
+    }
+}
+
+fn plan() -> Plan {
+    Plan::Serve {
+        info: DevInfo {
+            nr_hw_queues: 4,
+            queue_depth: 64,
+            max_io_buf_bytes: 512 * 1024,
+            dev_id: DevId::AUTO,
+            ..DevInfo::default()
+        },
+        params: Params {
+            basic: Some(BasicParams {
+                dev_sectors: 2048,
+                max_sectors: 4096,
+                ..BasicParams::default()
+            }),
+            ..Params::default()
+        },
+    }
+}
+
+/// Runs a supervisor to its exit. `stop_when_live` lets the operator ask for the stop once it is up.
+fn run(plan: Plan, system: &mut System, stop_when_live: bool) -> Exit {
+    let mut supervisor = Supervisor::new(plan, Deadlines::DEFAULT);
+    let mut ret = Ret::Start;
+    for _ in 0..10_000 {
+        if supervisor.stage() == Stage::Live && stop_when_live && system.from_operator.is_empty() {
+            system.from_operator.push_back(Message::Stop);
+        }
+        let plant = system.plant;
+        let fails = |step| match plant {
+            Plant::Call(planted, errno) if planted == step => Some(Ret::Failed(errno)),
+            _ => None,
+        };
+        ret = match supervisor.resume(ret, system) {
+            Call::SetupRing(_) => fails(Step::ControlRing).unwrap_or(Ret::Done),
+            Call::SpawnWorker { device } => {
+                assert_eq!((device.queues, device.depth), (2, 64), "what the kernel granted");
+                fails(Step::SpawnWorker).unwrap_or_else(|| {
+                    system.worker = Some(true);
+                    match system.plant {
+                        Plant::WorkerHangs => {}
+                        Plant::WorkerDies => system.worker = Some(false),
+                        Plant::WorkerFails => {
+                            let cause = Cause::errno(Step::OpenChar, Errno::EACCES);
+                            system.from_worker.push_back(Message::Failed(cause));
+                            system.worker = Some(false);
+                        }
+                        _ => system.from_worker.push_back(Message::Primed),
+                    }
+                    Ret::Spawned(PID)
+                })
+            }
+            Call::AttachWorker { pid } => {
+                assert_eq!(pid, PID);
+                if system.worker == Some(true) { Ret::Done } else { Ret::Failed(Errno::ESRCH) }
+            }
+            Call::KillWorker => {
+                system.killed = true;
+                system.worker_exits();
+                Ret::Done
+            }
+            Call::ReapWorker => {
+                Ret::Exited(if system.killed { WorkerExit::Signal(9) } else { WorkerExit::Code(0) })
+            }
+            Call::Enter { submit, wait } => {
+                if system.watches_worker && system.worker == Some(false) {
+                    system.watches_worker = false;
+                    if !system.cq.iter().any(|cqe| cqe.token == Token::Worker) {
+                        system.complete(Token::Worker, 1);
+                    }
+                }
+                // A worker that was dead before it was watched.
+                let fresh = system.sq.iter().any(|e| matches!(e, Entry::Sqe(Sqe::WatchWorker)));
+                if fresh && system.worker == Some(false) {
+                    system.complete(Token::Worker, 1);
+                }
+                assert!(system.enter(wait), "a deadlock: {supervisor:#?}");
+                Ret::Submitted(submit)
+            }
+            Call::Exit(exit) => return exit,
+            other => panic!("a supervisor never asks for {other:?}"),
+        };
+    }
+    panic!("the supervisor did not end")
+}
+
+#[test]
+fn brings_a_device_up_and_takes_it_down() {
+    let mut system = System::new(Plant::Nothing);
+    assert_eq!(run(plan(), &mut system, true), Exit::Finished);
+    assert_eq!(system.to_launcher, [Message::Up(ID)]);
+    assert_eq!(
+        system.commands,
+        [
+            Kind::GetFeatures,
+            Kind::AddDev,
+            Kind::SetParams,
+            Kind::StartDev,
+            Kind::StopDev,
+            Kind::DelDev
+        ]
+    );
+    assert_eq!(system.worker_inbox, [Message::Live]);
+    assert!(!system.exists && !system.killed);
+}
+
+/// Every failure on the way up, and the cause the launcher must hear.
+fn failures() -> Vec<(Plant, Step)> {
+    let mut all = vec![
+        (Plant::Call(Step::ControlRing, Errno::ENOMEM), Step::ControlRing),
+        (Plant::Call(Step::SpawnWorker, Errno::EAGAIN), Step::SpawnWorker),
+        (Plant::WorkerFails, Step::OpenChar),
+        (Plant::WorkerDies, Step::Prime),
+        (Plant::WorkerHangs, Step::Prime),
+        (Plant::Silence(Kind::StartDev), Step::StartDev),
+    ];
+    for (kind, step) in [
+        (Kind::GetFeatures, Step::GetFeatures),
+        (Kind::AddDev, Step::AddDev),
+        (Kind::SetParams, Step::SetParams),
+        (Kind::StartDev, Step::StartDev),
+    ] {
+        all.push((Plant::Command(kind, Errno::EINVAL), step));
+        all.push((Plant::StopDuring(kind), step));
+    }
+    all
+}
+
+#[test]
+fn a_failure_at_any_step_leaves_nothing_behind_and_reports_the_first_cause() {
+    for (plant, step) in failures() {
+        let mut system = System::new(plant);
+        let exit = run(plan(), &mut system, false);
+        let Exit::Failed(cause) = exit else { panic!("{plant:?}: {exit:?}") };
+        if matches!(plant, Plant::StopDuring(_)) {
+            // The command's answer may be heard before the operator is.
+            assert_eq!(cause.problem, Problem::Stopped, "{plant:?}");
+        } else {
+            assert_eq!(cause.step, step, "{plant:?}");
+        }
+        assert!(!system.exists, "{plant:?}: the device was left behind");
+        assert_ne!(system.worker, Some(true), "{plant:?}: the worker was left behind");
+        assert_eq!(system.to_launcher, [Message::Down { cause, stuck: None }], "{plant:?}");
+    }
+}
+
+#[test]
+fn an_interrupted_command_is_sent_again() {
+    for kind in [
+        Kind::GetFeatures,
+        Kind::AddDev,
+        Kind::SetParams,
+        Kind::StartDev,
+        Kind::StopDev,
+        Kind::DelDev,
+    ] {
+        let mut system = System::new(Plant::Command(kind, Errno::EINTR));
+        assert_eq!(run(plan(), &mut system, true), Exit::Finished, "{kind:?}");
+        assert_eq!(system.commands.iter().filter(|sent| **sent == kind).count(), 2, "{kind:?}");
+        assert!(!system.exists);
+    }
+}
+
+#[test]
+fn a_stop_that_hangs_on_a_request_kills_the_worker() {
+    let mut system = System::new(Plant::Silence(Kind::StopDev));
+    assert_eq!(run(plan(), &mut system, true), Exit::Finished);
+    assert!(system.killed && !system.exists);
+}
+
+#[test]
+fn a_delete_that_hangs_is_reported_as_stuck() {
+    let mut system = System::new(Plant::Silence(Kind::DelDev));
+    let exit = run(plan(), &mut system, true);
+    let cause = Cause::new(Step::DelDev, Problem::Deadline);
+    assert_eq!(exit, Exit::Stuck { cause, step: Step::DelDev });
+}
+
+#[test]
+fn a_command_the_kernel_never_answers_is_reported_as_stuck() {
+    for kind in [Kind::GetFeatures, Kind::AddDev, Kind::SetParams] {
+        let mut system = System::new(Plant::Silence(kind));
+        let exit = run(plan(), &mut system, false);
+        assert!(matches!(exit, Exit::Stuck { .. }), "{kind:?}: {exit:?}");
+        assert!(matches!(system.to_launcher[..], [Message::Down { stuck: Some(_), .. }]));
+    }
+}
+
+#[test]
+fn a_dead_worker_of_a_live_device_leaves_the_device_as_the_kernel_left_it() {
+    let mut system = System::new(Plant::Nothing);
+    let mut supervisor = Supervisor::new(plan(), Deadlines::DEFAULT);
+    let mut ret = Ret::Start;
+    let exit = loop {
+        if supervisor.stage() == Stage::Live && system.worker == Some(true) {
+            system.worker_exits();
+            system.watches_worker = false;
+        }
+        ret = match supervisor.resume(ret, &mut system) {
+            Call::SetupRing(_) => Ret::Done,
+            Call::SpawnWorker { .. } => {
+                system.worker = Some(true);
+                system.from_worker.push_back(Message::Primed);
+                Ret::Spawned(PID)
+            }
+            Call::ReapWorker => Ret::Exited(WorkerExit::Signal(9)),
+            Call::Enter { submit, wait } => {
+                assert!(system.enter(wait));
+                Ret::Submitted(submit)
+            }
+            Call::Exit(exit) => break exit,
+            other => panic!("{other:?}"),
+        };
+    };
+    let killed = Problem::WorkerExited(WorkerExit::Signal(9));
+    assert_eq!(exit, Exit::Failed(Cause::new(Step::Worker, killed)));
+    assert!(system.exists, "`del` or `recover` decides");
+    assert!(!system.commands.contains(&Kind::DelDev));
+}
+
+#[test]
+fn deletes_a_device_whose_supervisor_is_gone() {
+    for (live, worker) in [(true, Some(true)), (true, None), (false, None), (false, Some(true))] {
+        let mut system = System::new(Plant::Nothing);
+        system.exists = true;
+        system.live = live;
+        system.worker = worker;
+        let plan = Plan::Delete { id: ID, worker: worker.map(|_| PID) };
+        assert_eq!(run(plan, &mut system, false), Exit::Finished, "live {live}, worker {worker:?}");
+        assert!(!system.exists);
+        assert_ne!(system.worker, Some(true));
+    }
+}
+
+#[test]
+fn deleting_what_does_not_exist_says_so() {
+    let mut system = System::new(Plant::Command(Kind::GetDevInfo, Errno::ENODEV));
+    let exit = run(Plan::Delete { id: ID, worker: None }, &mut system, false);
+    assert_eq!(exit, Exit::Failed(Cause::errno(Step::GetDevInfo, Errno::ENODEV)));
+}
