@@ -1,1 +1,14 @@
 //! A seeded simulator of ublk servers and the kernel they talk to.
+//!
+//! [`run::run`] drives the very machines that serve real devices (or a known-bad server of the
+//! museum, [`specimens`]) over a model of the kernel. Every nondeterministic decision is a call of
+//! [`choices::Choices::choose`], so a run is a function of its configuration and its choices.
+#![forbid(unsafe_code)]
+
+pub mod choices;
+pub mod config;
+pub mod outcome;
+pub mod run;
+pub mod specimens;
+
+pub use run::run;
