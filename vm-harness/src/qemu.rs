@@ -1,0 +1,343 @@
+//! One QEMU process: its command line, its life, and which accelerator it can use.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Attempt, Error, Result};
+use crate::protocol::{Event, PORT};
+use crate::tools;
+
+/// The kernel clamps queues to CPUs, and four queues are tested.
+const CPUS: &str = "4";
+const MEMORY: &str = "2G";
+/// Sparse: only what is written takes room.
+const SCRATCH_BYTES: u64 = 512 << 20;
+
+/// How QEMU executes guest code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Accelerator {
+    /// By the host's processor.
+    Kvm,
+    /// By translation.
+    Tcg,
+}
+
+impl Accelerator {
+    fn argument(self) -> &'static str {
+        match self {
+            Self::Kvm => "kvm",
+            Self::Tcg => "tcg,thread=multi",
+        }
+    }
+
+    /// A name for people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Kvm => "KVM",
+            Self::Tcg => "TCG (emulation)",
+        }
+    }
+}
+
+/// What a guest boots from and where its traces go.
+#[derive(Debug, Clone)]
+pub struct Machine<'a> {
+    /// The kernel image.
+    pub kernel: &'a Path,
+    /// The initramfs.
+    pub initramfs: &'a Path,
+    /// Created afresh as the guest's scratch disk.
+    pub scratch: &'a Path,
+    /// Receives everything the guest prints on its console.
+    pub console: &'a Path,
+    /// How to execute.
+    pub accelerator: Accelerator,
+    /// Give the user the console, and send events to this file instead of the pipe.
+    pub interactive: Option<&'a Path>,
+}
+
+/// A running guest. Killed when dropped.
+#[derive(Debug)]
+pub struct Guest {
+    child: Child,
+    events: Receiver<Line>,
+}
+
+/// What comes out of a guest's port.
+#[derive(Debug)]
+pub enum Line {
+    /// An event.
+    Event(Event),
+    /// Something that is no event.
+    Garbage(String),
+    /// QEMU closed the port: it ended.
+    End,
+}
+
+impl Machine<'_> {
+    fn arguments(&self) -> Vec<String> {
+        let path = |p: &Path| p.display().to_string().replace(',', ",,");
+        let mut arguments: Vec<String> = [
+            "-nodefaults",
+            "-no-user-config",
+            "-no-reboot",
+            "-display",
+            "none",
+            "-machine",
+            "pc",
+            "-cpu",
+            "max",
+            "-smp",
+            CPUS,
+            "-m",
+            MEMORY,
+            "-device",
+            "virtio-rng-pci",
+            "-device",
+            "virtio-serial-pci",
+            "-accel",
+            self.accelerator.argument(),
+        ]
+        .map(str::to_owned)
+        .into();
+        let (serial, events) = match self.interactive {
+            None => (
+                format!("file,id=console,path={}", path(self.console)),
+                "stdio,id=events,signal=off".to_owned(),
+            ),
+            Some(file) => (
+                format!("stdio,id=console,signal=off,logfile={}", path(self.console)),
+                format!("file,id=events,path={}", path(file)),
+            ),
+        };
+        arguments.extend([
+            "-chardev".into(),
+            serial,
+            "-serial".into(),
+            "chardev:console".into(),
+            "-chardev".into(),
+            events,
+            "-device".into(),
+            format!("virtserialport,chardev=events,name={PORT}"),
+            "-drive".into(),
+            format!("file={},if=virtio,format=raw,cache=unsafe,discard=unmap", path(self.scratch)),
+            "-kernel".into(),
+            self.kernel.display().to_string(),
+            "-initrd".into(),
+            self.initramfs.display().to_string(),
+            "-append".into(),
+            "console=ttyS0,115200 loglevel=4 panic=-1 oops=continue random.trust_cpu=on nokaslr"
+                .into(),
+        ]);
+        arguments
+    }
+
+    /// Boots. Events arrive in the returned guest.
+    pub fn boot(&self) -> Result<Guest> {
+        File::create(self.scratch)
+            .and_then(|f| f.set_len(SCRATCH_BYTES))
+            .attempting(|| format!("create the scratch disk {}", self.scratch.display()))?;
+        let interactive = self.interactive.is_some();
+        let mut command = Command::new(tools::QEMU.program);
+        command
+            .args(self.arguments())
+            .stdin(if interactive { Stdio::inherit() } else { Stdio::piped() })
+            .stdout(if interactive { Stdio::inherit() } else { Stdio::piped() })
+            .stderr(if interactive { Stdio::inherit() } else { Stdio::piped() });
+        if !interactive {
+            // Ctrl-C is the harness's to handle: it still has a summary to print.
+            command.process_group(0);
+        }
+        let mut child = command.spawn().map_err(|e| {
+            Error::environment("start QEMU")
+                .answer(e)
+                .advice(format!("is {} installed?", tools::QEMU.program))
+        })?;
+        let (sender, events) = mpsc::channel();
+        if let Some(stdout) = child.stdout.take() {
+            thread::spawn(move || {
+                let mut reader = BufReader::new(stdout);
+                let mut line = Vec::new();
+                loop {
+                    line.clear();
+                    match reader.read_until(b'\n', &mut line) {
+                        Ok(0) | Err(_) => break,
+                        Ok(_) => {}
+                    }
+                    let parsed = serde_json::from_slice(&line).map_or_else(
+                        |_| Line::Garbage(String::from_utf8_lossy(&line).trim().to_owned()),
+                        Line::Event,
+                    );
+                    if sender.send(parsed).is_err() {
+                        break;
+                    }
+                }
+                let _ = sender.send(Line::End);
+            });
+        }
+        Ok(Guest { child, events })
+    }
+}
+
+impl Guest {
+    /// The guest's events, in order.
+    pub fn events(&self) -> &Receiver<Line> {
+        &self.events
+    }
+
+    /// Waits until QEMU ends by itself: for interactive guests.
+    pub fn wait(mut self) {
+        let _ = self.child.wait();
+    }
+
+    /// What QEMU said on its standard error, once it has ended.
+    pub fn complaints(&mut self) -> String {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        self.child
+            .stderr
+            .take()
+            .and_then(|e| std::io::read_to_string(e).ok())
+            .unwrap_or_default()
+            .trim()
+            .to_owned()
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What the last probe of KVM found; valid for one QEMU on one host kernel.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Probed {
+    host: String,
+    qemu: String,
+    accelerator: Accelerator,
+}
+
+/// Finds out whether KVM really boots kernels here: the device node may exist and still be of no use.
+/// `boots` must try to boot to the runner's hello. The answer is kept in `cache`.
+pub fn probe(cache: &Path, boots: impl FnOnce() -> bool) -> Accelerator {
+    if File::options().read(true).write(true).open("/dev/kvm").is_err() {
+        return Accelerator::Tcg;
+    }
+    let host = rustix::system::uname();
+    let host = format!("{} {}", host.release().to_string_lossy(), host.version().to_string_lossy());
+    let qemu = version();
+    let known = fs::read(cache)
+        .ok()
+        .and_then(|bytes| serde_json::from_slice::<Probed>(&bytes).ok())
+        .filter(|p| p.host == host && p.qemu == qemu);
+    if let Some(known) = known {
+        return known.accelerator;
+    }
+    let accelerator = if boots() { Accelerator::Kvm } else { Accelerator::Tcg };
+    let probed = Probed { host, qemu, accelerator };
+    if let Ok(bytes) = serde_json::to_vec(&probed) {
+        let _ = fs::write(cache, bytes);
+    }
+    accelerator
+}
+
+/// The first line of `qemu --version`.
+pub fn version() -> String {
+    Command::new(tools::QEMU.program)
+        .arg("--version")
+        .output()
+        .ok()
+        .and_then(|o| String::from_utf8_lossy(&o.stdout).lines().next().map(str::to_owned))
+        .unwrap_or_default()
+}
+
+/// The last lines of a console log, without control characters.
+pub fn console_tail(console: &Path, lines: usize) -> Vec<String> {
+    let text = fs::read(console).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let all: Vec<String> = text
+        .lines()
+        .map(|l| l.chars().filter(|c| !c.is_control()).collect::<String>())
+        .filter(|l| !l.trim().is_empty())
+        .collect();
+    all[all.len().saturating_sub(lines)..].to_vec()
+}
+
+/// Files of one guest, in a directory of its own.
+#[derive(Debug, Clone)]
+pub struct Traces {
+    /// Removed and built again for every guest.
+    pub initramfs: PathBuf,
+    /// The scratch disk.
+    pub scratch: PathBuf,
+    /// The console log, kept.
+    pub console: PathBuf,
+    /// Events of an interactive guest.
+    pub events: PathBuf,
+}
+
+impl Traces {
+    /// Names for the files of guest number `number` in `dir`.
+    pub fn new(dir: &Path, number: usize) -> Self {
+        Self {
+            initramfs: dir.join(format!("guest-{number}.cpio")),
+            scratch: dir.join(format!("guest-{number}.raw")),
+            console: dir.join(format!("guest-{number}.console.log")),
+            events: dir.join(format!("guest-{number}.events.jsonl")),
+        }
+    }
+
+    /// Removes what is large and of no use afterwards.
+    pub fn clean(&self) {
+        let _ = fs::remove_file(&self.initramfs);
+        let _ = fs::remove_file(&self.scratch);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line() {
+        let machine = Machine {
+            kernel: Path::new("/k/vmlinuz"),
+            initramfs: Path::new("/r/a.cpio"),
+            scratch: Path::new("/r/a,b.raw"),
+            console: Path::new("/r/a.log"),
+            accelerator: Accelerator::Tcg,
+            interactive: None,
+        };
+        insta::assert_snapshot!(machine.arguments().join(" ").replace(" -", "\n-"));
+    }
+
+    #[test]
+    fn the_console_tail_is_short_and_clean() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let file = dir.path().join("console");
+        fs::write(&file, "one\r\n\r\ntwo\u{1b}[0m\r\nthree\r\n").expect("written");
+        assert_eq!(console_tail(&file, 2), ["two[0m", "three"]);
+        assert!(console_tail(&dir.path().join("none"), 2).is_empty());
+    }
+
+    #[test]
+    fn a_probe_is_remembered_for_this_host_only() {
+        let text = serde_json::to_string(&Probed {
+            host: "h".into(),
+            qemu: "q".into(),
+            accelerator: Accelerator::Tcg,
+        })
+        .expect("json");
+        assert_eq!(text, r#"{"host":"h","qemu":"q","accelerator":"tcg"}"#);
+    }
+}
