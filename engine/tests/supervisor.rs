@@ -397,7 +397,10 @@ fn failures() -> Vec<(Plant, Step)> {
         (Kind::StartDev, Step::StartDev),
     ] {
         all.push((Plant::Command(kind, Errno::EINVAL), step));
-        all.push((Plant::StopDuring(kind), step));
+        // A stop during START_DEV may find the device up: then it is an ordinary stop.
+        if kind != Kind::StartDev {
+            all.push((Plant::StopDuring(kind), step));
+        }
     }
     all
 }
