@@ -412,14 +412,3 @@ fn tell(io: &mut impl QueueIo, message: Message) {
         Err(SendError::Full) => unreachable!("I9: a mailbox holds all its senders may ever say"),
     }
 }
-
-/// Turns an errno into a negative result.
-trait ToResult {
-    fn to_result(self) -> i32;
-}
-
-impl ToResult for Errno {
-    fn to_result(self) -> i32 {
-        -i32::from(self.0)
-    }
-}

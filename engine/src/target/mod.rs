@@ -15,7 +15,9 @@ use core::fmt::Debug;
 use core::hash::Hash;
 
 use crate::sys::{BackendOp, MemoryOp};
-use crate::uapi::{Errno, IoDesc, RequestFlags, RequestOp};
+use crate::uapi::{
+    BasicParams, DiscardParams, Errno, IoDesc, ParamAttrs, Params, RequestFlags, RequestOp,
+};
 
 /// Bytes in a sector, the unit of every block-layer address.
 pub const SECTOR_BYTES: u32 = 512;
@@ -141,6 +143,41 @@ pub struct Geometry {
     pub volatile_cache: bool,
     /// Discard and write-zeroes are supported.
     pub discard: bool,
+}
+
+/// Largest discard or write-zeroes in sectors: its length in bytes fits 32 bits with room to spare.
+const RANGE_SECTORS_MAX: u32 = 1 << 21;
+
+impl Geometry {
+    /// The parameters for SET_PARAMS, with requests of up to `max_io_bytes`.
+    pub fn params(&self, max_io_bytes: u32) -> Params {
+        let cache = if self.volatile_cache {
+            ParamAttrs::VOLATILE_CACHE.union(ParamAttrs::FUA)
+        } else {
+            ParamAttrs::default()
+        };
+        Params {
+            basic: Some(BasicParams {
+                attrs: cache,
+                logical_bs_shift: self.logical_bs_shift,
+                physical_bs_shift: self.physical_bs_shift,
+                io_opt_shift: self.physical_bs_shift,
+                io_min_shift: self.logical_bs_shift,
+                max_sectors: max_io_bytes / SECTOR_BYTES,
+                chunk_sectors: 0,
+                dev_sectors: self.sectors,
+                virt_boundary_mask: 0,
+            }),
+            discard: self.discard.then_some(DiscardParams {
+                discard_alignment: 0,
+                discard_granularity: 1 << self.physical_bs_shift,
+                max_discard_sectors: RANGE_SECTORS_MAX,
+                max_write_zeroes_sectors: RANGE_SECTORS_MAX,
+                max_discard_segments: 1,
+            }),
+            ..Params::default()
+        }
+    }
 }
 
 /// The targets that `blkproof add` knows, as one type.

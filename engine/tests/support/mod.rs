@@ -1,3 +1,4 @@
+#![allow(dead_code, unreachable_pub)] // each test uses a part
 //! A queue's kernel side in miniature: just enough to put a [`Queue`] through every ordering.
 
 use std::collections::VecDeque;
