@@ -10,7 +10,7 @@ use crate::pump::Pump;
 use crate::sys::{Call, Cqe, Exit, QueueIo, Ret, RingMode, RingSpec, Sqe, Token};
 use crate::tag::{TagAction, TagEvent, TagState};
 use crate::target::{Request, Step, Target};
-use crate::uapi::{Errno, FetchResult, QueueId, Tag};
+use crate::uapi::{FetchResult, QueueId, Tag};
 
 /// The most entries that handling one completion pushes: a commit, a backend operation, or a watch renewed.
 const PUSHES_PER_COMPLETION_MAX: u8 = 1;

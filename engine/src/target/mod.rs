@@ -145,8 +145,8 @@ pub struct Geometry {
     pub discard: bool,
 }
 
-/// Largest discard or write-zeroes in sectors: its length in bytes fits 32 bits with room to spare.
-const RANGE_SECTORS_MAX: u32 = 1 << 21;
+/// Largest discard or write-zeroes in sectors (64 MiB): zeroing memory happens inside the pump and must stay short.
+const RANGE_SECTORS_MAX: u32 = 1 << 17;
 
 impl Geometry {
     /// The parameters for SET_PARAMS, with requests of up to `max_io_bytes`.
