@@ -59,6 +59,9 @@ pub enum Phase {
     Ended,
 }
 
+/// A request that the backend works on, and its progress.
+type InHand<T> = (Request, <T as Target>::Job);
+
 /// The machine of one queue's thread.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Queue<T: Target> {
@@ -68,7 +71,7 @@ pub struct Queue<T: Target> {
     pump: Pump,
     tags: Box<[TagState]>,
     /// The request and its progress while the backend works on it.
-    jobs: Box<[Option<(Request, T::Job)>]>,
+    jobs: Box<[Option<InHand<T>>]>,
     /// Tags the server owns.
     owned: u16,
     /// Tags the kernel aborted.

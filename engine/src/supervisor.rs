@@ -134,6 +134,10 @@ struct InFlight {
 }
 
 /// The machine of the supervisor.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is one independent fact about the device or the wait"
+)]
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Supervisor {
     plan: Plan,
@@ -242,7 +246,7 @@ impl Supervisor {
                         Plan::Serve { .. } => Command::GetFeatures,
                         Plan::Delete { id, .. } => Command::GetDevInfo(*id),
                     };
-                    self.command(command, io)
+                    self.command(&command, io)
                 }
             },
             Stage::Spawning => match ret {
@@ -377,7 +381,7 @@ impl Supervisor {
                     return self.break_off(Step::GetFeatures, Problem::Unsupported, io);
                 }
                 let info = *info;
-                self.command(Command::AddDev(info), io)
+                self.command(&Command::AddDev(info), io)
             }
             Kind::AddDev => {
                 let Reply::DevInfo(granted) = io.reply() else {
@@ -388,7 +392,7 @@ impl Supervisor {
                     return self.descend(io);
                 }
                 let Some(params) = self.params() else { return self.descend(io) };
-                self.command(Command::SetParams(granted.dev_id, params), io)
+                self.command(&Command::SetParams(granted.dev_id, params), io)
             }
             Kind::SetParams => {
                 let (Some(device), Plan::Serve { params, .. }) = (self.device, &self.plan) else {
@@ -434,15 +438,16 @@ impl Supervisor {
             self.interrupts += 1;
             self.start_in_doubt |= flight.op == Kind::StartDev;
             if let Some(command) = self.again(flight.op) {
-                return self.command(command, io);
+                return self.command(&command, io);
             }
         }
         match flight.op {
             Kind::StartDev => {
-                if errno == Errno::EEXIST && self.start_in_doubt {
-                    if let Some(device) = self.device {
-                        return self.command(Command::GetDevInfo(device.dev_id), io);
-                    }
+                if errno == Errno::EEXIST
+                    && self.start_in_doubt
+                    && let Some(device) = self.device
+                {
+                    return self.command(&Command::GetDevInfo(device.dev_id), io);
                 }
                 self.started = false;
                 if !self.down {
@@ -508,7 +513,7 @@ impl Supervisor {
         let (Plan::Serve { params, .. }, Some(device)) = (&self.plan, &self.device) else {
             return None;
         };
-        let mut params = params.clone();
+        let mut params = *params;
         if let Some(basic) = &mut params.basic {
             basic.max_sectors = basic.max_sectors.min(device.max_io_buf_bytes / SECTOR_BYTES);
         }
@@ -569,7 +574,7 @@ impl Supervisor {
                         }
                         self.started = true;
                         let pid = self.worker_pid.unwrap_or_default();
-                        return self.command(Command::StartDev(device.dev_id, pid), io);
+                        return self.command(&Command::StartDev(device.dev_id, pid), io);
                     }
                 }
                 Received::Message(Message::Failed(cause)) => {
@@ -683,7 +688,7 @@ impl Supervisor {
             return Next::Park;
         }
         if let (true, Some(device)) = (self.started, self.device) {
-            return self.command(Command::StopDev(device.dev_id), io);
+            return self.command(&Command::StopDev(device.dev_id), io);
         }
         match self.worker {
             WorkerState::Alive => {
@@ -701,7 +706,7 @@ impl Supervisor {
             WorkerState::None | WorkerState::Gone => {}
         }
         if let Some(device) = self.device {
-            return self.command(Command::DelDev(device.dev_id), io);
+            return self.command(&Command::DelDev(device.dev_id), io);
         }
         self.end(io)
     }
@@ -800,12 +805,12 @@ impl Supervisor {
 
     // --- commands and deadlines -----------------------------------------------------------------
 
-    fn command(&mut self, command: Command, io: &mut impl SupervisorIo) -> Next {
+    fn command(&mut self, command: &Command, io: &mut impl SupervisorIo) -> Next {
         let op = command.kind();
         self.sequence += 1;
         assert!(self.flight.is_none(), "I10: one control command at a time");
         self.flight = Some(InFlight { op, sequence: self.sequence, cancelled: false });
-        io.push_control(self.sequence, &command).expect("I3: the supervisor's ring has room");
+        io.push_control(self.sequence, command).expect("I3: the supervisor's ring has room");
         let deadline = match op {
             Kind::StartDev => self.deadlines.start_ms,
             Kind::StopDev => self.deadlines.stop_ms,

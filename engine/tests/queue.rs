@@ -222,7 +222,7 @@ fn event() -> impl Strategy<Value = Event> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Whatever the kernel, the backend and the worker do, each delivered request is committed exactly once
     /// and completely, nothing is pushed into a full ring, and at the end the queue ends.

@@ -35,6 +35,7 @@ enum Plant {
 }
 
 /// The system around a supervisor.
+#[expect(clippy::struct_excessive_bools, reason = "a test double: plain facts")]
 struct System {
     plant: Plant,
     sq: VecDeque<Entry>,
@@ -129,12 +130,12 @@ impl System {
             return;
         }
         let mut res = 0;
-        if let Plant::Command(planted, errno) = self.plant {
-            if planted == kind {
-                self.plant = Plant::Nothing;
-                self.complete(Token::Control(sequence), -i32::from(errno.0));
-                return;
-            }
+        if let Plant::Command(planted, errno) = self.plant
+            && planted == kind
+        {
+            self.plant = Plant::Nothing;
+            self.complete(Token::Control(sequence), -i32::from(errno.0));
+            return;
         }
         match command {
             Command::GetFeatures => self.reply = Reply::Features(Features(u64::MAX)),
@@ -182,11 +183,12 @@ impl System {
                 Entry::Sqe(Sqe::Timer { generation, .. }) => self.timers.push(generation),
                 Entry::Sqe(Sqe::CancelControl { sequence }) => {
                     self.complete(Token::Cancel, 0);
-                    if let Some((kind, silent)) = self.silent {
-                        if silent == sequence && matches!(kind, Kind::StartDev | Kind::DelDev) {
-                            self.silent = None;
-                            self.complete(Token::Control(sequence), -4);
-                        }
+                    if let Some((kind, silent)) = self.silent
+                        && silent == sequence
+                        && matches!(kind, Kind::StartDev | Kind::DelDev)
+                    {
+                        self.silent = None;
+                        self.complete(Token::Control(sequence), -4);
                     }
                 }
                 Entry::Sqe(other) => panic!("a supervisor never submits {other:?}"),
@@ -239,11 +241,12 @@ impl Links for System {
             Link::Launcher => self.to_launcher.push(message),
             Link::Worker => {
                 self.worker_inbox.push(message);
-                if message == Message::Quit && self.worker == Some(true) {
-                    if self.plant != Plant::WorkerHangs {
-                        self.from_worker.push_back(Message::Ended);
-                        self.worker_exits();
-                    }
+                if message == Message::Quit
+                    && self.worker == Some(true)
+                    && self.plant != Plant::WorkerHangs
+                {
+                    self.from_worker.push_back(Message::Ended);
+                    self.worker_exits();
                 }
             }
             _ => panic!("a supervisor never speaks to {link:?}"),

@@ -77,6 +77,8 @@ prop_compose! {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn ctrl_cmd(words in any::<(u32, u16, u16, u64, u64, u16)>()) {
         let (dev_id, queue_id, len, addr, data, dev_path_len) = words;

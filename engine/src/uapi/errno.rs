@@ -88,6 +88,7 @@ impl Errno {
     }
 
     /// What a client sees when the server commits this errno (`blk_status_to_errno` after `errno_to_blk_status`).
+    #[must_use]
     pub const fn seen_by_client(self) -> Self {
         match self {
             Self::EOPNOTSUPP

@@ -318,10 +318,10 @@ impl Params {
             None => {}
         }
         if series >= KernelSeries::V6_18 {
-            if let Some(dma) = &self.dma {
-                if dma.alignment >= 4096 || !(dma.alignment + 1).is_power_of_two() {
-                    return Err(ParamsRule::DmaAlignment);
-                }
+            if let Some(dma) = &self.dma
+                && (dma.alignment >= 4096 || !(dma.alignment + 1).is_power_of_two())
+            {
+                return Err(ParamsRule::DmaAlignment);
             }
             if let Some(segment) = &self.segment {
                 let boundary = segment.seg_boundary_mask.wrapping_add(1);
@@ -332,10 +332,10 @@ impl Params {
                 }
             }
         }
-        if series >= KernelSeries::V7_3 {
-            if let Some(integrity) = &self.integrity {
-                return integrity.validate(flags, basic.logical_bs_shift);
-            }
+        if series >= KernelSeries::V7_3
+            && let Some(integrity) = &self.integrity
+        {
+            return integrity.validate(flags, basic.logical_bs_shift);
         }
         Ok(())
     }

@@ -1,0 +1,388 @@
+//! The commands of the program `blkproof`.
+
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use serde::Serialize;
+
+use crate::deletion::{self, Deleted};
+use crate::devices::{self, Listed};
+use crate::dump::PendingDump;
+use crate::error::{Class, Error, Result};
+use crate::state_file::RunDir;
+use crate::task::{SECTOR, TargetSpec, Task};
+use crate::{control, dump, launcher, query, store, supervisor_process, worker_process};
+
+/// Serve Linux block devices from user space (ublk).
+///
+/// A device is added with a target, which says where its bytes are, and stays until it is deleted. Two processes look after it: a
+/// supervisor, which commands the driver, and a worker, which serves the requests.
+#[derive(Debug, Parser)]
+#[command(name = "blkproof", version, max_term_width = 100, after_help = EXAMPLES)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  blkproof add null                    a device that forgets: prints /dev/ublkb0
+  blkproof add mem --size 1G -q 4      one in memory, with four queues
+  truncate -s 10G disk.img
+  blkproof add loop disk.img           one kept in a file
+  blkproof list                        every ublk device, ours and others'
+  blkproof dump 0                      what each part of device 0 waits for
+  blkproof del 0                       stop and delete it, whatever state it is in
+
+Exit codes: 0 done, 1 failed, 2 not a sensible command; 128 + signal when the worker of a foreground
+device was killed.
+
+State is kept in /run/blkproof, or in the directory that BLKPROOF_RUN_DIR names.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Add a device, and print the path of its block device once it is LIVE
+    #[command(subcommand)]
+    Add(Add),
+    /// List every ublk device of this machine
+    List(ListOptions),
+    /// Stop and delete devices, whatever state they and their processes are in
+    #[command(after_help = DEL_EXAMPLES)]
+    Del(DelOptions),
+    /// Show what the ublk driver of this kernel supports
+    Features {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what each part of a device is at, what it waits for, and who owes it
+    #[command(after_help = DUMP_HELP)]
+    Dump {
+        /// The device's number, N in /dev/ublkbN
+        id: u32,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Runs a supervisor. Started by `add`
+    #[command(name = supervisor_process::SUBCOMMAND, hide = true)]
+    Supervise { task: String },
+    /// Runs a worker. Started by a supervisor
+    #[command(name = worker_process::SUBCOMMAND, hide = true)]
+    Work { order: String },
+}
+
+const DEL_EXAMPLES: &str = "\
+Examples:
+  blkproof del 0
+  blkproof del --all       every ublk device of this machine, also those of other servers
+
+A device that a client holds open (mounted, for example) cannot go; del then says so after its deadlines.";
+
+const DUMP_HELP: &str = "\
+Asks the supervisor and the worker of a device; they answer even while they are stuck in the kernel.
+A process that is not there is shown as Gone, one that does not answer as Silent.";
+
+#[derive(Debug, Subcommand)]
+enum Add {
+    /// A device that forgets what is written and reads as zeroes
+    #[command(after_help = "Example:\n  blkproof add null --size 1T -q 4 -d 64")]
+    Null {
+        /// Size of the device: bytes, or with K, M, G, T; a multiple of 512
+        #[arg(long, default_value = "250G", value_parser = parse_size)]
+        size: u64,
+        #[command(flatten)]
+        options: AddOptions,
+    },
+    /// A device in memory; its contents are gone when it is deleted
+    #[command(after_help = "Example:\n  blkproof add mem --size 1G")]
+    Mem {
+        /// Size of the device: bytes, or with K, M, G, T; a multiple of 512
+        #[arg(long, value_parser = parse_size)]
+        size: u64,
+        #[command(flatten)]
+        options: AddOptions,
+    },
+    /// A device kept in a file, or on another block device
+    #[command(after_help = "Example:\n  truncate -s 10G disk.img\n  blkproof add loop disk.img")]
+    Loop {
+        /// The file or block device; it gives the device its size
+        file: PathBuf,
+        #[command(flatten)]
+        options: AddOptions,
+    },
+}
+
+#[derive(Debug, Clone, Args)]
+struct AddOptions {
+    /// The device's number, N in /dev/ublkbN [default: the lowest free one]
+    #[arg(short = 'n', long, value_parser = clap::value_parser!(u32).range(0..1 << 20))]
+    id: Option<u32>,
+    /// Hardware queues, each served by a thread of its own; the kernel grants no more than there are CPUs
+    #[arg(short, long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=4096))]
+    queues: u16,
+    /// Requests in flight on each queue
+    #[arg(short, long, default_value_t = 128, value_parser = clap::value_parser!(u16).range(1..=4096))]
+    depth: u16,
+    /// The largest request, and the memory pinned for each one in flight: 4K to 32M, a multiple of 4K
+    #[arg(long, value_name = "SIZE", default_value = "128K", value_parser = parse_buffer)]
+    buffer: u32,
+    /// Stay in the foreground; SIGINT and SIGTERM stop and delete the device
+    #[arg(long)]
+    foreground: bool,
+}
+
+#[derive(Debug, Args)]
+struct ListOptions {
+    /// Only the device with this number
+    #[arg(short = 'n', long)]
+    id: Option<u32>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct DelOptions {
+    /// The device's number, N in /dev/ublkbN
+    id: Option<u32>,
+    /// Every ublk device of this machine
+    #[arg(long)]
+    all: bool,
+}
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Supervise { task } => return supervisor_process::main(&task),
+        Command::Work { order } => return worker_process::main(&order),
+        Command::Add(add) => run_add(add),
+        Command::List(options) => run_list(&options),
+        Command::Del(options) => run_del(&options),
+        Command::Features { json } => run_features(json),
+        Command::Dump { id, json } => run_dump(id, json),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("blkproof: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn run_add(add: Add) -> Result<()> {
+    let (target, store, options) = match add {
+        Add::Null { size, options } => (TargetSpec::Null { bytes: size }, None, options),
+        Add::Mem { size, options } => {
+            (TargetSpec::Mem { bytes: size }, Some(store::memory(size)?), options)
+        }
+        Add::Loop { file, options } => {
+            let (target, store) = store::backing_file(&file)?;
+            (target, Some(store), options)
+        }
+    };
+    control::probe()?;
+    let AddOptions { id, queues, depth, buffer, foreground } = options;
+    let task = Task { id, queues, depth, buffer_bytes: buffer, target };
+    if foreground {
+        return launcher::foreground(task, store, announce);
+    }
+    announce(&launcher::detach(&task, store.as_ref())?);
+    Ok(())
+}
+
+/// The one line of `add`.
+fn announce(path: &Path) {
+    // A reader that has gone does not make the device any less LIVE.
+    let _ = print(&format!("{}\n", path.display()));
+}
+
+fn run_list(options: &ListOptions) -> Result<()> {
+    control::probe()?;
+    let run_dir = RunDir::from_environment();
+    let mut found = Vec::new();
+    let ids = options.id.map_or_else(|| devices::ids(&run_dir), |id| [id].into());
+    for id in ids {
+        found.extend(devices::look(&run_dir, id)?);
+    }
+    if let (Some(id), true) = (options.id, found.is_empty()) {
+        return Err(unknown(id));
+    }
+    if options.json {
+        return print_json(&found);
+    }
+    print(&table(&found))
+}
+
+fn table(devices: &[Listed]) -> String {
+    let number = |value: Option<u32>| value.map_or_else(|| "-".to_owned(), |value| value.to_string());
+    let mut text = format!(
+        "{:>4} {:<8} {:<6} {:>16} {:>6} {:>5} {:>8} {:>10} {}\n",
+        "ID", "STATE", "TARGET", "BYTES", "QUEUES", "DEPTH", "WORKER", "SUPERVISOR", "PATH"
+    );
+    for device in devices {
+        let _ = writeln!(
+            text,
+            "{:>4} {:<8} {:<6} {:>16} {:>6} {:>5} {:>8} {:>10} {}",
+            device.id,
+            device.state,
+            device.target.unwrap_or("-"),
+            device.size_bytes.map_or_else(|| "-".to_owned(), |bytes| bytes.to_string()),
+            device.queues,
+            device.depth,
+            number(device.worker_pid),
+            number(device.supervisor_pid),
+            device.path.display(),
+        );
+    }
+    text
+}
+
+fn run_del(options: &DelOptions) -> Result<()> {
+    control::probe()?;
+    let run_dir = RunDir::from_environment();
+    let Some(id) = options.id else {
+        return delete_all(&run_dir);
+    };
+    if deletion::delete(&run_dir, id)? == Deleted::WasGone {
+        eprintln!("blkproof: device {id} had gone already; removed what was left of it");
+    }
+    Ok(())
+}
+
+fn delete_all(run_dir: &RunDir) -> Result<()> {
+    let mut failed = Vec::new();
+    for id in devices::ids(run_dir) {
+        if let Err(error) = deletion::delete(run_dir, id) {
+            eprintln!("blkproof: device {id}: {error}");
+            failed.push(id.to_string());
+        }
+    }
+    if failed.is_empty() {
+        return Ok(());
+    }
+    Err(Error::new("deleting every device", format!("these are still there: {}", failed.join(", "))))
+}
+
+#[derive(Serialize)]
+struct FeaturesJson {
+    bits: u64,
+    features: Vec<String>,
+}
+
+fn run_features(json: bool) -> Result<()> {
+    control::probe()?;
+    let features = query::features()?;
+    let name = |(bit, name): (u8, Option<&str>)| {
+        name.map_or_else(|| format!("bit {bit}"), |name| name.trim_start_matches("UBLK_F_").to_owned())
+    };
+    let names: Vec<_> = features.iter().map(name).collect();
+    if json {
+        return print_json(&FeaturesJson { bits: features.0, features: names });
+    }
+    print(&(names.join("\n") + "\n"))
+}
+
+fn run_dump(id: u32, json: bool) -> Result<()> {
+    let run_dir = RunDir::from_environment();
+    if run_dir.read(id).is_none() {
+        return Err(Error::new(
+            format!("asking the processes of device {id}"),
+            format!("{} names none", run_dir.state(id).display()),
+        )
+        .advice("`blkproof list` shows the devices; only those that blkproof serves can be asked"));
+    }
+    let dump = dump::collect(&run_dir, id);
+    if json {
+        return print_json(&dump);
+    }
+    let mut text = String::new();
+    for machine in &dump.machines {
+        let _ = writeln!(text, "{}: {}", machine.name, machine.state);
+        for pending in &machine.pending {
+            let PendingDump { waits_for, owner, otherwise } = pending;
+            let _ = writeln!(text, "  waits for {waits_for} ({owner} owes it; otherwise {otherwise})");
+        }
+    }
+    print(&text)
+}
+
+fn unknown(id: u32) -> Error {
+    Error::new(format!("looking for device {id}"), "there is no such device")
+        .advice("`blkproof list` shows the devices that exist")
+}
+
+fn print_json(value: &impl Serialize) -> Result<()> {
+    let text = serde_json::to_string_pretty(value)
+        .map_err(|error| Error::new("writing JSON", error).class(Class::Failed))?;
+    print(&(text + "\n"))
+}
+
+fn print(text: &str) -> Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .map_err(|error| Error::new("writing to standard output", error))
+}
+
+/// A size in bytes, with binary suffixes.
+fn parse_size(text: &str) -> std::result::Result<u64, String> {
+    let bytes = parse_size::Config::new()
+        .with_binary()
+        .parse_size(text)
+        .map_err(|error| format!("{error}; write a number with K, M, G or T, such as 64M"))?;
+    if bytes == 0 || bytes % SECTOR != 0 {
+        return Err(format!("{bytes} bytes is not a positive multiple of {SECTOR}"));
+    }
+    // The kernel's file offsets are signed.
+    if i64::try_from(bytes).is_err() {
+        return Err("larger than any block device can be".into());
+    }
+    Ok(bytes)
+}
+
+/// The size of a tag's buffer.
+fn parse_buffer(text: &str) -> std::result::Result<u32, String> {
+    const PAGE: u64 = 4096;
+    const MAX: u64 = 32 << 20;
+    let bytes = parse_size(text)?;
+    if bytes % PAGE != 0 || bytes > MAX {
+        return Err(format!("{bytes} bytes is not a multiple of 4K from 4K to 32M"));
+    }
+    Ok(bytes as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn sizes_are_positive_multiples_of_a_sector() {
+        assert_eq!(parse_size("64M"), Ok(64 << 20));
+        assert_eq!(parse_size("1G"), Ok(1 << 30));
+        assert_eq!(parse_size("2T"), Ok(2 << 40));
+        assert_eq!(parse_size("1024"), Ok(1024));
+        for bad in ["", "0", "511", "1000", "-1", "x", "1X", "8E", "99999999999999999999"] {
+            assert!(parse_size(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn buffers_are_whole_pages_up_to_32m() {
+        assert_eq!(parse_buffer("128K"), Ok(128 << 10));
+        for bad in ["0", "512", "6K", "33M"] {
+            assert!(parse_buffer(bad).is_err(), "{bad}");
+        }
+    }
+}

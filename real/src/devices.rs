@@ -1,0 +1,129 @@
+//! The devices of this machine, ours and others'.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use blkproof_engine::cause::{Cause, Problem};
+use blkproof_engine::control::{Command, Reply};
+use blkproof_engine::uapi::{DevId, DevInfo, Errno};
+use serde::Serialize;
+
+use crate::error::Result;
+use crate::query;
+use crate::state_file::{RunDir, StateFile};
+use crate::task::SECTOR;
+
+const CHAR_PREFIX: &str = "ublkc";
+/// Places where every device shows, whoever made it: `/dev` may be private to a container, `/sys` may not be mounted.
+const CHAR_DIRECTORIES: [&str; 2] = ["/dev", "/sys/class/ublk-char"];
+/// The state shown for a device that only a state file remembers.
+const GONE: &str = "GONE";
+
+/// The character device.
+pub fn char_path(id: DevId) -> PathBuf {
+    PathBuf::from(format!("/dev/{CHAR_PREFIX}{}", id.0))
+}
+
+/// The block device.
+pub fn block_path(id: DevId) -> PathBuf {
+    PathBuf::from(format!("/dev/ublkb{}", id.0))
+}
+
+/// One line of `blkproof list`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Listed {
+    /// Its number.
+    pub id: u32,
+    /// The kernel's state, or `GONE`.
+    pub state: &'static str,
+    /// What it is made of; unknown for another server's device.
+    pub target: Option<&'static str>,
+    /// The block device.
+    pub path: PathBuf,
+    /// The character device.
+    pub char_path: PathBuf,
+    /// Its size; unknown while another server's device is not started.
+    pub size_bytes: Option<u64>,
+    /// Hardware queues.
+    pub queues: u16,
+    /// Tags of each queue.
+    pub depth: u16,
+    /// The process that serves it, if it runs.
+    pub worker_pid: Option<u32>,
+    /// The process that looks after it, if it is ours and runs.
+    pub supervisor_pid: Option<u32>,
+}
+
+/// The numbers of all devices.
+pub fn ids(run_dir: &RunDir) -> BTreeSet<u32> {
+    let in_directory = |directory| {
+        let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+        entries.filter_map(|entry| {
+            entry.file_name().to_str()?.strip_prefix(CHAR_PREFIX)?.parse().ok()
+        })
+    };
+    CHAR_DIRECTORIES.into_iter().flat_map(in_directory).chain(run_dir.ids()).collect()
+}
+
+/// Looks at a device. `None` if there is no trace of it.
+///
+/// # Errors
+/// What the driver answered.
+pub fn look(run_dir: &RunDir, id: u32) -> Result<Option<Listed>> {
+    let state = run_dir.read(id);
+    match query::ask(Command::GetDevInfo(DevId(id))) {
+        Ok(Reply::DevInfo(info)) => Ok(Some(listed(&info, state.as_ref()))),
+        Ok(Reply::Nothing | Reply::Features(_)) => Ok(None),
+        Err(Cause { problem: Problem::Errno(Errno::ENODEV), .. }) => {
+            Ok(state.map(|state| remembered(&state)))
+        }
+        Err(cause) => Err(cause.into()),
+    }
+}
+
+fn listed(info: &DevInfo, state: Option<&StateFile>) -> Listed {
+    let id = info.dev_id;
+    Listed {
+        id: id.0,
+        state: info.state.name(),
+        target: state.map(|state| state.target.name()),
+        path: block_path(id),
+        char_path: char_path(id),
+        size_bytes: disk_bytes(id).or_else(|| state.map(|state| state.size_bytes)),
+        queues: info.nr_hw_queues,
+        depth: info.queue_depth,
+        worker_pid: u32::try_from(info.ublksrv_pid)
+            .ok()
+            .filter(|pid| *pid > 0)
+            .or_else(|| state.filter(|state| state.worker.is_running()).map(|state| state.worker.pid)),
+        supervisor_pid: state
+            .filter(|state| state.supervisor.is_running())
+            .map(|state| state.supervisor.pid),
+    }
+}
+
+fn remembered(state: &StateFile) -> Listed {
+    let id = DevId(state.id);
+    let running = |process: crate::process::Process| process.is_running().then_some(process.pid);
+    Listed {
+        id: state.id,
+        state: GONE,
+        target: Some(state.target.name()),
+        path: block_path(id),
+        char_path: char_path(id),
+        size_bytes: Some(state.size_bytes),
+        queues: state.queues,
+        depth: state.depth,
+        worker_pid: running(state.worker),
+        supervisor_pid: running(state.supervisor),
+    }
+}
+
+/// The size of the disk, while there is one.
+fn disk_bytes(id: DevId) -> Option<u64> {
+    let name = block_path(id);
+    let size = Path::new("/sys/block").join(name.file_name()?).join("size");
+    let sectors: u64 = fs::read_to_string(size).ok()?.trim().parse().ok()?;
+    sectors.checked_mul(SECTOR)
+}

@@ -1,0 +1,116 @@
+//! The drivers: a thread is *resume the machine, make the call it asks for, resume it with the answer*.
+
+mod queue;
+mod supervisor;
+mod worker;
+
+pub use queue::QueueDriver;
+pub use supervisor::{Spawn, Spawned, SupervisorDriver};
+pub use worker::WorkerDriver;
+
+use std::ops::ControlFlow;
+
+use blkproof_engine::queue::Queue;
+use blkproof_engine::supervisor::Supervisor;
+use blkproof_engine::sys::{Call, Cqe, Exit, Ret, SqFull, Token};
+use blkproof_engine::target::Target;
+use blkproof_engine::uapi::Errno;
+use blkproof_engine::worker::Worker;
+
+use crate::board::{Publisher, State, View};
+use crate::os::Completion;
+
+/// Carries out calls.
+pub trait Driver {
+    /// Makes a call; breaks when the call was the thread's last.
+    fn call(&mut self, call: Call) -> ControlFlow<Exit, Ret>;
+}
+
+/// A machine of the engine, driven by a `D`.
+pub trait Machine<D> {
+    /// See the machines' own `resume`.
+    fn resume(&mut self, ret: Ret, driver: &mut D) -> Call;
+    /// What it is at, and what it waits for.
+    fn view(&self) -> View;
+}
+
+/// Runs a machine to its end.
+pub fn run<D: Driver, M: Machine<D>>(
+    machine: &mut M,
+    driver: &mut D,
+    publisher: &mut Publisher,
+) -> Exit {
+    let mut ret = Ret::Start;
+    loop {
+        let call = machine.resume(ret, driver);
+        publisher.publish(machine.view());
+        match driver.call(call) {
+            ControlFlow::Continue(answer) => ret = answer,
+            ControlFlow::Break(exit) => return exit,
+        }
+    }
+}
+
+impl<T: Target> Machine<QueueDriver> for Queue<T> {
+    fn resume(&mut self, ret: Ret, driver: &mut QueueDriver) -> Call {
+        self.resume(ret, driver)
+    }
+
+    fn view(&self) -> View {
+        let mut view = View::new(State::Queue(self.phase()));
+        self.pending(&mut view);
+        view
+    }
+}
+
+impl Machine<WorkerDriver> for Worker {
+    fn resume(&mut self, ret: Ret, driver: &mut WorkerDriver) -> Call {
+        self.resume(ret, driver)
+    }
+
+    fn view(&self) -> View {
+        let mut view = View::new(State::Worker(self.phase()));
+        self.pending(&mut view);
+        view
+    }
+}
+
+impl Machine<SupervisorDriver> for Supervisor {
+    fn resume(&mut self, ret: Ret, driver: &mut SupervisorDriver) -> Call {
+        self.resume(ret, driver)
+    }
+
+    fn view(&self) -> View {
+        let mut view = View::new(State::Supervisor(self.stage()));
+        self.pending(&mut view);
+        view
+    }
+}
+
+/// What a system call answered, as the machine wants it.
+fn done(result: Result<(), Errno>) -> Ret {
+    result.map_or_else(Ret::Failed, |()| Ret::Done)
+}
+
+/// What an `enter` answered.
+fn submitted(result: Result<u32, Errno>) -> Ret {
+    result.map_or_else(Ret::Failed, Ret::Submitted)
+}
+
+fn sleep(ms: u32) -> Ret {
+    std::thread::sleep(std::time::Duration::from_millis(u64::from(ms)));
+    Ret::Done
+}
+
+fn cqe(completion: Completion) -> Cqe {
+    let token = Token::decode(completion.user_data).expect("the kernel echoes the user_data of an entry");
+    Cqe { token, res: completion.res }
+}
+
+/// What a driver's own wiring must have prevented.
+fn misplaced(what: &dyn std::fmt::Debug) -> ! {
+    unreachable!("I1: no machine of this kind asks for {what:?}")
+}
+
+/// The result of a push.
+type Push = Result<(), SqFull>;

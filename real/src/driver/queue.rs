@@ -1,0 +1,131 @@
+//! A queue's thread: one ring, the tag buffers, and two mailboxes.
+
+use std::ops::ControlFlow;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
+
+use blkproof_engine::link::{Link, Message, Received, SendError};
+use blkproof_engine::sys::{Call, Cqe, Exit, Links, MemoryOp, QueueIo, Ret, Ring, Sqe};
+use blkproof_engine::uapi::{IoDesc, IoOp, Tag};
+
+use super::{Driver, Push, cqe, done, misplaced, sleep, submitted};
+use crate::bell::RingMailbox;
+use crate::os::{Backend, QueueRing, QueueShape};
+
+/// Carries out the calls of a [`Queue`](blkproof_engine::queue::Queue).
+#[derive(Debug)]
+pub struct QueueDriver {
+    ring: Option<QueueRing>,
+    shape: QueueShape,
+    char_device: Arc<OwnedFd>,
+    backend: Backend,
+    /// From the worker.
+    inbox: Arc<RingMailbox>,
+    /// To the worker.
+    outbox: Arc<RingMailbox>,
+}
+
+impl QueueDriver {
+    /// A driver for the calling thread.
+    pub const fn new(
+        shape: QueueShape,
+        char_device: Arc<OwnedFd>,
+        backend: Backend,
+        inbox: Arc<RingMailbox>,
+        outbox: Arc<RingMailbox>,
+    ) -> Self {
+        Self { ring: None, shape, char_device, backend, inbox, outbox }
+    }
+
+    fn ring(&self) -> &QueueRing {
+        self.ring.as_ref().expect("I1: a machine sets its ring up before it uses it")
+    }
+
+    fn ring_mut(&mut self) -> &mut QueueRing {
+        self.ring.as_mut().expect("I1: a machine sets its ring up before it uses it")
+    }
+}
+
+impl Driver for QueueDriver {
+    fn call(&mut self, call: Call) -> ControlFlow<Exit, Ret> {
+        ControlFlow::Continue(match call {
+            Call::Enter { submit, wait } => submitted(self.ring_mut().enter(submit, wait)),
+            Call::Sleep { ms } => sleep(ms),
+            Call::SetupRing(spec) => {
+                let (device, backend) = (Arc::clone(&self.char_device), self.backend.clone());
+                done(QueueRing::new(spec, self.shape, device, backend).map(|ring| self.ring = Some(ring)))
+            }
+            Call::MapQueue { queue } => {
+                assert_eq!(queue, self.shape.queue, "I1: a queue maps its own descriptors");
+                done(self.ring_mut().map())
+            }
+            Call::Exit(exit) => return ControlFlow::Break(exit),
+            Call::SpawnWorker { .. }
+            | Call::AttachWorker { .. }
+            | Call::KillWorker
+            | Call::ReapWorker
+            | Call::OpenChar
+            | Call::SpawnQueue { .. } => misplaced(&call),
+        })
+    }
+}
+
+impl Ring for QueueDriver {
+    fn sq_space(&self) -> u32 {
+        self.ring().sq_space()
+    }
+
+    fn sq_ready(&self) -> u32 {
+        self.ring().sq_ready()
+    }
+
+    fn push(&mut self, sqe: Sqe) -> Push {
+        let user_data = sqe.token().encode();
+        let watched = self.inbox.doorbell().as_raw_fd();
+        let ring = self.ring_mut();
+        match sqe {
+            Sqe::Fetch { tag } => ring.push_io(IoOp::FetchReq, tag, 0, user_data),
+            Sqe::Commit { tag, result } => {
+                ring.push_io(IoOp::CommitAndFetchReq, tag, result, user_data)
+            }
+            Sqe::Backend { tag, op } => ring.push_backend(op, tag, user_data),
+            Sqe::Watch { link: Link::Worker } => ring.push_poll(watched, user_data),
+            Sqe::Timer { generation: _, ms } => ring.push_timer(ms, user_data),
+            Sqe::Watch { .. } | Sqe::WatchWorker | Sqe::CancelControl { .. } => misplaced(&sqe),
+        }
+    }
+
+    fn reap(&mut self) -> Option<Cqe> {
+        self.ring_mut().reap().map(cqe)
+    }
+}
+
+impl Links for QueueDriver {
+    fn send(&mut self, link: Link, message: Message) -> Result<(), SendError> {
+        match link {
+            Link::Worker => self.outbox.send(message),
+            Link::Supervisor | Link::Queues | Link::Queue(_) | Link::Operator | Link::Launcher => {
+                misplaced(&link)
+            }
+        }
+    }
+
+    fn receive(&mut self, link: Link) -> Received {
+        match link {
+            Link::Worker => self.inbox.receive(),
+            Link::Supervisor | Link::Queues | Link::Queue(_) | Link::Operator | Link::Launcher => {
+                misplaced(&link)
+            }
+        }
+    }
+}
+
+impl QueueIo for QueueDriver {
+    fn descriptor(&self, tag: Tag) -> IoDesc {
+        self.ring().descriptor(tag)
+    }
+
+    fn memory(&mut self, tag: Tag, op: MemoryOp) {
+        self.ring_mut().memory(tag, op);
+    }
+}

@@ -1,0 +1,248 @@
+//! The supervisor: the control device, the worker process, and the links to it, to the launcher and to the operator.
+
+use std::fmt;
+use std::io;
+use std::ops::ControlFlow;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use blkproof_engine::control::{Command, Reply};
+use blkproof_engine::link::{Link, Message, Received, SendError};
+use blkproof_engine::sys::{
+    Call, Cqe, DeviceGeometry, Exit, Links, Ret, Ring, RingSpec, Sqe, SupervisorIo, Token,
+    WorkerExit,
+};
+use blkproof_engine::uapi::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus};
+
+use super::{Driver, Push, cqe, done, misplaced, sleep, submitted};
+use crate::control::Control;
+use crate::os;
+use crate::peer::Peer;
+use crate::process::{self, Process};
+
+/// A worker process that was just started.
+#[derive(Debug)]
+pub struct Spawned {
+    /// The process.
+    pub process: Process,
+    /// The link to it.
+    pub link: Peer,
+}
+
+/// Starts the worker of a device.
+pub type Spawn = Box<dyn FnMut(DeviceGeometry) -> io::Result<Spawned>>;
+
+/// Carries out the calls of a [`Supervisor`](blkproof_engine::supervisor::Supervisor).
+pub struct SupervisorDriver {
+    ring: Option<Control>,
+    /// Where SIGTERM, SIGINT and SIGHUP arrive.
+    operator: OwnedFd,
+    launcher: Option<Peer>,
+    spawn: Spawn,
+    /// The worker of the device to adopt, as a state file names it.
+    known_worker: Option<Process>,
+    worker: Option<Worker>,
+}
+
+#[derive(Debug)]
+struct Worker {
+    pidfd: OwnedFd,
+    /// None for an adopted worker.
+    link: Option<Peer>,
+}
+
+impl SupervisorDriver {
+    /// A driver that can start workers with `spawn`.
+    pub fn new(operator: OwnedFd, launcher: Peer, spawn: Spawn) -> Self {
+        Self {
+            ring: None,
+            operator,
+            launcher: Some(launcher),
+            spawn,
+            known_worker: None,
+            worker: None,
+        }
+    }
+
+    /// A driver that takes down a device whose worker a state file may name.
+    pub fn for_deletion(operator: OwnedFd, known_worker: Option<Process>) -> Self {
+        let spawn = Box::new(|_| Err(io::ErrorKind::Unsupported.into()));
+        Self { ring: None, operator, launcher: None, spawn, known_worker, worker: None }
+    }
+
+    fn ring(&self) -> &Control {
+        self.ring.as_ref().expect("I1: a machine sets its ring up before it uses it")
+    }
+
+    fn ring_mut(&mut self) -> &mut Control {
+        self.ring.as_mut().expect("I1: a machine sets its ring up before it uses it")
+    }
+
+    fn setup_ring(&mut self, spec: RingSpec) -> Result<(), Errno> {
+        self.ring = Some(Control::open(spec)?);
+        Ok(())
+    }
+
+    fn spawn_worker(&mut self, device: DeviceGeometry) -> Result<u32, Errno> {
+        let spawned = (self.spawn)(device).map_err(|error| os::errno(&error))?;
+        let pid = spawned.process.pid;
+        let pidfd = open_pidfd(pid)?;
+        self.worker = Some(Worker { pidfd, link: Some(spawned.link) });
+        Ok(pid)
+    }
+
+    /// Gets hold of a process, then makes sure that it is the worker: in this order, the descriptor cannot come to mean another process.
+    fn attach_worker(&mut self, pid: u32) -> Result<(), Errno> {
+        let pidfd = open_pidfd(pid)?;
+        let same = match self.known_worker {
+            Some(known) if known.pid == pid => known.is_running(),
+            _ => process::comm(pid).is_some_and(|comm| comm == process::WORKER_COMM),
+        };
+        if !same {
+            return Err(Errno::ESRCH);
+        }
+        self.worker = Some(Worker { pidfd, link: None });
+        Ok(())
+    }
+
+    fn kill_worker(&self) -> Result<(), Errno> {
+        let worker = self.worker.as_ref().expect("I1: a supervisor kills the worker it has");
+        rustix::process::pidfd_send_signal(&worker.pidfd, Signal::KILL).map_err(from_rustix)
+    }
+
+    fn reap_worker(&self) -> WorkerExit {
+        let worker = self.worker.as_ref().expect("I1: a supervisor reaps the worker it has");
+        let id = WaitId::PidFd(std::os::fd::AsFd::as_fd(&worker.pidfd));
+        match rustix::process::waitid(id, WaitIdOptions::EXITED | WaitIdOptions::NOHANG) {
+            Ok(Some(status)) => worker_exit(&status),
+            // Not our child.
+            Ok(None) | Err(_) => WorkerExit::Unknown,
+        }
+    }
+
+    fn peer(&self, link: Link) -> Option<&Peer> {
+        match link {
+            Link::Worker => self.worker.as_ref().and_then(|worker| worker.link.as_ref()),
+            Link::Launcher => self.launcher.as_ref(),
+            Link::Supervisor | Link::Queues | Link::Queue(_) | Link::Operator => misplaced(&link),
+        }
+    }
+}
+
+fn worker_exit(status: &WaitIdStatus) -> WorkerExit {
+    if let Some(code) = status.exit_status() {
+        WorkerExit::Code(code as u8)
+    } else if let Some(signal) = status.terminating_signal() {
+        WorkerExit::Signal(signal as u8)
+    } else {
+        WorkerExit::Unknown
+    }
+}
+
+fn open_pidfd(pid: u32) -> Result<OwnedFd, Errno> {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(Errno::ESRCH)?;
+    rustix::process::pidfd_open(pid, PidfdFlags::empty()).map_err(from_rustix)
+}
+
+fn from_rustix(errno: rustix::io::Errno) -> Errno {
+    Errno::from_result(-errno.raw_os_error())
+}
+
+impl Driver for SupervisorDriver {
+    fn call(&mut self, call: Call) -> ControlFlow<Exit, Ret> {
+        ControlFlow::Continue(match call {
+            Call::SetupRing(spec) => done(self.setup_ring(spec)),
+            Call::Enter { submit, wait } => submitted(self.ring_mut().enter(submit, wait)),
+            Call::Sleep { ms } => sleep(ms),
+            Call::SpawnWorker { device } => {
+                self.spawn_worker(device).map_or_else(Ret::Failed, Ret::Spawned)
+            }
+            Call::AttachWorker { pid } => done(self.attach_worker(pid)),
+            Call::KillWorker => done(self.kill_worker()),
+            Call::ReapWorker => Ret::Exited(self.reap_worker()),
+            Call::Exit(exit) => return ControlFlow::Break(exit),
+            Call::OpenChar | Call::SpawnQueue { .. } | Call::MapQueue { .. } => misplaced(&call),
+        })
+    }
+}
+
+impl Ring for SupervisorDriver {
+    fn sq_space(&self) -> u32 {
+        self.ring().sq_space()
+    }
+
+    fn sq_ready(&self) -> u32 {
+        self.ring().sq_ready()
+    }
+
+    fn push(&mut self, sqe: Sqe) -> Push {
+        let user_data = sqe.token().encode();
+        match sqe {
+            Sqe::Watch { link: Link::Operator } => {
+                let fd = self.operator.as_raw_fd();
+                self.ring_mut().push_poll(fd, user_data)
+            }
+            Sqe::Watch { link: link @ Link::Worker } => {
+                let fd = self.peer(link).expect("I1: a link is watched while it exists").as_raw_fd();
+                self.ring_mut().push_poll(fd, user_data)
+            }
+            Sqe::WatchWorker => {
+                let worker = self.worker.as_ref().expect("I1: a supervisor watches the worker it has");
+                let fd = worker.pidfd.as_raw_fd();
+                self.ring_mut().push_poll(fd, user_data)
+            }
+            Sqe::Timer { generation: _, ms } => self.ring_mut().push_timer(ms, user_data),
+            Sqe::CancelControl { sequence } => {
+                let target = Token::Control(sequence).encode();
+                self.ring_mut().push_cancel(target, user_data)
+            }
+            Sqe::Watch { .. } | Sqe::Fetch { .. } | Sqe::Commit { .. } | Sqe::Backend { .. } => {
+                misplaced(&sqe)
+            }
+        }
+    }
+
+    fn reap(&mut self) -> Option<Cqe> {
+        self.ring_mut().reap().map(cqe)
+    }
+}
+
+impl Links for SupervisorDriver {
+    fn send(&mut self, link: Link, message: Message) -> Result<(), SendError> {
+        self.peer(link).ok_or(SendError::Closed)?.send(message)
+    }
+
+    fn receive(&mut self, link: Link) -> Received {
+        match link {
+            Link::Operator => take_signal(&self.operator),
+            Link::Worker | Link::Launcher => self.peer(link).map_or(Received::Closed, Peer::receive),
+            Link::Supervisor | Link::Queues | Link::Queue(_) => misplaced(&link),
+        }
+    }
+}
+
+/// Every signal that the descriptor reports asks to stop.
+fn take_signal(operator: &OwnedFd) -> Received {
+    const SIGNAL_INFO_BYTES: usize = 128;
+    match rustix::io::read(operator, &mut [0_u8; SIGNAL_INFO_BYTES][..]) {
+        Ok(_) => Received::Message(Message::Stop),
+        Err(_) => Received::Empty,
+    }
+}
+
+impl SupervisorIo for SupervisorDriver {
+    fn push_control(&mut self, sequence: u32, command: &Command) -> Push {
+        self.ring_mut().push(Token::Control(sequence), command)
+    }
+
+    fn reply(&self) -> Reply {
+        self.ring().reply()
+    }
+}
+
+impl fmt::Debug for SupervisorDriver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SupervisorDriver").field("worker", &self.worker).finish_non_exhaustive()
+    }
+}
+

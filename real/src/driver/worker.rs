@@ -1,0 +1,193 @@
+//! The worker's main thread: the character device, the queues' threads, and the link to the supervisor.
+
+use std::ops::ControlFlow;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
+use std::{io, thread};
+
+use blkproof_engine::link::{Link, Message, Received, SendError};
+use blkproof_engine::queue::{Queue, QueueConfig};
+use blkproof_engine::sys::{Call, Cqe, DeviceGeometry, Exit, Links, Ret, Ring, RingMode, Sqe};
+use blkproof_engine::target::AnyTarget;
+use blkproof_engine::uapi::{Errno, QueueId};
+use rustix::fs::{Mode, OFlags};
+
+use super::{Driver, Push, QueueDriver, cqe, done, misplaced, run, sleep, submitted};
+use crate::bell::{Bell, RingMailbox};
+use crate::board::{Board, Name};
+use crate::devices;
+use crate::os::{self, Backend, Entry64, PlainRing, QueueShape};
+use crate::peer::Peer;
+
+/// The most messages that a queue ever sends: primed, and one about its end.
+const MESSAGES_PER_QUEUE_MAX: usize = 2;
+/// Room beyond that, so that a mailbox is never full.
+const SLACK: usize = 2;
+/// Bytes of a queue thread's stack.
+const STACK_BYTES: usize = 256 * 1024;
+
+/// Carries out the calls of a [`Worker`](blkproof_engine::worker::Worker).
+#[derive(Debug)]
+pub struct WorkerDriver {
+    ring: Option<PlainRing<Entry64>>,
+    device: DeviceGeometry,
+    target: AnyTarget,
+    backend: Backend,
+    char_device: Option<Arc<OwnedFd>>,
+    supervisor: Peer,
+    /// From all queues.
+    inbox: Arc<RingMailbox>,
+    /// To each queue.
+    outboxes: Vec<Arc<RingMailbox>>,
+    board: Board,
+}
+
+impl WorkerDriver {
+    /// A driver for the calling thread.
+    ///
+    /// # Errors
+    /// What the creation of the mailboxes answered.
+    pub fn new(
+        device: DeviceGeometry,
+        target: AnyTarget,
+        backend: Backend,
+        supervisor: Peer,
+        board: Board,
+    ) -> io::Result<Self> {
+        let queues = usize::from(device.queues);
+        let mailbox = |messages: usize| -> io::Result<_> {
+            Ok(Arc::new(RingMailbox::new(messages + SLACK, Bell::new()?)))
+        };
+        Ok(Self {
+            ring: None,
+            device,
+            target,
+            backend,
+            char_device: None,
+            supervisor,
+            inbox: mailbox(queues * MESSAGES_PER_QUEUE_MAX)?,
+            outboxes: (0..queues).map(|_| mailbox(1)).collect::<io::Result<_>>()?,
+            board,
+        })
+    }
+
+    fn ring(&self) -> &PlainRing<Entry64> {
+        self.ring.as_ref().expect("I1: a machine sets its ring up before it uses it")
+    }
+
+    fn ring_mut(&mut self) -> &mut PlainRing<Entry64> {
+        self.ring.as_mut().expect("I1: a machine sets its ring up before it uses it")
+    }
+
+    fn open_char(&mut self) -> Result<(), Errno> {
+        let path = devices::char_path(self.device.id);
+        let opened = rustix::fs::open(path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty());
+        let file = opened.map_err(|errno| Errno::from_result(-errno.raw_os_error()))?;
+        self.char_device = Some(Arc::new(file));
+        Ok(())
+    }
+
+    fn spawn_queue(&self, id: QueueId) -> Result<(), Errno> {
+        let DeviceGeometry { id: _, queues: _, depth, buffer_bytes, sectors } = self.device;
+        let char_device =
+            Arc::clone(self.char_device.as_ref().expect("I1: a worker opens before it spawns"));
+        let backend = self.backend.clone();
+        let inbox = Arc::clone(&self.outboxes[usize::from(id.0)]);
+        let outbox = Arc::clone(&self.inbox);
+        let mut publisher = self.board.publisher(Name::Queue(id));
+        let config = QueueConfig {
+            id,
+            depth,
+            buffer_bytes,
+            sectors,
+            entries: QueueConfig::ring_entries(depth),
+            mode: RingMode::DeferTaskrun,
+        };
+        let mut queue = Queue::new(config, self.target.clone());
+        let serve = move || {
+            let shape = QueueShape { queue: id, depth, buffer_bytes };
+            let mut driver = QueueDriver::new(shape, char_device, backend, inbox, outbox);
+            run(&mut queue, &mut driver, &mut publisher);
+            // A ring that closes takes the whole device down (H05), and its buffers may still be in use. The process, which
+            // was told, ends soon and closes all rings at once.
+            std::mem::forget(driver);
+        };
+        thread::Builder::new()
+            .name(format!("queue {}", id.0))
+            .stack_size(STACK_BYTES)
+            .spawn(serve)
+            .map(drop)
+            .map_err(|error| os::errno(&error))
+    }
+}
+
+impl Driver for WorkerDriver {
+    fn call(&mut self, call: Call) -> ControlFlow<Exit, Ret> {
+        ControlFlow::Continue(match call {
+            Call::SetupRing(spec) => done(PlainRing::new(spec).map(|ring| self.ring = Some(ring))),
+            Call::Enter { submit, wait } => submitted(self.ring_mut().enter(submit, wait)),
+            Call::Sleep { ms } => sleep(ms),
+            Call::OpenChar => done(self.open_char()),
+            Call::SpawnQueue { queue } => done(self.spawn_queue(queue)),
+            Call::Exit(exit) => return ControlFlow::Break(exit),
+            Call::SpawnWorker { .. }
+            | Call::AttachWorker { .. }
+            | Call::KillWorker
+            | Call::ReapWorker
+            | Call::MapQueue { .. } => misplaced(&call),
+        })
+    }
+}
+
+impl Ring for WorkerDriver {
+    fn sq_space(&self) -> u32 {
+        self.ring().sq_space()
+    }
+
+    fn sq_ready(&self) -> u32 {
+        self.ring().sq_ready()
+    }
+
+    fn push(&mut self, sqe: Sqe) -> Push {
+        let user_data = sqe.token().encode();
+        match sqe {
+            Sqe::Watch { link: Link::Supervisor } => {
+                let fd = self.supervisor.as_raw_fd();
+                self.ring_mut().push_poll(fd, user_data)
+            }
+            Sqe::Watch { link: Link::Queues } => {
+                let fd = self.inbox.doorbell().as_raw_fd();
+                self.ring_mut().push_poll(fd, user_data)
+            }
+            Sqe::Timer { generation: _, ms } => self.ring_mut().push_timer(ms, user_data),
+            Sqe::Watch { .. }
+            | Sqe::Fetch { .. }
+            | Sqe::Commit { .. }
+            | Sqe::Backend { .. }
+            | Sqe::WatchWorker
+            | Sqe::CancelControl { .. } => misplaced(&sqe),
+        }
+    }
+
+    fn reap(&mut self) -> Option<Cqe> {
+        self.ring_mut().reap().map(cqe)
+    }
+}
+
+impl Links for WorkerDriver {
+    fn send(&mut self, link: Link, message: Message) -> Result<(), SendError> {
+        match link {
+            Link::Supervisor => self.supervisor.send(message),
+            Link::Queue(queue) => self.outboxes[usize::from(queue.0)].send(message),
+            Link::Worker | Link::Queues | Link::Operator | Link::Launcher => misplaced(&link),
+        }
+    }
+
+    fn receive(&mut self, link: Link) -> Received {
+        match link {
+            Link::Supervisor => self.supervisor.receive(),
+            Link::Queues => self.inbox.receive(),
+            Link::Worker | Link::Queue(_) | Link::Operator | Link::Launcher => misplaced(&link),
+        }
+    }
+}

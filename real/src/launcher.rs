@@ -1,0 +1,194 @@
+//! The launcher: starts a supervisor, waits for its verdict, and tells the user.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use blkproof_engine::cause::{Cause, Problem, Step};
+use blkproof_engine::link::{Message, Received};
+use blkproof_engine::sys::{Exit, WorkerExit};
+use blkproof_engine::uapi::DevId;
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::process::{Pid, Signal};
+
+use crate::error::{Attempt, Class, Error, Result};
+use crate::peer::Peer;
+use crate::state_file::RunDir;
+use crate::task::Task;
+use crate::worker_process::THIS_PROGRAM;
+use crate::{devices, os, store, supervisor_process};
+
+/// Longer than all deadlines of a supervisor on its way up and down again together: beyond it the supervisor itself is stuck.
+const VERDICT_PATIENCE: Duration = Duration::from_secs(180);
+/// How long the device node may take to appear.
+const NODE_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a supervisor that said that it is down may take to exit.
+const EXIT_PATIENCE: Duration = Duration::from_secs(5);
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
+
+/// Brings a device up and leaves it to a detached supervisor. The block device's path.
+///
+/// # Errors
+/// Why there is no device; nothing is left behind, unless the error says so.
+pub fn detach(task: &Task, store: Option<&OwnedFd>) -> Result<PathBuf> {
+    let run_dir = RunDir::from_environment();
+    create(&run_dir)?;
+    let log = run_dir.starting_log();
+    let started = start(task, store, &log)
+        .attempting(|| "starting the supervisor process".into())
+        .and_then(|(peer, child)| await_up(&peer, Some(&child)));
+    match started {
+        Ok(id) => {
+            // Only its name is lost if this fails.
+            let _ = fs::rename(log, run_dir.log(id.0));
+            Ok(await_node(id))
+        }
+        Err(error) => {
+            show_log(&log);
+            let _ = fs::remove_file(log);
+            Err(error)
+        }
+    }
+}
+
+/// Brings a device up and looks after it in this process, until a signal asks to stop or the worker ends.
+///
+/// # Errors
+/// Why there is no device any more.
+pub fn foreground(task: Task, store: Option<OwnedFd>, up: fn(&Path)) -> Result<()> {
+    let attempt = || "starting the supervisor".to_owned();
+    create(&RunDir::from_environment())?;
+    // Before the thread starts, so that it leaves the signals to the supervisor.
+    os::block(&supervisor_process::STOP_SIGNALS).attempting(attempt)?;
+    let (ours, theirs) = Peer::pair().attempting(attempt)?;
+    let announce = thread::spawn(move || await_up(&ours, None).map(|id| up(&await_node(id))));
+    let exit = supervisor_process::serve(task, store, theirs).attempting(attempt)?;
+    let announced = announce.join().map_err(|_| Error::new(attempt(), "a thread panicked"))?;
+    match exit {
+        Exit::Finished => Ok(()),
+        Exit::Failed(cause) => {
+            announced?;
+            let class = match cause.problem {
+                Problem::WorkerExited(WorkerExit::Signal(signal)) => Class::Killed(signal),
+                _ => Class::Failed,
+            };
+            Err(Error::from(cause)
+                .advice("the device stays as the kernel left it: `blkproof list`, `blkproof del`")
+                .class(class))
+        }
+        Exit::Stuck { cause, step } => Err(left_behind(cause, step)),
+    }
+}
+
+fn create(run_dir: &RunDir) -> Result<()> {
+    run_dir.create().map_err(|error| {
+        Error::new(format!("creating {}", run_dir.path().display()), error)
+            .advice("run as root, or name a directory of your own in BLKPROOF_RUN_DIR")
+    })
+}
+
+fn start(task: &Task, store: Option<&OwnedFd>, log: &Path) -> io::Result<(Peer, Child)> {
+    let (ours, theirs) = Peer::pair()?;
+    let child = Command::new(THIS_PROGRAM)
+        .arg0("blkproof")
+        .args([supervisor_process::SUBCOMMAND, &serde_json::to_string(task)?])
+        .stdin(OwnedFd::from(theirs))
+        .stdout(store::share(store)?.map_or_else(Stdio::null, Stdio::from))
+        .stderr(fs::File::create(log)?)
+        .current_dir("/")
+        .spawn()?;
+    Ok((ours, child))
+}
+
+/// Waits for the verdict. An interrupt is handed on to the supervisor, which then unwinds and says so.
+fn await_up(peer: &Peer, supervisor: Option<&Child>) -> Result<DevId> {
+    let attempt = || "waiting for the supervisor".to_owned();
+    let signals = match supervisor {
+        Some(_) => {
+            os::block(&supervisor_process::STOP_SIGNALS).attempting(attempt)?;
+            os::signal_fd(&supervisor_process::STOP_SIGNALS)
+        }
+        None => os::signal_fd(&[]),
+    }
+    .attempting(attempt)?;
+    let deadline = Instant::now() + VERDICT_PATIENCE;
+    loop {
+        match peer.receive() {
+            Received::Message(Message::Up(id)) => return Ok(id),
+            Received::Message(Message::Down { cause, stuck }) => {
+                await_end(peer);
+                return Err(stuck.map_or_else(|| cause.into(), |step| left_behind(cause, step)));
+            }
+            Received::Message(_) | Received::Closed => {
+                return Err(Error::new(attempt(), "it ended without a word")
+                    .advice("`blkproof list` shows whether it left a device behind"));
+            }
+            Received::Empty => {}
+        }
+        if !readable(&[peer.as_fd(), signals.as_fd()], deadline) {
+            return Err(Error::new(attempt(), "it said nothing for too long")
+                .advice("`blkproof list`, then `blkproof dump ID` shows what it waits for"));
+        }
+        if rustix::io::read(&signals, &mut [0_u8; 128][..]).is_ok() {
+            let pid = supervisor.and_then(|child| Pid::from_raw(child.id().cast_signed()));
+            if let Some(pid) = pid {
+                // It may have ended by itself: then the link says so.
+                let _ = rustix::process::kill_process(pid, Signal::TERM);
+            }
+        }
+    }
+}
+
+fn left_behind(cause: Cause, step: Step) -> Error {
+    let error = Error::from(cause);
+    Error::new(error.to_string(), format!("and unwinding is stuck: {step}"))
+        .advice("`blkproof list` shows what is left; `blkproof del ID` tries again")
+}
+
+/// The supervisor has said its last word; when the link closes, it has tidied up too.
+fn await_end(peer: &Peer) {
+    let deadline = Instant::now() + EXIT_PATIENCE;
+    while peer.receive() != Received::Closed && readable(&[peer.as_fd()], deadline) {}
+}
+
+/// Whether something is to be read before the deadline.
+fn readable(fds: &[std::os::fd::BorrowedFd<'_>], deadline: Instant) -> bool {
+    let left = deadline.saturating_duration_since(Instant::now());
+    let timeout = Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() };
+    let mut polled: Vec<_> =
+        fds.iter().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
+    match rustix::event::poll(&mut polled, Some(&timeout)) {
+        Ok(ready) => ready > 0,
+        Err(errno) => errno == rustix::io::Errno::INTR && !left.is_zero(),
+    }
+}
+
+/// Waits until the node of the block device is there.
+fn await_node(id: DevId) -> PathBuf {
+    let path = devices::block_path(id);
+    let deadline = Instant::now() + NODE_PATIENCE;
+    while !path.exists() {
+        if Instant::now() > deadline {
+            eprintln!(
+                "blkproof: the device is LIVE, but {} has not appeared: is devtmpfs or udev at work?",
+                path.display()
+            );
+            break;
+        }
+        thread::sleep(POLL_INTERVAL);
+    }
+    path
+}
+
+/// What the processes had to say beyond the cause that the supervisor told us: a panic, for example.
+fn show_log(log: &Path) {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    for line in text.lines().filter(|line| !line.starts_with(supervisor_process::LOG_PREFIX)) {
+        eprintln!("{line}");
+    }
+}

@@ -1,0 +1,216 @@
+//! Memory that the kernel shares with us: tag buffers, descriptors, and the store of the mem target.
+//!
+//! None of it is ever unmapped: see the module's rule.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::ptr::{self, NonNull};
+
+use blkproof_engine::uapi::{Errno, IoDesc, QueueId, Tag, desc_map_bytes, desc_map_offset};
+use rustix::fs::FallocateFlags;
+use rustix::mm::{MapFlags, ProtFlags};
+
+/// Bytes of a page on every architecture we build for; `mmap` aligns to it.
+const PAGE_BYTES: u64 = 4096;
+
+/// One pinned buffer for each tag of a queue.
+#[derive(Debug)]
+pub struct TagBuffers {
+    base: NonNull<u8>,
+    bytes_each: u32,
+    depth: u16,
+}
+
+impl TagBuffers {
+    /// Obtains `depth` page-aligned, populated buffers of `bytes_each` bytes, a multiple of the page. Locked in memory where that is allowed.
+    ///
+    /// # Errors
+    /// What `mmap` answered.
+    pub fn new(depth: u16, bytes_each: u32) -> Result<Self, Errno> {
+        let len = usize::from(depth) * bytes_each as usize;
+        // SAFETY: a new private mapping at an address of the kernel's choice touches nothing that exists.
+        let base = unsafe {
+            rustix::mm::mmap_anonymous(
+                ptr::null_mut(),
+                len,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::PRIVATE | MapFlags::POPULATE,
+            )
+        }
+        .map_err(from_rustix)?;
+        // SAFETY: exactly the range just mapped. Best effort: without the right to lock, the buffers work but can be swapped out.
+        let _ = unsafe { rustix::mm::mlock(base, len) };
+        Ok(Self { base: non_null(base), bytes_each, depth })
+    }
+
+    /// The range of `len` bytes at `offset` in a tag's buffer.
+    pub(super) fn range(&self, tag: Tag, offset: u32, len: u32) -> *mut u8 {
+        assert!(tag.0 < self.depth, "I7: a tag below the queue's depth");
+        let end = u64::from(offset) + u64::from(len);
+        assert!(end <= u64::from(self.bytes_each), "I7: a range inside the tag's buffer");
+        let start = usize::from(tag.0) * self.bytes_each as usize + offset as usize;
+        // SAFETY: tag < depth and offset <= bytes_each, so the result lies in the mapping or one past its end.
+        unsafe { self.base.as_ptr().add(start) }
+    }
+
+    /// Bytes of each buffer.
+    pub const fn bytes_each(&self) -> u32 {
+        self.bytes_each
+    }
+
+    /// Fills the beginning of a tag's buffer with zeroes.
+    pub fn clear(&mut self, tag: Tag, len: u32) {
+        let to = self.range(tag, 0, len);
+        // SAFETY: `range` checked the bounds; the engine asks for it only while the server owns the tag, so the kernel does not touch the buffer (I2).
+        unsafe { ptr::write_bytes(to, 0, len as usize) }
+    }
+
+    /// Copies out of a tag's buffer.
+    pub fn read(&self, tag: Tag, into: &mut [u8]) {
+        let from = self.range(tag, 0, into.len() as u32);
+        // SAFETY: bounds were checked; a Rust slice cannot overlap a mapping that is never lent out as one.
+        unsafe { ptr::copy_nonoverlapping(from, into.as_mut_ptr(), into.len()) }
+    }
+
+    /// Copies into a tag's buffer.
+    pub fn write(&mut self, tag: Tag, bytes: &[u8]) {
+        let to = self.range(tag, 0, bytes.len() as u32);
+        // SAFETY: as for `read`.
+        unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) }
+    }
+}
+
+/// The descriptors of a queue, written by the kernel.
+#[derive(Debug)]
+pub struct Descriptors {
+    base: NonNull<u64>,
+    depth: u16,
+}
+
+impl Descriptors {
+    /// Maps the descriptors of a queue of the open character device.
+    ///
+    /// # Errors
+    /// What `mmap` answered.
+    pub fn map(char_device: impl AsFd, queue: QueueId, depth: u16) -> Result<Self, Errno> {
+        // SAFETY: a new mapping at an address of the kernel's choice.
+        let base = unsafe {
+            rustix::mm::mmap(
+                ptr::null_mut(),
+                desc_map_bytes(depth, IoDesc::SIZE as u16) as usize,
+                ProtFlags::READ,
+                MapFlags::SHARED | MapFlags::POPULATE,
+                char_device,
+                desc_map_offset(queue, IoDesc::SIZE as u16),
+            )
+        }
+        .map_err(from_rustix)?;
+        Ok(Self { base: non_null(base).cast(), depth })
+    }
+
+    /// Reads a tag's descriptor.
+    pub fn read(&self, tag: Tag) -> IoDesc {
+        const WORDS: usize = IoDesc::SIZE / size_of::<u64>();
+        assert!(tag.0 < self.depth, "I7: a tag below the queue's depth");
+        let mut bytes = [0; IoDesc::SIZE];
+        for (word, chunk) in bytes.chunks_exact_mut(size_of::<u64>()).enumerate() {
+            // SAFETY: inside the mapping, aligned to 8 as the mapping is to a page. Volatile, because another party writes this memory;
+            // while the server owns the tag (I2) it does not.
+            let value =
+                unsafe { self.base.as_ptr().add(usize::from(tag.0) * WORDS + word).read_volatile() };
+            chunk.copy_from_slice(&value.to_ne_bytes());
+        }
+        IoDesc::decode(&bytes)
+    }
+}
+
+/// The bytes of the mem target, shared by all queues of a worker and by the workers of one supervisor.
+#[derive(Debug)]
+pub struct Store {
+    base: NonNull<u8>,
+    bytes: u64,
+    file: OwnedFd,
+}
+
+// SAFETY: the mapping belongs to the process, not to a thread, and is never unmapped. Threads reach it only through the copies below.
+unsafe impl Send for Store {}
+// SAFETY: as above. Two clients that write the same sectors at the same time race in these copies exactly as they would on a disk: the bytes
+// become a mixture of both. No Rust reference to them ever exists, so nothing else depends on their value.
+unsafe impl Sync for Store {}
+
+impl Store {
+    /// Maps the first `bytes` of a memfd.
+    ///
+    /// # Errors
+    /// What `mmap` answered.
+    pub fn map(file: OwnedFd, bytes: u64) -> Result<Self, Errno> {
+        let len = usize::try_from(bytes).map_err(|_| Errno::ENOMEM)?;
+        // SAFETY: a new mapping at an address of the kernel's choice.
+        let base = unsafe {
+            rustix::mm::mmap(
+                ptr::null_mut(),
+                len,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::SHARED | MapFlags::NORESERVE,
+                &file,
+                0,
+            )
+        }
+        .map_err(from_rustix)?;
+        Ok(Self { base: non_null(base), bytes, file })
+    }
+
+    fn range(&self, offset: u64, len: u64) -> *mut u8 {
+        let end = offset.checked_add(len).expect("I7: a range inside the store");
+        assert!(end <= self.bytes, "I7: a range inside the store");
+        // SAFETY: offset <= bytes, the length of the mapping.
+        unsafe { self.base.as_ptr().add(offset as usize) }
+    }
+
+    /// Copies to the beginning of a tag's buffer.
+    pub fn load(&self, offset: u64, buffers: &mut TagBuffers, tag: Tag, len: u32) {
+        let (from, to) = (self.range(offset, u64::from(len)), buffers.range(tag, 0, len));
+        // SAFETY: both ranges were checked, and are parts of different mappings.
+        unsafe { ptr::copy_nonoverlapping(from, to, len as usize) }
+    }
+
+    /// Copies from the beginning of a tag's buffer.
+    pub fn save(&self, offset: u64, buffers: &TagBuffers, tag: Tag, len: u32) {
+        let (to, from) = (self.range(offset, u64::from(len)), buffers.range(tag, 0, len));
+        // SAFETY: as for `load`.
+        unsafe { ptr::copy_nonoverlapping(from, to, len as usize) }
+    }
+
+    /// Makes a range read as zeroes, giving whole pages back to the system.
+    pub fn zero(&self, offset: u64, len: u64) {
+        let end = offset + len;
+        let pages = offset.next_multiple_of(PAGE_BYTES)..end / PAGE_BYTES * PAGE_BYTES;
+        let punched = pages.start < pages.end
+            && rustix::fs::fallocate(
+                &self.file,
+                FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE,
+                pages.start,
+                pages.end - pages.start,
+            )
+            .is_ok();
+        if punched {
+            self.fill(offset, pages.start - offset);
+            self.fill(pages.end, end - pages.end);
+        } else {
+            self.fill(offset, len);
+        }
+    }
+
+    fn fill(&self, offset: u64, len: u64) {
+        let to = self.range(offset, len);
+        // SAFETY: the range was checked.
+        unsafe { ptr::write_bytes(to, 0, len as usize) }
+    }
+}
+
+fn non_null(base: *mut std::ffi::c_void) -> NonNull<u8> {
+    NonNull::new(base.cast()).expect("mmap never answers with address 0")
+}
+
+fn from_rustix(errno: rustix::io::Errno) -> Errno {
+    Errno::from_result(-errno.raw_os_error())
+}

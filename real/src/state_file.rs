@@ -1,0 +1,194 @@
+//! State files: what a supervisor wrote down of its device, for the commands that come after it.
+//!
+//! They are hints. Whether a device exists, and in which state, only the kernel knows; whether a process is the one that was
+//! written down is checked by its start time. A file that cannot be read is as good as none.
+
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::process::Process;
+use crate::task::TargetSpec;
+
+/// The variable that names another run directory.
+pub const RUN_DIR_VARIABLE: &str = "BLKPROOF_RUN_DIR";
+const DEFAULT_RUN_DIR: &str = "/run/blkproof";
+/// The format's version.
+const VERSION: u32 = 1;
+
+/// A device of ours.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct StateFile {
+    /// The format's version.
+    pub version: u32,
+    /// The device's number.
+    pub id: u32,
+    /// Where its bytes are.
+    pub target: TargetSpec,
+    /// Its size.
+    pub size_bytes: u64,
+    /// Hardware queues granted.
+    pub queues: u16,
+    /// Tags of each queue.
+    pub depth: u16,
+    /// The process that brought it up.
+    pub supervisor: Process,
+    /// The process that serves it.
+    pub worker: Process,
+}
+
+impl StateFile {
+    /// A state file of the current version.
+    pub const fn new(
+        id: u32,
+        target: TargetSpec,
+        (queues, depth): (u16, u16),
+        supervisor: Process,
+        worker: Process,
+    ) -> Self {
+        let size_bytes = target.bytes();
+        Self { version: VERSION, id, target, size_bytes, queues, depth, supervisor, worker }
+    }
+}
+
+/// The directory of state files, logs and sockets.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RunDir(PathBuf);
+
+/// Which process of a device.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Role {
+    /// The supervisor.
+    Supervisor,
+    /// The worker.
+    Worker,
+}
+
+impl RunDir {
+    /// The directory named by the environment, or the usual one.
+    pub fn from_environment() -> Self {
+        Self(std::env::var_os(RUN_DIR_VARIABLE).map_or_else(|| DEFAULT_RUN_DIR.into(), PathBuf::from))
+    }
+
+    /// The directory itself.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Creates the directory, for its owner only.
+    ///
+    /// # Errors
+    /// What the system answered.
+    pub fn create(&self) -> io::Result<()> {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.0)
+    }
+
+    /// Where the state of a device is.
+    pub fn state(&self, id: u32) -> PathBuf {
+        self.0.join(format!("{id}.json"))
+    }
+
+    /// Where the log of a device's processes is.
+    pub fn log(&self, id: u32) -> PathBuf {
+        self.0.join(format!("{id}.log"))
+    }
+
+    /// The log of a supervisor whose device has no number yet.
+    pub fn starting_log(&self) -> PathBuf {
+        self.0.join(format!("starting-{}.log", std::process::id()))
+    }
+
+    /// Where a device's process answers `dump`.
+    pub fn socket(&self, id: u32, role: Role) -> PathBuf {
+        let role = match role {
+            Role::Supervisor => "sup",
+            Role::Worker => "work",
+        };
+        self.0.join(format!("{id}.{role}.sock"))
+    }
+
+    /// Writes a state file: it is there whole, or not at all.
+    ///
+    /// # Errors
+    /// What the system answered.
+    pub fn write(&self, state: &StateFile) -> io::Result<()> {
+        let path = self.state(state.id);
+        let partial = path.with_extension(format!("json.{}", std::process::id()));
+        let mut file = fs::File::create(&partial)?;
+        file.write_all(&serde_json::to_vec_pretty(state)?)?;
+        drop(file);
+        fs::rename(partial, path)
+    }
+
+    /// Reads the state file of a device. `None` if there is none that makes sense.
+    pub fn read(&self, id: u32) -> Option<StateFile> {
+        let bytes = fs::read(self.state(id)).ok()?;
+        let state: StateFile = serde_json::from_slice(&bytes).ok()?;
+        (state.version == VERSION && state.id == id).then_some(state)
+    }
+
+    /// The numbers of all devices that have a file with a state file's name.
+    pub fn ids(&self) -> Vec<u32> {
+        let Ok(entries) = fs::read_dir(&self.0) else { return Vec::new() };
+        entries
+            .flatten()
+            .filter_map(|entry| entry.file_name().to_str()?.strip_suffix(".json")?.parse().ok())
+            .collect()
+    }
+
+    /// Removes everything that belongs to a device.
+    pub fn remove(&self, id: u32) {
+        let files = [
+            self.state(id),
+            self.log(id),
+            self.socket(id, Role::Supervisor),
+            self.socket(id, Role::Worker),
+        ];
+        for file in files {
+            // What is not there need not be removed; what cannot be removed is no reason to fail a deletion that succeeded.
+            let _ = fs::remove_file(file);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state(id: u32) -> StateFile {
+        let process = Process { pid: 1, started: 2 };
+        StateFile::new(id, TargetSpec::Mem { bytes: 4096 }, (2, 64), process, process)
+    }
+
+    #[test]
+    fn what_was_written_is_read_and_removed() {
+        let temporary = tempfile::tempdir().expect("a directory");
+        let run = RunDir(temporary.path().join("run"));
+        assert_eq!(run.read(3), None);
+        run.create().expect("created");
+        run.write(&state(3)).expect("written");
+        assert_eq!(run.read(3), Some(state(3)));
+        assert_eq!(run.ids(), [3]);
+        run.remove(3);
+        assert_eq!(run.read(3), None);
+        assert_eq!(fs::read_dir(run.path()).expect("it exists").count(), 0);
+    }
+
+    #[test]
+    fn corrupt_foreign_and_newer_files_are_as_good_as_none() {
+        let temporary = tempfile::tempdir().expect("a directory");
+        let run = RunDir(temporary.path().to_owned());
+        let newer = serde_json::to_string(&StateFile { version: VERSION + 1, ..state(3) });
+        let other = serde_json::to_string(&state(4));
+        for text in ["", "{", "[]", "\u{0}", &newer.expect("json"), &other.expect("json")] {
+            fs::write(run.state(3), text).expect("written");
+            assert_eq!(run.read(3), None, "{text:?}");
+        }
+        fs::write(temporary.path().join("x.json"), "").expect("written");
+        fs::write(temporary.path().join("-1.json"), "").expect("written");
+        assert_eq!(run.ids(), [3]);
+    }
+}

@@ -1,0 +1,105 @@
+//! The supervisor process: what surrounds its machine.
+
+use std::cell::Cell;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::process::ExitCode;
+use std::rc::Rc;
+
+use blkproof_engine::supervisor::{Deadlines, Supervisor};
+use blkproof_engine::sys::{DeviceGeometry, Exit};
+
+use crate::board::{Board, Name};
+use crate::driver::{self, Spawned, SupervisorDriver};
+use crate::os;
+use crate::peer::Peer;
+use crate::process::{Process, SUPERVISOR_COMM};
+use crate::state_file::{Role, RunDir, StateFile};
+use crate::task::Task;
+use crate::{dump, inherit, worker_process};
+
+/// The hidden subcommand.
+pub const SUBCOMMAND: &str = "__supervise";
+/// How a line of the supervisor's own begins in the log.
+pub const LOG_PREFIX: &str = "blkproof supervisor: ";
+/// The signals that ask a supervisor to stop.
+pub const STOP_SIGNALS: [i32; 3] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP];
+
+/// Runs a detached supervisor to its end.
+pub fn main(task: &str) -> ExitCode {
+    match supervise(task) {
+        Ok(Exit::Finished) => ExitCode::SUCCESS,
+        Ok(Exit::Failed(cause)) => {
+            eprintln!("{LOG_PREFIX}{cause}");
+            ExitCode::FAILURE
+        }
+        Ok(Exit::Stuck { cause, step }) => {
+            eprintln!("{LOG_PREFIX}{cause}; stuck: {step}");
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            // Not with the prefix: the launcher does not know this yet.
+            eprintln!("blkproof: the supervisor cannot start: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn supervise(task: &str) -> io::Result<Exit> {
+    let task: Task = serde_json::from_str(task)?;
+    let (launcher, store) = inherit::take()?;
+    // No terminal, no process group of the launcher's.
+    rustix::process::setsid()?;
+    let _ = rustix::thread::set_name(&std::ffi::CString::new(SUPERVISOR_COMM)?);
+    serve(task, Some(store), launcher.into())
+}
+
+/// Brings a device up, keeps it, and takes it down when a signal asks for it. The calling process becomes the supervisor.
+///
+/// # Errors
+/// What the system answered before there was a machine to tell.
+pub fn serve(task: Task, store: Option<OwnedFd>, launcher: Peer) -> io::Result<Exit> {
+    os::block(&STOP_SIGNALS)?;
+    let operator = os::signal_fd(&STOP_SIGNALS)?;
+    let board = Board::default();
+    let mut publisher = board.publisher(Name::Supervisor);
+    let run_dir = RunDir::from_environment();
+    let plan = task.plan();
+
+    let known_id = Rc::new(Cell::new(None));
+    let spawn = {
+        let (known_id, run_dir) = (Rc::clone(&known_id), run_dir.clone());
+        move |device: DeviceGeometry| {
+            known_id.set(Some(device.id.0));
+            start_worker(device, &task, store.as_ref(), &run_dir, &board)
+        }
+    };
+    let mut driver = SupervisorDriver::new(operator, launcher, Box::new(spawn));
+    let mut supervisor = Supervisor::new(plan, Deadlines::DEFAULT);
+    let exit = driver::run(&mut supervisor, &mut driver, &mut publisher);
+
+    // What is written down describes a device: it goes when the device is gone.
+    if let (Some(id), None) = (known_id.get(), supervisor.device()) {
+        run_dir.remove(id);
+    }
+    Ok(exit)
+}
+
+/// The device has a number now: everything that is named after it can be made.
+fn start_worker(
+    device: DeviceGeometry,
+    task: &Task,
+    store: Option<&OwnedFd>,
+    run_dir: &RunDir,
+    board: &Board,
+) -> io::Result<Spawned> {
+    let id = device.id.0;
+    run_dir.remove(id);
+    dump::serve(&run_dir.socket(id, Role::Supervisor), board.clone());
+    let spawned = worker_process::spawn(device, &task.target, store)?;
+    let shape = (device.queues, device.depth);
+    let state =
+        StateFile::new(id, task.target.clone(), shape, Process::current(), spawned.process);
+    run_dir.write(&state)?;
+    Ok(spawned)
+}

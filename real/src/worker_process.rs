@@ -1,0 +1,116 @@
+//! The worker process: what surrounds its machine.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::Arc;
+
+use blkproof_engine::sys::{DeviceGeometry, Exit};
+use blkproof_engine::worker::Worker;
+use rustix::mm::MlockAllFlags;
+use rustix::process::{Resource, Rlimit};
+
+use crate::board::{Board, Name};
+use crate::driver::{self, Spawned, WorkerDriver};
+use crate::os::{self, Backend, Store};
+use crate::peer::Peer;
+use crate::process::{Process, WORKER_COMM};
+use crate::state_file::{Role, RunDir};
+use crate::task::{TargetSpec, WorkOrder};
+use crate::{dump, inherit, store};
+
+/// The hidden subcommand.
+pub const SUBCOMMAND: &str = "__work";
+/// The program, whatever its file is called by now.
+pub const THIS_PROGRAM: &str = "/proc/self/exe";
+
+/// Starts a worker process, in a process group of its own: an interrupt typed at a terminal is for the supervisor alone.
+///
+/// # Errors
+/// What the system answered.
+pub fn spawn(
+    device: DeviceGeometry,
+    target: &TargetSpec,
+    store: Option<&OwnedFd>,
+) -> io::Result<Spawned> {
+    let (link, child_link) = Peer::pair()?;
+    let order = serde_json::to_string(&WorkOrder::new(device, target.clone()))?;
+    let child = Command::new(THIS_PROGRAM)
+        .arg0("blkproof")
+        .args([SUBCOMMAND, &order])
+        .stdin(OwnedFd::from(child_link))
+        .stdout(store::share(store)?.map_or_else(Stdio::null, Stdio::from))
+        .current_dir("/")
+        .process_group(0)
+        .spawn()?;
+    let process = Process::find(child.id()).unwrap_or(Process { pid: child.id(), started: 0 });
+    Ok(Spawned { process, link })
+}
+
+/// Runs a worker to its end. Never returns to `main`'s caller with threads still running: the exit code ends the process.
+pub fn main(order: &str) -> ExitCode {
+    match work(order) {
+        Ok(Exit::Finished) => ExitCode::SUCCESS,
+        Ok(Exit::Failed(cause) | Exit::Stuck { cause, step: _ }) => {
+            eprintln!("blkproof worker: {cause}");
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            eprintln!("blkproof worker: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn work(order: &str) -> io::Result<Exit> {
+    let order: WorkOrder = serde_json::from_str(order)?;
+    let (link, file) = inherit::take()?;
+    harden()?;
+    let device = order.device();
+    let backend = match &order.target {
+        TargetSpec::Null { .. } => Backend::Nothing,
+        TargetSpec::Mem { bytes } => {
+            let store = Store::map(file, *bytes)
+                .map_err(|errno| io::Error::from_raw_os_error(i32::from(errno.0)))?;
+            Backend::Memory(Arc::new(store))
+        }
+        TargetSpec::Loop { .. } => Backend::File(Arc::new(file)),
+    };
+    let board = Board::default();
+    let mut publisher = board.publisher(Name::Worker);
+    let socket = RunDir::from_environment().socket(device.id.0, Role::Worker);
+    dump::serve(&socket, board.clone());
+    let mut driver =
+        WorkerDriver::new(device, order.target.target(), backend, link.into(), board)?;
+    let mut worker = Worker::new(device.queues);
+    let exit = driver::run(&mut worker, &mut driver, &mut publisher);
+    // The rings are closed by the end of the process, all at once.
+    std::mem::forget(driver);
+    Ok(exit)
+}
+
+/// What a process that serves block I/O must not do: die slowly, alone, or of its own memory.
+fn harden() -> io::Result<()> {
+    // A thread that dies alone leaves its tags armed and its clients waiting (H04).
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        std::process::abort();
+    }));
+    // It ends when its supervisor or the kernel says so. A signal meant for the supervisor, or sent to every process at shutdown,
+    // must not take a device away that is still mounted.
+    os::block(&[libc::SIGTERM, libc::SIGINT, libc::SIGHUP])?;
+    // The rest is best effort: an unprivileged worker works without.
+    let _ = rustix::thread::set_name(&std::ffi::CString::new(WORKER_COMM)?);
+    // A core dump keeps the device's files open until it is written (H38).
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    let _ = rustix::process::setrlimit(Resource::Core, none);
+    // Memory that is reclaimed through our own device would wait for us (H51).
+    let _ = rustix::process::configure_io_flusher_behavior(true);
+    if rustix::process::geteuid().is_root() {
+        let all = MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT;
+        let _ = rustix::mm::mlockall(all);
+    }
+    Ok(())
+}
