@@ -1,0 +1,165 @@
+//! Going down: the next step follows from what exists, whatever failed.
+
+use super::{InFlight, Next, Stage, Supervisor, WorkerState, push, tell};
+use crate::cause::{Cause, Problem, Step};
+use crate::control::{Command, Kind};
+use crate::link::{Link, Message};
+use crate::sys::{Call, Exit, Sqe, SupervisorIo};
+use crate::uapi::Errno;
+
+impl Supervisor {
+    /// Keeps the first cause, and turns round.
+    pub(super) fn fail(&mut self, cause: Cause) {
+        self.first.get_or_insert(cause);
+        if self.stage != Stage::Live {
+            self.down = true;
+        }
+    }
+
+    pub(super) fn break_off(
+        &mut self,
+        step: Step,
+        problem: Problem,
+        io: &mut impl SupervisorIo,
+    ) -> Next {
+        self.fail(Cause::new(step, problem));
+        self.descend(io)
+    }
+
+    pub(super) fn break_off_errno(
+        &mut self,
+        step: Step,
+        errno: Errno,
+        io: &mut impl SupervisorIo,
+    ) -> Next {
+        self.break_off(step, Problem::Errno(errno), io)
+    }
+
+    /// The next step down, from what exists.
+    pub(super) fn descend(&mut self, io: &mut impl SupervisorIo) -> Next {
+        if let Some(flight) = self.flight {
+            // START_DEV may wait for ever for a worker that will never prime: take it back.
+            if flight.op == Kind::StartDev && !flight.cancelled {
+                self.flight = Some(InFlight { cancelled: true, ..flight });
+                self.start_in_doubt = true;
+                push(io, Sqe::CancelControl { sequence: flight.sequence });
+                self.enter_stage(Stage::Commanding(flight.op), self.deadlines.start_ms, io);
+            }
+            return Next::Park;
+        }
+        if let (true, Some(device)) = (self.started, self.device) {
+            return self.command(&Command::StopDev(device.dev_id), io);
+        }
+        match self.worker {
+            WorkerState::Alive => {
+                tell(io, Link::Worker, Message::Quit);
+                self.worker = WorkerState::Told;
+                self.enter_stage(Stage::AwaitingExit, self.deadlines.exit_ms, io);
+                return Next::Park;
+            }
+            WorkerState::Told | WorkerState::Killed | WorkerState::Exited => {
+                if self.stage != Stage::AwaitingExit {
+                    self.enter_stage(Stage::AwaitingExit, self.deadlines.exit_ms, io);
+                }
+                return Next::Park;
+            }
+            WorkerState::None | WorkerState::Gone => {}
+        }
+        if let Some(device) = self.device {
+            return self.command(&Command::DelDev(device.dev_id), io);
+        }
+        self.end(io)
+    }
+
+    /// The deadline of the current stage passed.
+    pub(super) fn expired(&mut self, io: &mut impl SupervisorIo) -> Next {
+        let step = self.step();
+        match self.stage {
+            Stage::Commanding(Kind::StartDev) if !self.down => {
+                self.break_off(step, Problem::Deadline, io)
+            }
+            Stage::Commanding(Kind::StartDev | Kind::StopDev) | Stage::AwaitingExit => {
+                // A request of a client, or a thread, keeps the kernel waiting: without the worker it fails and lets go.
+                if self.worker_lives() && !self.overdue {
+                    return self.kill(io);
+                }
+                self.fail(Cause::new(step, Problem::Deadline));
+                self.give_up(step, io)
+            }
+            Stage::Commanding(Kind::DelDev) => match self.flight {
+                Some(flight) if !flight.cancelled => {
+                    self.flight = Some(InFlight { cancelled: true, ..flight });
+                    push(io, Sqe::CancelControl { sequence: flight.sequence });
+                    self.fail(Cause::new(step, Problem::Deadline));
+                    self.arm(self.deadlines.command_ms, io);
+                    Next::Park
+                }
+                Some(_) | None => self.give_up(step, io),
+            },
+            Stage::Commanding(_) => {
+                // The kernel owes the completion of a command that waits for nobody: nothing we do can help (H61).
+                self.fail(Cause::new(step, Problem::Deadline));
+                self.give_up(step, io)
+            }
+            Stage::Priming => self.break_off(step, Problem::Deadline, io),
+            Stage::Boot
+            | Stage::SettingUp
+            | Stage::Spawning
+            | Stage::Attaching
+            | Stage::Live
+            | Stage::Killing
+            | Stage::Reaping
+            | Stage::Ended => Next::Park,
+        }
+    }
+
+    pub(super) const fn worker_lives(&self) -> bool {
+        matches!(self.worker, WorkerState::Alive | WorkerState::Told)
+    }
+
+    pub(super) fn kill(&mut self, io: &mut impl SupervisorIo) -> Next {
+        let deadline = match self.stage {
+            Stage::AwaitingExit => self.deadlines.exit_ms,
+            _ => self.deadlines.stop_ms,
+        };
+        self.arm(deadline, io);
+        self.overdue = true;
+        self.resume_at = self.stage;
+        self.stage = Stage::Killing;
+        Next::Call(Call::KillWorker)
+    }
+
+    /// Nothing is left, or the device stays as the kernel left it.
+    pub(super) fn end(&mut self, io: &mut impl SupervisorIo) -> Next {
+        self.stage = Stage::Ended;
+        let exit = match self.first {
+            Some(cause) => {
+                if !self.announced {
+                    tell(io, Link::Launcher, Message::Down { cause, stuck: None });
+                }
+                Exit::Failed(cause)
+            }
+            None => Exit::Finished,
+        };
+        Next::Call(Call::Exit(exit))
+    }
+
+    /// The unwinding itself is stuck: say so, and leave.
+    pub(super) fn give_up(&mut self, step: Step, io: &mut impl SupervisorIo) -> Next {
+        self.stage = Stage::Ended;
+        let cause = self.first.unwrap_or(Cause::new(step, Problem::Deadline));
+        if !self.announced {
+            tell(io, Link::Launcher, Message::Down { cause, stuck: Some(step) });
+        }
+        Next::Call(Call::Exit(Exit::Stuck { cause, step }))
+    }
+
+    /// The supervisor cannot wait any more. Its exit closes the worker's link: a worker that is not LIVE then quits.
+    pub(super) fn stuck_in_enter(&mut self, errno: Errno, io: &mut impl SupervisorIo) -> Call {
+        self.fail(Cause::errno(Step::Enter, errno));
+        match self.give_up(self.step(), io) {
+            Next::Call(call) => call,
+            Next::Park => unreachable!("giving up exits"),
+        }
+    }
+}

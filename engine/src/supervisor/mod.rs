@@ -1,0 +1,472 @@
+//! The supervisor: every control command of one device, from ADD_DEV to DEL_DEV, and the unwinding
+//! from a failure at any step. It never opens the character device (H01).
+//!
+//! The machine is driven by its goal. Going *up*, each success leads to the next stage. Going *down*, the next
+//! stage follows from what exists: a command in flight is awaited or cancelled, a started device is
+//! stopped, a living worker is told to quit and then killed, an added device is deleted. So a failure
+//! anywhere unwinds through one and the same code.
+
+mod down;
+mod up;
+
+use crate::cause::{Cause, Step};
+use crate::control::{Command, Kind};
+use crate::link::{Link, Message, SendError};
+use crate::pending::{Awaits, Otherwise, Owner, Pending, PendingSink};
+use crate::pump::Pump;
+use crate::sys::{Call, Cqe, Ret, RingMode, RingSpec, Sqe, SupervisorIo, Token, WorkerExit};
+use crate::uapi::{DevId, DevInfo, Errno, Params};
+
+/// How often a command that EINTR left without effect is sent again.
+pub const INTERRUPTS_MAX: u8 = 32;
+/// Entries of the supervisor's ring.
+const RING_ENTRIES: u32 = 16;
+/// The most entries that handling one completion pushes: a watch renewed, a command, a cancellation and its deadline.
+const PUSHES_PER_COMPLETION_MAX: u8 = 4;
+
+/// How long each wait may take, in milliseconds; `None` waits for ever (the simulator certifies both).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Deadlines {
+    /// A control command that waits for nobody: GET_FEATURES, ADD_DEV, SET_PARAMS, GET_DEV_INFO.
+    pub command_ms: Option<u32>,
+    /// From the start of the worker until every queue is primed.
+    pub prime_ms: Option<u32>,
+    /// START_DEV.
+    pub start_ms: Option<u32>,
+    /// STOP_DEV, and again after the worker was killed for it.
+    pub stop_ms: Option<u32>,
+    /// The worker's exit after Quit, and again after SIGKILL.
+    pub exit_ms: Option<u32>,
+    /// DEL_DEV, which waits for the last reference to the device.
+    pub delete_ms: Option<u32>,
+}
+
+impl Deadlines {
+    /// What `blkproof` uses.
+    pub const DEFAULT: Self = Self {
+        command_ms: Some(10_000),
+        prime_ms: Some(15_000),
+        start_ms: Some(30_000),
+        stop_ms: Some(15_000),
+        exit_ms: Some(5_000),
+        delete_ms: Some(15_000),
+    };
+    /// No deadlines at all.
+    pub const NONE: Self = Self {
+        command_ms: None,
+        prime_ms: None,
+        start_ms: None,
+        stop_ms: None,
+        exit_ms: None,
+        delete_ms: None,
+    };
+}
+
+/// What the supervisor is to do.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Plan {
+    /// Bring a device up, and take it down when asked.
+    Serve {
+        /// The device wanted.
+        info: DevInfo,
+        /// Its parameters; `max_sectors` is lowered to what the granted buffers hold.
+        params: Params,
+    },
+    /// Take down and delete a device that exists, whoever brought it up.
+    Delete {
+        /// The device.
+        id: DevId,
+        /// The worker, if a state file names one. A started device names it itself.
+        worker: Option<u32>,
+    },
+}
+
+/// What the supervisor is at.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum Stage {
+    /// Not resumed yet.
+    Boot,
+    /// The control ring is being created.
+    SettingUp,
+    /// A control command is in flight.
+    Commanding(Kind),
+    /// The worker process is being started.
+    Spawning,
+    /// A running worker process is being got hold of.
+    Attaching,
+    /// Waiting for the worker to have every queue primed.
+    Priming,
+    /// The device is LIVE and served.
+    Live,
+    /// Waiting for the worker to exit.
+    AwaitingExit,
+    /// The worker is being killed.
+    Killing,
+    /// The worker's exit status is being collected.
+    Reaping,
+    /// The supervisor has exited.
+    Ended,
+}
+
+/// What is known of the worker process.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+enum WorkerState {
+    /// There is none.
+    None,
+    /// It runs.
+    Alive,
+    /// It was told to quit.
+    Told,
+    /// It was sent SIGKILL.
+    Killed,
+    /// It has exited; its status is still to be collected.
+    Exited,
+    /// It is gone.
+    Gone,
+}
+
+/// A control command in flight.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+struct InFlight {
+    op: Kind,
+    sequence: u32,
+    cancelled: bool,
+}
+
+/// The machine of the supervisor.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is one independent fact about the device or the wait"
+)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Supervisor {
+    plan: Plan,
+    deadlines: Deadlines,
+    stage: Stage,
+    /// Where to go on after a call that interrupts a stage (kill, reap).
+    resume_at: Stage,
+    pump: Pump,
+    /// Where the control command in flight stands; at most one.
+    flight: Option<InFlight>,
+    sequence: u32,
+    interrupts: u8,
+    /// START_DEV was interrupted or cancelled once, so that EEXIST may be our own success.
+    start_in_doubt: bool,
+    generation: u32,
+    /// Up or down.
+    down: bool,
+    first: Option<Cause>,
+    /// The device, once added.
+    device: Option<DevInfo>,
+    /// START_DEV was sent, or the device was found started.
+    started: bool,
+    worker: WorkerState,
+    worker_pid: Option<u32>,
+    worker_exit: Option<WorkerExit>,
+    /// The worker said `Ended`.
+    worker_ended: bool,
+    /// The deadline of the current stage passed once already.
+    overdue: bool,
+    /// The launcher was told that the device is up.
+    announced: bool,
+}
+
+/// What a stage leads to: another call, or another look at the goal.
+enum Next {
+    Call(Call),
+    Park,
+}
+
+impl Supervisor {
+    /// A supervisor that has not started.
+    pub fn new(plan: Plan, deadlines: Deadlines) -> Self {
+        let down = matches!(plan, Plan::Delete { .. });
+        Self {
+            plan,
+            deadlines,
+            stage: Stage::Boot,
+            resume_at: Stage::Boot,
+            pump: Pump::new(PUSHES_PER_COMPLETION_MAX),
+            flight: None,
+            sequence: 0,
+            interrupts: 0,
+            start_in_doubt: false,
+            generation: 0,
+            down,
+            first: None,
+            device: None,
+            started: false,
+            worker: WorkerState::None,
+            worker_pid: None,
+            worker_exit: None,
+            worker_ended: false,
+            overdue: false,
+            announced: false,
+        }
+    }
+
+    /// What it is at.
+    pub const fn stage(&self) -> Stage {
+        self.stage
+    }
+
+    /// The device as the kernel granted it.
+    pub const fn device(&self) -> Option<&DevInfo> {
+        self.device.as_ref()
+    }
+
+    /// The worker's process id.
+    pub const fn worker_pid(&self) -> Option<u32> {
+        self.worker_pid
+    }
+
+    /// The worker's exit status, once collected.
+    pub const fn worker_exit(&self) -> Option<WorkerExit> {
+        self.worker_exit
+    }
+
+    /// Goes on after the last call returned `ret`. O(1) per completion.
+    pub fn resume(&mut self, ret: Ret, io: &mut impl SupervisorIo) -> Call {
+        let next = match self.stage {
+            Stage::Boot => {
+                self.stage = Stage::SettingUp;
+                Next::Call(Call::SetupRing(RingSpec {
+                    entries: RING_ENTRIES,
+                    mode: RingMode::Control,
+                }))
+            }
+            Stage::SettingUp => match ret {
+                Ret::Failed(errno) => {
+                    self.fail(Cause::errno(Step::ControlRing, errno));
+                    self.descend(io)
+                }
+                Ret::Start | Ret::Done | Ret::Submitted(_) | Ret::Spawned(_) | Ret::Exited(_) => {
+                    push(io, Sqe::Watch { link: Link::Operator });
+                    let command = match &self.plan {
+                        Plan::Serve { .. } => Command::GetFeatures,
+                        Plan::Delete { id, .. } => Command::GetDevInfo(*id),
+                    };
+                    self.command(&command, io)
+                }
+            },
+            Stage::Spawning => match ret {
+                Ret::Spawned(pid) => {
+                    self.worker = WorkerState::Alive;
+                    self.worker_pid = Some(pid);
+                    push(io, Sqe::Watch { link: Link::Worker });
+                    push(io, Sqe::WatchWorker);
+                    self.enter_stage(Stage::Priming, self.deadlines.prime_ms, io);
+                    Next::Park
+                }
+                Ret::Failed(errno) => {
+                    self.fail(Cause::errno(Step::SpawnWorker, errno));
+                    self.descend(io)
+                }
+                Ret::Start | Ret::Done | Ret::Submitted(_) | Ret::Exited(_) => mismatch(ret),
+            },
+            Stage::Attaching => match ret {
+                Ret::Done => {
+                    // Not ours to tell anything: it has another supervisor, or none.
+                    self.worker = WorkerState::Told;
+                    push(io, Sqe::WatchWorker);
+                    self.descend(io)
+                }
+                Ret::Failed(Errno::ESRCH) => {
+                    self.worker = WorkerState::Gone;
+                    self.descend(io)
+                }
+                Ret::Failed(errno) => {
+                    self.fail(Cause::errno(Step::AttachWorker, errno));
+                    self.descend(io)
+                }
+                Ret::Start | Ret::Submitted(_) | Ret::Spawned(_) | Ret::Exited(_) => mismatch(ret),
+            },
+            Stage::Killing => {
+                // ESRCH: it was faster. Its exit is still reported by the watch.
+                self.worker = WorkerState::Killed;
+                self.stage = self.resume_at;
+                Next::Park
+            }
+            Stage::Reaping => match ret {
+                Ret::Exited(exit) => {
+                    self.worker_exit = Some(exit);
+                    self.worker = WorkerState::Gone;
+                    self.stage = self.resume_at;
+                    self.worker_gone(exit, io)
+                }
+                Ret::Failed(_) => {
+                    self.worker_exit = Some(WorkerExit::Unknown);
+                    self.worker = WorkerState::Gone;
+                    self.stage = self.resume_at;
+                    self.worker_gone(WorkerExit::Unknown, io)
+                }
+                Ret::Start | Ret::Done | Ret::Submitted(_) | Ret::Spawned(_) => mismatch(ret),
+            },
+            Stage::Commanding(_) | Stage::Priming | Stage::Live | Stage::AwaitingExit => {
+                if let Err(errno) = self.pump.turn(ret) {
+                    return self.stuck_in_enter(errno, io);
+                }
+                Next::Park
+            }
+            Stage::Ended => unreachable!("I1: a supervisor that exited was resumed"),
+        };
+        match next {
+            Next::Call(call) => call,
+            Next::Park => self.work(io),
+        }
+    }
+
+    /// Handles what has arrived, until a call is due.
+    fn work(&mut self, io: &mut impl SupervisorIo) -> Call {
+        while let Some(cqe) = self.pump.next(io) {
+            if let Next::Call(call) = self.complete(cqe, io) {
+                return call;
+            }
+        }
+        self.pump.park(io, false)
+    }
+
+    fn complete(&mut self, cqe: Cqe, io: &mut impl SupervisorIo) -> Next {
+        match cqe.token {
+            Token::Control(sequence) => match self.flight {
+                Some(flight) if flight.sequence == sequence => {
+                    self.flight = None;
+                    self.answered(flight, cqe.res, io)
+                }
+                Some(_) | None => unreachable!("I10: one control command at a time"),
+            },
+            Token::Cancel => Next::Park,
+            Token::Timer(generation) if generation == self.generation => self.expired(io),
+            // The expiry of a wait that is over.
+            Token::Timer(_) => Next::Park,
+            Token::Worker => {
+                self.worker = WorkerState::Exited;
+                // What it said last is the better cause.
+                let heard = self.hear_worker(false, io);
+                if let Next::Call(call) = heard {
+                    return Next::Call(call);
+                }
+                self.resume_at = self.stage;
+                self.stage = Stage::Reaping;
+                Next::Call(Call::ReapWorker)
+            }
+            Token::Link(Link::Worker) => self.hear_worker(true, io),
+            Token::Link(Link::Operator) => self.hear_operator(io),
+            Token::Link(Link::Supervisor | Link::Queues | Link::Queue(_) | Link::Launcher)
+            | Token::Io(_)
+            | Token::Backend(_) => {
+                unreachable!("I1: a completion of something never submitted")
+            }
+        }
+    }
+
+    fn command(&mut self, command: &Command, io: &mut impl SupervisorIo) -> Next {
+        let op = command.kind();
+        self.sequence += 1;
+        assert!(self.flight.is_none(), "I10: one control command at a time");
+        self.flight = Some(InFlight { op, sequence: self.sequence, cancelled: false });
+        io.push_control(self.sequence, command).expect("I3: the supervisor's ring has room");
+        let deadline = match op {
+            Kind::StartDev => self.deadlines.start_ms,
+            Kind::StopDev => self.deadlines.stop_ms,
+            Kind::DelDev => self.deadlines.delete_ms,
+            Kind::GetFeatures | Kind::AddDev | Kind::SetParams | Kind::GetDevInfo => {
+                self.deadlines.command_ms
+            }
+        };
+        self.enter_stage(Stage::Commanding(op), deadline, io);
+        Next::Park
+    }
+
+    fn enter_stage(&mut self, stage: Stage, deadline_ms: Option<u32>, io: &mut impl SupervisorIo) {
+        self.stage = stage;
+        self.overdue = false;
+        self.arm(deadline_ms, io);
+    }
+
+    /// Starts a new deadline; the previous one, if it still runs, will expire unheard.
+    fn arm(&mut self, deadline_ms: Option<u32>, io: &mut impl SupervisorIo) {
+        self.generation += 1;
+        if let Some(ms) = deadline_ms {
+            push(io, Sqe::Timer { generation: self.generation, ms });
+        }
+    }
+
+    /// The current stage, as a step for a cause.
+    const fn step(&self) -> Step {
+        let stage = match self.stage {
+            Stage::Killing | Stage::Reaping => self.resume_at,
+            other => other,
+        };
+        match stage {
+            Stage::Boot | Stage::SettingUp => Step::ControlRing,
+            Stage::Commanding(op) => match op {
+                Kind::GetFeatures => Step::GetFeatures,
+                Kind::AddDev => Step::AddDev,
+                Kind::SetParams => Step::SetParams,
+                Kind::StartDev => Step::StartDev,
+                Kind::StopDev => Step::StopDev,
+                Kind::DelDev => Step::DelDev,
+                Kind::GetDevInfo => Step::GetDevInfo,
+            },
+            Stage::Spawning => Step::SpawnWorker,
+            Stage::Attaching => Step::AttachWorker,
+            Stage::Priming => Step::Prime,
+            Stage::Live => Step::Worker,
+            Stage::AwaitingExit | Stage::Killing | Stage::Reaping => Step::WorkerExit,
+            Stage::Ended => Step::Enter,
+        }
+    }
+
+    /// What it waits for, and who owes it.
+    pub fn pending(&self, sink: &mut impl PendingSink) {
+        let mut add = |awaits, owner, otherwise| sink.pending(Pending { awaits, owner, otherwise });
+        match self.stage {
+            Stage::Boot
+            | Stage::SettingUp
+            | Stage::Spawning
+            | Stage::Attaching
+            | Stage::Killing
+            | Stage::Reaping => add(Awaits::CallReturn, Owner::Kernel, Otherwise::WaitOn),
+            Stage::Commanding(op) => {
+                let otherwise = match op {
+                    Kind::StartDev if !self.down => Otherwise::Unwind,
+                    Kind::StopDev if self.worker_lives() => Otherwise::KillWorker,
+                    _ => Otherwise::GiveUp,
+                };
+                add(Awaits::Control(op.uapi().name()), Owner::Kernel, otherwise);
+            }
+            Stage::Priming => add(Awaits::WorkerPrimed, Owner::Engine, Otherwise::Unwind),
+            Stage::Live => add(Awaits::StopRequest, Owner::Operator, Otherwise::WaitOn),
+            Stage::AwaitingExit => {
+                let (owner, otherwise) = match self.worker {
+                    WorkerState::Told if !self.overdue => (Owner::Engine, Otherwise::KillWorker),
+                    WorkerState::None
+                    | WorkerState::Alive
+                    | WorkerState::Told
+                    | WorkerState::Killed
+                    | WorkerState::Exited
+                    | WorkerState::Gone => (Owner::Kernel, Otherwise::GiveUp),
+                };
+                add(Awaits::WorkerExit, owner, otherwise);
+            }
+            Stage::Ended => {}
+        }
+    }
+}
+
+fn mismatch(ret: Ret) -> Next {
+    unreachable!("I1: the driver answered {ret:?} to a call that cannot return it")
+}
+
+fn push(io: &mut impl SupervisorIo, sqe: Sqe) {
+    io.push(sqe).expect("I3: the supervisor's ring has room for all it ever has in flight");
+}
+
+/// Tells a peer. A peer that is gone needs no telling.
+fn tell(io: &mut impl SupervisorIo, link: Link, message: Message) {
+    match io.send(link, message) {
+        Ok(()) | Err(SendError::Closed) => {}
+        Err(SendError::Full) => unreachable!("I9: the supervisor says little on any link"),
+    }
+}

@@ -1,0 +1,315 @@
+//! Going up: what each success leads to, and what the peers say.
+
+use super::{INTERRUPTS_MAX, InFlight, Next, Plan, Stage, Supervisor, push, tell};
+use crate::cause::{Cause, Problem, Step};
+use crate::control::{Command, Kind, Reply};
+use crate::link::{Link, Message, Received};
+use crate::sys::{Call, DeviceGeometry, Sqe, SupervisorIo, WorkerExit};
+use crate::target::SECTOR_BYTES;
+use crate::uapi::{DevInfo, DeviceState, Errno, Params};
+
+impl Supervisor {
+    /// A control command completed.
+    pub(super) fn answered(
+        &mut self,
+        flight: InFlight,
+        res: i32,
+        io: &mut impl SupervisorIo,
+    ) -> Next {
+        if res < 0 {
+            return self.refused(flight, Errno::from_result(res), io);
+        }
+        self.interrupts = 0;
+        match flight.op {
+            Kind::GetFeatures => {
+                let Plan::Serve { info, .. } = &self.plan else { return self.descend(io) };
+                let Reply::Features(features) = io.reply() else {
+                    return self.break_off(Step::GetFeatures, Problem::Protocol, io);
+                };
+                if self.down {
+                    return self.descend(io);
+                }
+                if !features.contains(info.flags) {
+                    return self.break_off(Step::GetFeatures, Problem::Unsupported, io);
+                }
+                let info = *info;
+                self.command(&Command::AddDev(info), io)
+            }
+            Kind::AddDev => {
+                let Reply::DevInfo(granted) = io.reply() else {
+                    return self.break_off(Step::AddDev, Problem::Protocol, io);
+                };
+                self.device = Some(granted);
+                if self.down {
+                    return self.descend(io);
+                }
+                let Some(params) = self.params() else { return self.descend(io) };
+                self.command(&Command::SetParams(granted.dev_id, params), io)
+            }
+            Kind::SetParams => {
+                let (Some(device), Plan::Serve { params, .. }) = (self.device, &self.plan) else {
+                    return self.descend(io);
+                };
+                if self.down {
+                    return self.descend(io);
+                }
+                let sectors = params.basic.map_or(0, |basic| basic.dev_sectors);
+                self.stage = Stage::Spawning;
+                Next::Call(Call::SpawnWorker {
+                    device: DeviceGeometry {
+                        id: device.dev_id,
+                        queues: device.nr_hw_queues,
+                        depth: device.queue_depth,
+                        buffer_bytes: device.max_io_buf_bytes,
+                        sectors,
+                    },
+                })
+            }
+            Kind::StartDev => self.went_live(io),
+            Kind::GetDevInfo => {
+                let Reply::DevInfo(info) = io.reply() else {
+                    return self.break_off(Step::GetDevInfo, Problem::Protocol, io);
+                };
+                self.informed(info, io)
+            }
+            Kind::StopDev => {
+                self.started = false;
+                self.descend(io)
+            }
+            Kind::DelDev => {
+                self.device = None;
+                self.descend(io)
+            }
+        }
+    }
+
+    /// A control command failed.
+    pub(super) fn refused(
+        &mut self,
+        flight: InFlight,
+        errno: Errno,
+        io: &mut impl SupervisorIo,
+    ) -> Next {
+        if errno == Errno::EINTR && !flight.cancelled && self.interrupts < INTERRUPTS_MAX {
+            // Without effect, or (DEL_DEV) a wait to be taken up again.
+            self.interrupts += 1;
+            self.start_in_doubt |= flight.op == Kind::StartDev;
+            if let Some(command) = self.again(flight.op) {
+                return self.command(&command, io);
+            }
+        }
+        match flight.op {
+            Kind::StartDev => {
+                if errno == Errno::EEXIST
+                    && self.start_in_doubt
+                    && let Some(device) = self.device
+                {
+                    return self.command(&Command::GetDevInfo(device.dev_id), io);
+                }
+                self.started = false;
+                if !self.down {
+                    self.fail(Cause::errno(Step::StartDev, errno));
+                }
+                self.descend(io)
+            }
+            // Somebody else deleted it: that is what we wanted.
+            Kind::DelDev if errno == Errno::ENODEV => {
+                self.device = None;
+                self.descend(io)
+            }
+            Kind::DelDev => {
+                self.fail(Cause::errno(Step::DelDev, errno));
+                self.give_up(Step::DelDev, io)
+            }
+            Kind::StopDev => {
+                // STOP_DEV itself never fails: ENODEV says that the device is gone.
+                self.started = false;
+                if errno == Errno::ENODEV {
+                    self.device = None;
+                }
+                self.descend(io)
+            }
+            Kind::GetFeatures => self.break_off_errno(Step::GetFeatures, errno, io),
+            Kind::AddDev => self.break_off_errno(Step::AddDev, errno, io),
+            Kind::SetParams => self.break_off_errno(Step::SetParams, errno, io),
+            Kind::GetDevInfo => self.break_off_errno(Step::GetDevInfo, errno, io),
+        }
+    }
+
+    /// The same command once more.
+    pub(super) fn again(&self, op: Kind) -> Option<Command> {
+        let id = self.device.map(|device| device.dev_id);
+        match op {
+            Kind::StopDev => Some(Command::StopDev(id?)),
+            Kind::DelDev => Some(Command::DelDev(id?)),
+            Kind::GetFeatures
+            | Kind::AddDev
+            | Kind::SetParams
+            | Kind::StartDev
+            | Kind::GetDevInfo
+                if self.down && matches!(self.plan, Plan::Serve { .. }) =>
+            {
+                None
+            }
+            Kind::GetFeatures => Some(Command::GetFeatures),
+            Kind::AddDev => match &self.plan {
+                Plan::Serve { info, .. } => Some(Command::AddDev(*info)),
+                Plan::Delete { .. } => None,
+            },
+            Kind::SetParams => Some(Command::SetParams(id?, self.params()?)),
+            Kind::StartDev => Some(Command::StartDev(id?, self.worker_pid?)),
+            Kind::GetDevInfo => match &self.plan {
+                Plan::Serve { .. } => Some(Command::GetDevInfo(id?)),
+                Plan::Delete { id, .. } => Some(Command::GetDevInfo(*id)),
+            },
+        }
+    }
+
+    /// The parameters, with requests no larger than the buffers that were granted.
+    pub(super) fn params(&self) -> Option<Params> {
+        let (Plan::Serve { params, .. }, Some(device)) = (&self.plan, &self.device) else {
+            return None;
+        };
+        let mut params = *params;
+        if let Some(basic) = &mut params.basic {
+            basic.max_sectors = basic.max_sectors.min(device.max_io_buf_bytes / SECTOR_BYTES);
+        }
+        Some(params)
+    }
+
+    /// START_DEV succeeded, whether or not it is still wanted.
+    pub(super) fn went_live(&mut self, io: &mut impl SupervisorIo) -> Next {
+        if self.down {
+            return self.descend(io);
+        }
+        tell(io, Link::Worker, Message::Live);
+        if let Some(device) = self.device {
+            self.announced = true;
+            tell(io, Link::Launcher, Message::Up(device.dev_id));
+        }
+        self.enter_stage(Stage::Live, None, io);
+        Next::Park
+    }
+
+    /// GET_DEV_INFO answered: a START_DEV in doubt, or the beginning of a deletion.
+    pub(super) fn informed(&mut self, info: DevInfo, io: &mut impl SupervisorIo) -> Next {
+        match &self.plan {
+            Plan::Serve { .. } => {
+                let ours = info.state == DeviceState::Live
+                    && u32::try_from(info.ublksrv_pid).ok() == self.worker_pid;
+                if ours {
+                    return self.went_live(io);
+                }
+                self.started = false;
+                self.break_off_errno(Step::StartDev, Errno::EEXIST, io)
+            }
+            Plan::Delete { worker, .. } => {
+                self.started = info.state != DeviceState::Dead;
+                let named = u32::try_from(info.ublksrv_pid).ok().filter(|pid| *pid > 0);
+                self.worker_pid = named.or(*worker);
+                self.device = Some(info);
+                match self.worker_pid {
+                    Some(pid) => {
+                        self.stage = Stage::Attaching;
+                        Next::Call(Call::AttachWorker { pid })
+                    }
+                    None => self.descend(io),
+                }
+            }
+        }
+    }
+
+    /// Reads what the worker said.
+    pub(super) fn hear_worker(&mut self, watch: bool, io: &mut impl SupervisorIo) -> Next {
+        loop {
+            match io.receive(Link::Worker) {
+                Received::Message(Message::Primed) => {
+                    let Some(device) = self.device else { continue };
+                    if self.stage == Stage::Priming && !self.down {
+                        if watch {
+                            push(io, Sqe::Watch { link: Link::Worker });
+                        }
+                        self.started = true;
+                        let pid = self.worker_pid.unwrap_or_default();
+                        return self.command(&Command::StartDev(device.dev_id, pid), io);
+                    }
+                }
+                Received::Message(Message::Failed(cause)) => {
+                    self.fail(cause);
+                    if self.stage == Stage::Priming {
+                        return self.descend(io);
+                    }
+                }
+                Received::Message(Message::Ended) => self.worker_ended = true,
+                Received::Message(
+                    Message::QueuePrimed(_)
+                    | Message::QueueFailed(..)
+                    | Message::QueueEnded(_)
+                    | Message::Live
+                    | Message::Quit
+                    | Message::Stop
+                    | Message::Up(_)
+                    | Message::Down { .. },
+                ) => unreachable!("I9: a worker says Primed, Failed or Ended"),
+                Received::Empty => {
+                    if watch {
+                        push(io, Sqe::Watch { link: Link::Worker });
+                    }
+                    return Next::Park;
+                }
+                // Its exit is reported by the watch on the process.
+                Received::Closed => return Next::Park,
+            }
+        }
+    }
+
+    pub(super) fn hear_operator(&mut self, io: &mut impl SupervisorIo) -> Next {
+        let mut stop = false;
+        loop {
+            match io.receive(Link::Operator) {
+                Received::Message(Message::Stop) => stop = true,
+                Received::Message(
+                    Message::QueuePrimed(_)
+                    | Message::QueueFailed(..)
+                    | Message::QueueEnded(_)
+                    | Message::Primed
+                    | Message::Failed(_)
+                    | Message::Ended
+                    | Message::Live
+                    | Message::Quit
+                    | Message::Up(_)
+                    | Message::Down { .. },
+                ) => unreachable!("I9: the operator says Stop"),
+                Received::Empty => {
+                    push(io, Sqe::Watch { link: Link::Operator });
+                    break;
+                }
+                Received::Closed => break,
+            }
+        }
+        if !stop || self.down {
+            return Next::Park;
+        }
+        if self.stage != Stage::Live {
+            self.fail(Cause::new(self.step(), Problem::Stopped));
+        }
+        self.down = true;
+        self.descend(io)
+    }
+
+    /// The worker process is gone.
+    pub(super) fn worker_gone(&mut self, exit: WorkerExit, io: &mut impl SupervisorIo) -> Next {
+        if self.down {
+            return self.descend(io);
+        }
+        if self.stage == Stage::Live {
+            // Stopped by another hand, or dead: the device stays as the kernel leaves it, for `del` or `recover`.
+            if !(self.worker_ended && self.first.is_none()) {
+                self.fail(Cause::new(Step::Worker, Problem::WorkerExited(exit)));
+            }
+            return self.end(io);
+        }
+        self.fail(Cause::new(self.step(), Problem::WorkerExited(exit)));
+        self.descend(io)
+    }
+}
