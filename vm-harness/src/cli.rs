@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -53,6 +54,13 @@ pub enum Command {
     /// The runner inside the guest; of no use anywhere else.
     #[command(hide = true)]
     Guest,
+    /// Becomes QEMU; the harness calls this itself.
+    #[command(hide = true, disable_help_flag = true)]
+    Emulate {
+        /// QEMU's arguments.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
 }
 
 /// Which kernels, and from where.

@@ -46,7 +46,7 @@ impl Error {
     /// Adds what the system answered.
     #[must_use]
     pub fn answer(mut self, answer: impl fmt::Display) -> Self {
-        self.answer = answer.to_string().trim().to_owned();
+        answer.to_string().trim().clone_into(&mut self.answer);
         self
     }
 

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use blkproof_vm_harness::cli::{Cli, Command};
 use blkproof_vm_harness::error::{Error, ErrorKind};
-use blkproof_vm_harness::{guest, run};
+use blkproof_vm_harness::{guest, qemu, run};
 use clap::Parser;
 
 fn main() -> ExitCode {
@@ -17,6 +17,7 @@ fn main() -> ExitCode {
         Command::Fetch(args) => run::fetch(&args),
         Command::Selftest(args) => run::selftest(&args),
         Command::Guest => return guest::run(),
+        Command::Emulate { arguments } => Err(qemu::emulate(&arguments)),
     };
     match code {
         Ok(code) => code.into(),

@@ -1,5 +1,7 @@
 //! What host and guest say to each other: the job goes in with the image, events come out as lines of JSON on a port of their own.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::plan::Step;
@@ -7,6 +9,9 @@ use crate::verdict::{HangFacts, Judgement};
 
 /// Name of the virtio port that carries the events.
 pub const PORT: &str = "org.blkproof.vm-harness";
+
+/// How often a runner says that it is alive.
+pub const HEARTBEAT: Duration = Duration::from_secs(2);
 
 /// What a guest shall do. Part of its image.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -34,6 +39,8 @@ pub enum Event {
         /// Kernel time since boot, in seconds.
         uptime_s: f64,
     },
+    /// The runner is alive. Sent every few seconds, whatever a step does.
+    Alive,
     /// A step begins.
     StepStarted {
         /// The step's name.
@@ -48,11 +55,8 @@ pub enum Event {
         /// What failed.
         detail: String,
     },
-    /// Nothing more will come.
-    Finished {
-        /// Steps were left undone, because this guest can no longer be trusted to do them.
-        spoiled: bool,
-    },
+    /// Nothing more will come: either all steps are done, or this guest can no longer be trusted to do the rest.
+    Finished,
 }
 
 /// How a step ended.
@@ -122,7 +126,7 @@ mod tests {
         let events = [
             Event::Hello { release: "7.3.4".into(), cpus: 4, uptime_s: 3.5 },
             Event::StepEnded(StepRecord::new("io/x", Outcome::Passed, 1.0, "line\nbreak")),
-            Event::Finished { spoiled: true },
+            Event::Finished,
         ];
         for event in events {
             let line = serde_json::to_string(&event).expect("json");

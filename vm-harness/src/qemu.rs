@@ -1,5 +1,7 @@
 //! One QEMU process: its command line, its life, and which accelerator it can use.
 
+use std::env;
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
@@ -8,6 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
 
+use rustix::process::{Signal, set_parent_process_death_signal};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Attempt, Error, Result};
@@ -26,15 +29,27 @@ const SCRATCH_BYTES: u64 = 512 << 20;
 pub enum Accelerator {
     /// By the host's processor.
     Kvm,
-    /// By translation.
+    /// By translation, one host thread per guest CPU.
     Tcg,
+    /// By translation, one host thread for all guest CPUs.
+    TcgSingle,
 }
 
 impl Accelerator {
+    /// How to translate with this QEMU. Before 8.1 a page was not locked while it was translated: when a kernel patches its own code, another CPU
+    /// can go on with the stale translation for good. Measured with 7.2: every second boot of 7.3 dies of `int3`. One thread avoids it.
+    pub fn translation(version: &str) -> Self {
+        match version_number(version) {
+            Some(number) if number < (8, 1) => Self::TcgSingle,
+            _ => Self::Tcg,
+        }
+    }
+
     fn argument(self) -> &'static str {
         match self {
             Self::Kvm => "kvm",
             Self::Tcg => "tcg,thread=multi",
+            Self::TcgSingle => "tcg,thread=single",
         }
     }
 
@@ -43,8 +58,16 @@ impl Accelerator {
         match self {
             Self::Kvm => "KVM",
             Self::Tcg => "TCG (emulation)",
+            Self::TcgSingle => "TCG (emulation) on one thread, because this QEMU is older than 8.1",
         }
     }
+}
+
+/// `QEMU emulator version 7.2.22 (Debian …)` → `(7, 2)`.
+fn version_number(version: &str) -> Option<(u32, u32)> {
+    let (_, number) = version.split_once("version ")?;
+    let mut parts = number.split(['.', ' ']).map(str::parse);
+    Some((parts.next()?.ok()?, parts.next()?.ok()?))
 }
 
 /// What a guest boots from and where its traces go.
@@ -62,6 +85,20 @@ pub struct Machine<'a> {
     pub accelerator: Accelerator,
     /// Give the user the console, and send events to this file instead of the pipe.
     pub interactive: Option<&'a Path>,
+}
+
+/// Name of the hidden subcommand that becomes QEMU.
+pub const EMULATE: &str = "emulate";
+
+/// Becomes QEMU, bound to the life of the process that asked for it. Returns only if that fails.
+pub fn emulate(arguments: &[OsString]) -> Error {
+    if let Err(error) = set_parent_process_death_signal(Some(Signal::KILL)) {
+        return Error::environment("bind QEMU to the harness").answer(error);
+    }
+    let error = Command::new(tools::QEMU.program).args(arguments).exec();
+    Error::environment("start QEMU")
+        .answer(error)
+        .advice(format!("is {} installed?", tools::QEMU.program))
 }
 
 /// A running guest. Killed when dropped.
@@ -134,7 +171,7 @@ impl Machine<'_> {
             "-initrd".into(),
             self.initramfs.display().to_string(),
             "-append".into(),
-            "console=ttyS0,115200 loglevel=4 panic=-1 oops=continue random.trust_cpu=on nokaslr"
+            "console=ttyS0,115200 loglevel=7 panic=-1 oops=continue random.trust_cpu=on nokaslr"
                 .into(),
         ]);
         arguments
@@ -146,8 +183,11 @@ impl Machine<'_> {
             .and_then(|f| f.set_len(SCRATCH_BYTES))
             .attempting(|| format!("create the scratch disk {}", self.scratch.display()))?;
         let interactive = self.interactive.is_some();
-        let mut command = Command::new(tools::QEMU.program);
+        // Started through this very program, which makes the kernel kill QEMU should the harness die without a chance to do so.
+        let this = env::current_exe().attempting(|| "find this program's own file".into())?;
+        let mut command = Command::new(this);
         command
+            .arg(EMULATE)
             .args(self.arguments())
             .stdin(if interactive { Stdio::inherit() } else { Stdio::piped() })
             .stdout(if interactive { Stdio::inherit() } else { Stdio::piped() })
@@ -224,31 +264,29 @@ impl Drop for Guest {
 struct Probed {
     host: String,
     qemu: String,
-    accelerator: Accelerator,
+    kvm_works: bool,
 }
 
 /// Finds out whether KVM really boots kernels here: the device node may exist and still be of no use.
 /// `boots` must try to boot to the runner's hello. The answer is kept in `cache`.
 pub fn probe(cache: &Path, boots: impl FnOnce() -> bool) -> Accelerator {
+    let qemu = version();
+    let translation = Accelerator::translation(&qemu);
     if File::options().read(true).write(true).open("/dev/kvm").is_err() {
-        return Accelerator::Tcg;
+        return translation;
     }
     let host = rustix::system::uname();
     let host = format!("{} {}", host.release().to_string_lossy(), host.version().to_string_lossy());
-    let qemu = version();
     let known = fs::read(cache)
         .ok()
         .and_then(|bytes| serde_json::from_slice::<Probed>(&bytes).ok())
         .filter(|p| p.host == host && p.qemu == qemu);
-    if let Some(known) = known {
-        return known.accelerator;
-    }
-    let accelerator = if boots() { Accelerator::Kvm } else { Accelerator::Tcg };
-    let probed = Probed { host, qemu, accelerator };
+    let kvm_works = known.map_or_else(boots, |known| known.kvm_works);
+    let probed = Probed { host, qemu, kvm_works };
     if let Ok(bytes) = serde_json::to_vec(&probed) {
         let _ = fs::write(cache, bytes);
     }
-    accelerator
+    if kvm_works { Accelerator::Kvm } else { translation }
 }
 
 /// The first line of `qemu --version`.
@@ -322,6 +360,20 @@ mod tests {
     }
 
     #[test]
+    fn an_old_qemu_translates_on_one_thread() {
+        let table = [
+            ("QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7)", Accelerator::TcgSingle),
+            ("QEMU emulator version 8.0.0", Accelerator::TcgSingle),
+            ("QEMU emulator version 8.1.0", Accelerator::Tcg),
+            ("QEMU emulator version 10.0.2 (Debian 1:10.0.2+ds-2)", Accelerator::Tcg),
+            ("something else", Accelerator::Tcg),
+        ];
+        for (version, expected) in table {
+            assert_eq!(Accelerator::translation(version), expected, "{version}");
+        }
+    }
+
+    #[test]
     fn the_console_tail_is_short_and_clean() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let file = dir.path().join("console");
@@ -332,12 +384,9 @@ mod tests {
 
     #[test]
     fn a_probe_is_remembered_for_this_host_only() {
-        let text = serde_json::to_string(&Probed {
-            host: "h".into(),
-            qemu: "q".into(),
-            accelerator: Accelerator::Tcg,
-        })
-        .expect("json");
-        assert_eq!(text, r#"{"host":"h","qemu":"q","accelerator":"tcg"}"#);
+        let text =
+            serde_json::to_string(&Probed { host: "h".into(), qemu: "q".into(), kvm_works: false })
+                .expect("json");
+        assert_eq!(text, r#"{"host":"h","qemu":"q","kvm_works":false}"#);
     }
 }

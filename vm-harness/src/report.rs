@@ -297,8 +297,8 @@ mod tests {
         let report = sample();
         let text = serde_json::to_string(&report).expect("json");
         let again: RunReport = serde_json::from_str(&text).expect("a report");
-        assert_eq!(again.verdict, Verdict::HangKernel);
-        assert_eq!(again.exit_code, 4);
+        assert_eq!(again.verdict, Verdict::Fail);
+        assert_eq!(again.exit_code, 1);
         assert_eq!(again.kernels[0].steps, report.kernels[0].steps);
     }
 }

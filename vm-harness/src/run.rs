@@ -34,7 +34,8 @@ pub fn run(args: &RunArgs) -> Result<u8> {
             .advice("vm-harness run --list shows them all")
     })?;
     if args.list {
-        return list(&steps);
+        list(&steps);
+        return Ok(0);
     }
     if args.keep_console && args.kernels.kernel.len() != 1 {
         return Err(Error::usage("give you the console of several kernels at once")
@@ -119,7 +120,8 @@ pub fn selftest(args: &SelftestArgs) -> Result<u8> {
     let kernel = resolve(&store, std::slice::from_ref(&args.kernel), args.modules.as_deref())
         .pop()
         .unwrap_or_else(|| Err(Error::usage("test without a kernel")))?;
-    let mut session = Session::new(&setup, &kernel, Accelerator::Tcg, setup.out.join("selftest"))?;
+    let mut session = Session::new(&setup, &kernel, Accelerator::Tcg, setup.out.join("selftest"))?
+        .without_second_chance();
     let accelerator = decide(args.guest.accel, &target, &mut session);
     session.set_accelerator(accelerator);
     println!("Linux {} ({}), {}", kernel.release, kernel.origin, accelerator.name());
@@ -147,7 +149,7 @@ pub fn selftest(args: &SelftestArgs) -> Result<u8> {
     Ok(u8::from(wrong != 0))
 }
 
-fn list(steps: &[Step]) -> Result<u8> {
+fn list(steps: &[Step]) {
     let mut out = io::stdout().lock();
     for step in steps {
         let written = writeln!(out, "{:<32} {:>4} s", step.name, step.deadline_s);
@@ -155,7 +157,6 @@ fn list(steps: &[Step]) -> Result<u8> {
             break;
         }
     }
-    Ok(0)
 }
 
 fn say(text: &str) {
@@ -231,7 +232,7 @@ fn resolve(store: &Store, choices: &[KernelChoice], modules: Option<&Path>) -> V
 fn decide(choice: AcceleratorChoice, target: &Path, session: &mut Session<'_>) -> Accelerator {
     match choice {
         AcceleratorChoice::Kvm => Accelerator::Kvm,
-        AcceleratorChoice::Tcg => Accelerator::Tcg,
+        AcceleratorChoice::Tcg => Accelerator::translation(&qemu::version()),
         AcceleratorChoice::Auto => qemu::probe(&target.join("vm/accelerator.json"), || {
             eprintln!("probing KVM with a short boot");
             session.boots_under_kvm()

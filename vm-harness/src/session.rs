@@ -14,10 +14,14 @@ use crate::plan::{Action, Step};
 use crate::protocol::{Event, Job, Outcome, StepRecord};
 use crate::qemu::{self, Accelerator, Guest, Line, Machine, Traces};
 use crate::tools::{self, Tool};
-use crate::verdict::{HangFacts, judge};
+use crate::verdict::{HangFacts, Owner, judge};
 
 /// Longest boot to the runner's hello.
-const BOOT: Duration = Duration::from_secs(120);
+const BOOT: Duration = Duration::from_secs(60);
+/// Boots that may fail before the kernel counts as not bootable: an emulator that stumbles during boot says nothing about anything.
+const BOOTS: usize = 3;
+/// Longest silence of a runner that should say every two seconds that it is alive.
+const SILENCE: Duration = Duration::from_secs(30);
 /// Longest boot under KVM that still counts as working.
 const PROBE: Duration = Duration::from_secs(10);
 /// What the guest may take, beyond a step's deadline, to collect evidence and clean up.
@@ -59,15 +63,19 @@ pub struct Session<'a> {
     modules: Vec<modules::Module>,
     accelerator: Accelerator,
     dir: PathBuf,
+    /// Guests booted so far: their traces are numbered.
     guests: usize,
+    /// Repeat, once, a step in which the whole guest fell silent for no reason that its kernel gave.
+    second_chance: bool,
 }
 
 /// How one guest ended.
+#[derive(Debug, PartialEq, Eq)]
 enum GuestEnd {
-    /// It did all its steps.
-    Finished,
-    /// It left steps undone because it can no longer be trusted.
-    Spoiled,
+    /// It did all its steps, or left some undone because it can no longer be trusted.
+    Done,
+    /// It never said hello.
+    NoBoot(Error),
     /// Ctrl-C.
     Interrupted,
 }
@@ -89,6 +97,7 @@ impl<'a> Session<'a> {
             accelerator,
             dir,
             guests: 0,
+            second_chance: true,
         })
     }
 
@@ -97,21 +106,36 @@ impl<'a> Session<'a> {
         self.accelerator = accelerator;
     }
 
+    /// Reports a silent guest at the first time.
+    #[must_use]
+    pub fn without_second_chance(mut self) -> Self {
+        self.second_chance = false;
+        self
+    }
+
     /// Carries out the steps, in as many guests as it takes. One record per step, in order.
     pub fn run(&mut self, steps: &[Step], progress: &dyn Progress) -> Result<Vec<StepRecord>> {
         let mut records: Vec<StepRecord> = Vec::new();
         let mut canary_passed = false;
+        let mut chances = usize::from(self.second_chance);
+        let mut failed_boots = 0;
+        let mut spoiled = 0;
         while records.len() < steps.len() {
             let rest = &steps[records.len()..];
-            if self.guests == GUESTS || INTERRUPTED.load(Ordering::Relaxed) {
-                let why = if self.guests == GUESTS {
-                    "too many guests were spoiled before"
-                } else {
-                    "interrupted"
-                };
-                records.extend(
-                    rest.iter().map(|s| StepRecord::new(&s.name, Outcome::Skipped, 0.0, why)),
-                );
+            let skip = |why: &str| -> Vec<StepRecord> {
+                rest.iter().map(|s| StepRecord::new(&s.name, Outcome::Skipped, 0.0, why)).collect()
+            };
+            if INTERRUPTED.load(Ordering::Relaxed) {
+                records.extend(skip("interrupted"));
+                break;
+            }
+            if spoiled == GUESTS {
+                records.extend(skip("too many guests were spoiled before"));
+                break;
+            }
+            if !canary_passed && records.iter().any(|r| r.outcome == Outcome::Environment) {
+                // Without a passing control experiment no guest can tell anything: spare the rest.
+                records.extend(skip("the environment is broken"));
                 break;
             }
             let before = records.len();
@@ -121,25 +145,30 @@ impl<'a> Session<'a> {
                 canary_passed,
                 shell: false,
             };
-            let end = self.guest(&job, &mut records, progress)?;
+            match self.guest(&job, &mut records, progress)? {
+                GuestEnd::Done => spoiled += 1,
+                GuestEnd::Interrupted => {}
+                GuestEnd::NoBoot(error) => {
+                    failed_boots += 1;
+                    if failed_boots == BOOTS {
+                        return Err(error);
+                    }
+                    progress.note("the guest did not boot: trying again");
+                    continue;
+                }
+            }
             for (record, step) in records.iter().zip(steps) {
                 canary_passed |= step.action == Action::Canary && record.outcome == Outcome::Passed;
             }
-            let broken = records.iter().any(|r| r.outcome == Outcome::Environment);
-            if broken && !canary_passed {
-                // A guest without a passing control experiment can tell nothing: spare the rest.
-                records.extend(steps[records.len()..].iter().map(|s| {
-                    StepRecord::new(&s.name, Outcome::Skipped, 0.0, "the environment is broken")
-                }));
-                break;
-            }
-            match end {
-                GuestEnd::Finished | GuestEnd::Interrupted => {}
-                GuestEnd::Spoiled => progress.note("a fresh guest for the remaining steps"),
-            }
-            if records.len() == before && !INTERRUPTED.load(Ordering::Relaxed) {
+            if chances > 0 && records.last().is_some_and(is_silence) {
+                chances -= 1;
+                records.pop();
+                progress.note("the guest fell silent and its kernel gives no reason: the step is repeated once in a fresh one");
+            } else if records.len() == before && !INTERRUPTED.load(Ordering::Relaxed) {
                 return Err(Error::environment("make a guest do anything")
                     .answer("it finished without doing its steps"));
+            } else if records.len() < steps.len() {
+                progress.note("a fresh guest for the remaining steps");
             }
         }
         Ok(records)
@@ -249,115 +278,68 @@ impl<'a> Session<'a> {
         progress: &dyn Progress,
         begun: Instant,
     ) -> Result<GuestEnd> {
-        let mut current: Option<String> = None;
-        let mut current_since = begun;
-        let mut until = begun + BOOT.mul_f64(self.setup.patience);
-        loop {
+        let patient = |duration: Duration| duration.mul_f64(self.setup.patience);
+        let mut up = false;
+        let mut current: Option<(String, Instant)> = None;
+        let mut quiet_until = begun + patient(BOOT);
+        let mut step_until: Option<Instant> = None;
+        let silence = loop {
             if INTERRUPTED.load(Ordering::Relaxed) {
                 return Ok(GuestEnd::Interrupted);
             }
-            let left = until.saturating_duration_since(Instant::now());
-            let line = match guest.events().recv_timeout(left.min(Duration::from_millis(200))) {
+            let now = Instant::now();
+            if now >= quiet_until {
+                break "no sign of life any more".to_owned();
+            }
+            if step_until.is_some_and(|until| now >= until) {
+                break "alive, but without a result long after the deadline".to_owned();
+            }
+            let line = match guest.events().recv_timeout(Duration::from_millis(200)) {
                 Ok(line) => line,
-                Err(RecvTimeoutError::Timeout) if !left.is_zero() => continue,
-                Err(_) => {
-                    return self.silent(
-                        current,
-                        current_since,
-                        traces,
-                        job,
-                        records,
-                        progress,
-                        "no answer any more",
-                    );
-                }
+                Err(RecvTimeoutError::Timeout) => continue,
+                Err(RecvTimeoutError::Disconnected) => Line::End,
             };
+            quiet_until = Instant::now() + patient(if up { SILENCE } else { BOOT });
             match line {
                 Line::Event(Event::Hello { release, cpus, uptime_s }) => {
+                    up = true;
                     progress.note(&format!(
                         "{release} is up after {:.1} s ({uptime_s:.1} s by its own clock), {cpus} CPUs",
                         begun.elapsed().as_secs_f64()
                     ));
-                    until = Instant::now() + BOOT;
                 }
+                Line::Event(Event::Alive) => {}
                 Line::Event(Event::StepStarted { name, deadline_s }) => {
                     progress.started(&name);
-                    current_since = Instant::now();
-                    until = current_since
-                        + Duration::from_secs_f64(deadline_s)
-                        + GRACE.mul_f64(self.setup.patience);
-                    current = Some(name);
+                    let now = Instant::now();
+                    step_until = Some(now + Duration::from_secs_f64(deadline_s) + patient(GRACE));
+                    current = Some((name, now));
                 }
                 Line::Event(Event::StepEnded(record)) => {
                     progress.ended(&record);
                     records.push(record);
                     current = None;
-                    until = Instant::now() + GRACE;
+                    step_until = None;
                 }
                 Line::Event(Event::SetupFailed { detail }) => {
                     return Err(Error::environment("prepare the guest")
                         .answer(detail)
                         .advice(format!("its console is in {}", traces.console.display())));
                 }
-                Line::Event(Event::Finished { spoiled: false }) => return Ok(GuestEnd::Finished),
-                Line::Event(Event::Finished { spoiled: true }) => return Ok(GuestEnd::Spoiled),
+                Line::Event(Event::Finished) => return Ok(GuestEnd::Done),
                 Line::Garbage(text) => progress.note(&format!("not an event: {text}")),
-                Line::End => {
-                    let said = guest.complaints();
-                    if current.is_none() && records.is_empty() {
-                        return Err(self.no_boot(traces, &said));
-                    }
-                    return self.silent(
-                        current,
-                        current_since,
-                        traces,
-                        job,
-                        records,
-                        progress,
-                        "QEMU ended",
-                    );
-                }
+                Line::End => break format!("QEMU ended {}", guest.complaints()).trim().to_owned(),
             }
-        }
-    }
-
-    fn no_boot(&self, traces: &Traces, qemu_said: &str) -> Error {
-        let mut answer = qemu::console_tail(&traces.console, 8);
-        if !qemu_said.is_empty() {
-            answer.push(format!("QEMU: {qemu_said}"));
-        }
-        Error::environment(format!("boot {}", self.kernel.release))
-            .answer(if answer.is_empty() {
-                "nothing on its console".to_owned()
-            } else {
-                answer.join("\n")
-            })
-            .advice(format!(
-                "read {}; if KVM was in use, try --accel tcg",
-                traces.console.display()
-            ))
-    }
-
-    /// The guest as a whole does not answer: the host judges from what the console says.
-    #[expect(clippy::too_many_arguments, reason = "the state of one watch, used once")]
-    fn silent(
-        &self,
-        current: Option<String>,
-        since: Instant,
-        traces: &Traces,
-        job: &Job,
-        records: &mut Vec<StepRecord>,
-        progress: &dyn Progress,
-        how: &str,
-    ) -> Result<GuestEnd> {
-        let Some(name) = current else {
-            return Err(self.no_boot(traces, how));
         };
+        if !up {
+            return Ok(GuestEnd::NoBoot(self.no_boot(traces, &silence)));
+        }
+        let (name, since) = current.unwrap_or_else(|| (next_step(job, records), Instant::now()));
         let facts = HangFacts {
             waiting_for: "the guest".into(),
             canary_before: if job.canary_passed { Some(true) } else { canary_outcome(records) },
             guest_silent: true,
-            console: qemu::console_tail(&traces.console, 40),
+            console: qemu::console_tail(&traces.console, 60),
             ..HangFacts::default()
         };
         let record = StepRecord {
@@ -367,13 +349,37 @@ impl<'a> Session<'a> {
                 name,
                 Outcome::Hung,
                 since.elapsed().as_secs_f64(),
-                format!("{how}; console: {}", traces.console.display()),
+                format!("{silence}; console: {}", traces.console.display()),
             )
         };
         progress.ended(&record);
         records.push(record);
-        Ok(GuestEnd::Spoiled)
+        Ok(GuestEnd::Done)
     }
+
+    fn no_boot(&self, traces: &Traces, how: &str) -> Error {
+        let mut answer = qemu::console_tail(&traces.console, 8);
+        answer.push(how.to_owned());
+        Error::environment(format!("boot {}", self.kernel.release))
+            .answer(answer.join("\n"))
+            .advice(format!(
+                "read {}; if KVM was in use, try --accel tcg",
+                traces.console.display()
+            ))
+    }
+}
+
+/// The step that a guest owes next: it fell silent between two.
+fn next_step(job: &Job, records: &[StepRecord]) -> String {
+    job.steps
+        .iter()
+        .find(|s| !records.iter().any(|r| r.name == s.name))
+        .map_or_else(|| "the end".to_owned(), |s| s.name.clone())
+}
+
+fn is_silence(record: &StepRecord) -> bool {
+    let silent = record.facts.as_ref().is_some_and(|f| f.guest_silent);
+    silent && record.judgement.as_ref().is_some_and(|j| j.owner == Owner::Environment)
 }
 
 fn canary_outcome(records: &[StepRecord]) -> Option<bool> {

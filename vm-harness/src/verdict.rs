@@ -556,11 +556,11 @@ mod tests {
 
     #[test]
     fn the_worst_step_decides_unless_the_environment_is_broken() {
+        use Outcome::{Environment, Failed, Hung, Passed, Skipped};
         let step = |outcome, owner: Option<Owner>| StepRecord {
             judgement: owner.map(|owner| Judgement::new(owner, "test")),
             ..StepRecord::new("x", outcome, 0.0, "")
         };
-        use Outcome::{Environment, Failed, Hung, Passed, Skipped};
         let table = [
             (vec![], Verdict::Pass, 0),
             (vec![step(Passed, None), step(Skipped, None)], Verdict::Pass, 0),

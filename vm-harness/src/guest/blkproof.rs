@@ -227,7 +227,7 @@ fn leftovers() -> Vec<String> {
     left.extend(below("/sys/block", |name| name.starts_with("ublkb")));
     left.extend(below("/sys/class/ublk-char", |_| true));
     // Empty directories and lock files that belong to no device may stay.
-    left.extend(below(STATE, |name| !Path::new(name).extension().is_some_and(|e| e == "lock")));
+    left.extend(below(STATE, |name| Path::new(name).extension().is_none_or(|e| e != "lock")));
     left.extend(proc::processes_of(PROGRAM).into_iter().map(|pid| format!("process {pid}")));
     left
 }

@@ -95,6 +95,19 @@ impl Fio<'_> {
         }
     }
 
+    /// Writes, lets `tamper` change the data, and verifies. Fails if fio notices.
+    pub(super) fn verified_after(&self, tamper: impl FnOnce() -> Checked) -> Checked {
+        let mut arguments = self.arguments("/tmp/fio.json");
+        arguments.retain(|a| a != "--do_verify=1");
+        arguments.push("--do_verify=0".into());
+        Program::start("fio", &arguments)?.wait()?.success()?;
+        tamper()?;
+        let mut arguments = self.arguments("/tmp/fio.json");
+        arguments.push("--verify_only".into());
+        Program::start("fio", &arguments)?.wait()?.success()?;
+        Ok(())
+    }
+
     /// Starts a load that lasts until it fails or is killed.
     pub(super) fn load(path: &str, jobs: u32, depth: u32) -> Checked<Program> {
         let fio = Fio {

@@ -37,7 +37,7 @@ impl KernelLog {
             match file.read(&mut record) {
                 Ok(0) => break,
                 Ok(length) => {
-                    messages.push(text(&String::from_utf8_lossy(&record[..length])).to_owned())
+                    messages.push(text(&String::from_utf8_lossy(&record[..length])).to_owned());
                 }
                 // The ring buffer overtook us: older messages are lost, newer ones follow.
                 Err(e)

@@ -5,6 +5,7 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -16,7 +17,7 @@ use super::scenario::{Doing, perform};
 use super::{blkproof, facts, init};
 use crate::kmsg::Complaint;
 use crate::plan::{Action, Step};
-use crate::protocol::{Event, Job, Outcome, PORT, StepRecord};
+use crate::protocol::{Event, HEARTBEAT, Job, Outcome, PORT, StepRecord};
 use crate::verdict::judge;
 
 const CLEAN_UP: Duration = Duration::from_secs(60);
@@ -31,26 +32,38 @@ pub fn run() -> ExitCode {
         }
     };
     let Some(job) = init::job() else {
-        Report { port }.send(&Event::SetupFailed { detail: "the image holds no job".into() });
+        Report::new(port).send(&Event::SetupFailed { detail: "the image holds no job".into() });
         return ExitCode::FAILURE;
     };
     if let Ok(reader) = port.try_clone() {
         thread::spawn(move || end_with_the_host(reader));
     }
-    Runner::new(Report { port }, job).run();
+    let report = Report::new(port);
+    let heart = report.clone();
+    thread::spawn(move || {
+        loop {
+            thread::sleep(HEARTBEAT);
+            heart.send(&Event::Alive);
+        }
+    });
+    Runner::new(report, job).run();
     ExitCode::SUCCESS
 }
 
-/// The host's end of the port.
-struct Report {
-    port: File,
-}
+/// The way to the host.
+#[derive(Clone)]
+struct Report(Arc<Mutex<File>>);
 
 impl Report {
-    fn send(&mut self, event: &Event) {
+    fn new(port: File) -> Self {
+        Self(Arc::new(Mutex::new(port)))
+    }
+
+    fn send(&self, event: &Event) {
         if let Ok(mut line) = serde_json::to_vec(event) {
             line.push(b'\n');
-            if let Err(error) = self.port.write_all(&line) {
+            let sent = self.0.lock().unwrap_or_else(PoisonError::into_inner).write_all(&line);
+            if let Err(error) = sent {
                 eprintln!("vm-harness guest: cannot report: {error}");
             }
         }
@@ -131,7 +144,7 @@ impl Runner {
             uptime_s: uptime.split_whitespace().next().and_then(|s| s.parse().ok()).unwrap_or(0.0),
         });
         if self.job.steps.is_empty() {
-            self.report.send(&Event::Finished { spoiled: false });
+            self.report.send(&Event::Finished);
             return;
         }
         if let Err(trouble) = prepare_scratch() {
@@ -143,11 +156,11 @@ impl Runner {
         for step in self.job.steps.clone() {
             let spoiled = self.step(&step);
             if spoiled {
-                self.report.send(&Event::Finished { spoiled: true });
+                self.report.send(&Event::Finished);
                 return;
             }
         }
-        self.report.send(&Event::Finished { spoiled: false });
+        self.report.send(&Event::Finished);
     }
 
     /// Carries out one step and reports it. True if this guest is not fit for another step.
@@ -168,9 +181,7 @@ impl Runner {
         );
         let mut spoiled = false;
         let mut record = match ending {
-            Ending::Passed(detail) if step.action == Action::KernelLog => {
-                self.judge_log(&step.name, detail)
-            }
+            Ending::Passed(_) if step.action == Action::KernelLog => self.judge_log(&step.name),
             Ending::Passed(detail) => StepRecord::new(&step.name, Outcome::Passed, seconds, detail),
             Ending::Trouble(Trouble::Failed { detail, evidence }) => StepRecord {
                 evidence,
@@ -221,7 +232,7 @@ impl Runner {
         spoiled
     }
 
-    fn judge_log(&self, name: &str, detail: String) -> StepRecord {
+    fn judge_log(&self, name: &str) -> StepRecord {
         let faults: Vec<&String> = self
             .complaints
             .iter()
@@ -231,7 +242,7 @@ impl Runner {
         if faults.is_empty() {
             let starved = self.complaints.len();
             let detail = match starved {
-                0 => format!("no complaint{detail}"),
+                0 => "no complaint".to_owned(),
                 _ => format!(
                     "{starved} complaints of starved CPUs, which is the host's load, and no other"
                 ),

@@ -1,9 +1,10 @@
 //! The steps themselves: what a user does with devices, and what must hold afterwards.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
 use std::io::Read;
 use std::mem;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -19,6 +20,9 @@ use super::fio::Fio;
 use super::proc;
 use super::program::{Checked, Program, broken, failed, run};
 use crate::plan::{Action, IoCase, Order, Plant, Target, Victim};
+
+/// SHA-256 of every file of a tree, by its path inside the tree.
+type Checksums = BTreeMap<PathBuf, [u8; 32]>;
 
 const MOUNT_POINT: &str = "/mnt";
 /// Requests a load must have completed before it counts as a load.
@@ -61,9 +65,11 @@ pub(super) fn perform(action: &Action, doing: &Doing) -> Checked<String> {
 fn features(doing: &Doing) -> Checked<String> {
     doing.now("blkproof features");
     let ended = run(blkproof::PROGRAM, &["features", "--json"])?;
-    match serde_json::from_str::<serde_json::Value>(&ended.stdout) {
-        Ok(_) => Ok(ended.stdout.split_whitespace().collect::<Vec<_>>().join(" ")),
-        Err(error) => failed(format!("`features --json` is not JSON: {error}")),
+    let features: serde_json::Value = serde_json::from_str(&ended.stdout)
+        .or_else(|error| failed(format!("`features --json` is not JSON: {error}")))?;
+    match features.get("bits").and_then(serde_json::Value::as_u64) {
+        Some(bits) if bits != 0 => Ok(format!("{bits:#x}")),
+        _ => failed("`features --json` gives no bits"),
     }
 }
 
@@ -155,7 +161,7 @@ fn unmounted(doing: &Doing) -> Checked {
 }
 
 /// Writes a tree of files of many sizes, some of them not multiples of a block. Returns their checksums.
-fn plant_tree(root: &Path) -> Checked<BTreeMap<PathBuf, String>> {
+fn plant_tree(root: &Path) -> Checked<Checksums> {
     let written = (|| {
         let mut state = 0x9e37_79b9_7f4a_7c15_u64;
         for index in 0..120_usize {
@@ -197,8 +203,8 @@ fn copy_tree(from: &Path, to: &Path) -> Checked {
     copy(from, to).or_else(|error| failed(format!("copy to {}: {error}", to.display())))
 }
 
-fn checksums(root: &Path) -> Checked<BTreeMap<PathBuf, String>> {
-    fn walk(root: &Path, dir: &Path, sums: &mut BTreeMap<PathBuf, String>) -> std::io::Result<()> {
+fn checksums(root: &Path) -> Checked<Checksums> {
+    fn walk(root: &Path, dir: &Path, sums: &mut Checksums) -> std::io::Result<()> {
         for entry in fs::read_dir(dir)? {
             let entry = entry?;
             let path = entry.path();
@@ -206,8 +212,7 @@ fn checksums(root: &Path) -> Checked<BTreeMap<PathBuf, String>> {
                 walk(root, &path, sums)?;
             } else {
                 let digest = Sha256::digest(fs::read(&path)?);
-                let text = digest.iter().map(|b| format!("{b:02x}")).collect();
-                sums.insert(path.strip_prefix(root).unwrap_or(&path).to_path_buf(), text);
+                sums.insert(path.strip_prefix(root).unwrap_or(&path).to_path_buf(), digest.into());
             }
         }
         Ok(())
@@ -345,7 +350,7 @@ fn cycles(count: u32, doing: &Doing) -> Checked<String> {
 
 fn read_a_block(device: &Device) -> Checked {
     let mut block = [0_u8; 4096];
-    let read = fs::File::open(&device.path).and_then(|mut f| f.read_exact(&mut block));
+    let read = File::open(&device.path).and_then(|mut f| f.read_exact(&mut block));
     match read {
         Ok(()) => Ok(()),
         Err(error) => failed(format!("read from {}: {error}", device.path)),
@@ -393,17 +398,27 @@ fn planted(plant: Plant, doing: &Doing) -> Checked<String> {
         }
         Plant::ForeignWrite => {
             let device = added(&small(), doing)?;
-            let root = Path::new("/tmp/tree");
-            let expected = plant_tree(root)?;
-            fs::write(root.join("d0/e0/file-0"), "changed behind the reader's back")
-                .or_else(|error| broken(format!("cannot plant the fault: {error}")))?;
-            let found = checksums(root)?;
+            doing.now(format!("fio on {}", device.path));
+            let fio = Fio {
+                path: &device.path,
+                engine: "io_uring",
+                order: Order::Random,
+                block_kib: 16,
+                depth: 8,
+                jobs: 1,
+                job_kib: 1024,
+                verify: true,
+            };
+            let verified = fio.verified_after(|| {
+                let foreign = File::options().write(true).open(&device.path);
+                let written = foreign.and_then(|f| {
+                    f.write_all_at(&[0x5a; 512], 40 * 1024)?;
+                    f.sync_all()
+                });
+                written.or_else(|error| broken(format!("cannot plant the fault: {error}")))
+            });
             deleted(&device, doing)?;
-            if found == expected {
-                Ok("the change went unnoticed".into())
-            } else {
-                failed("a file came back changed")
-            }
+            verified.map(|()| "the change went unnoticed".into())
         }
         Plant::KernelWarning => {
             let line = "<4>WARNING: CPU: 0 PID: 1 at planted by the self-test\n";
