@@ -68,3 +68,57 @@ pub struct Faults {
     /// udev keeps the node away, without permission, or open.
     pub udev: u8,
 }
+
+impl Config {
+    /// The engine under no adversity: two queues of two tags, mem, deadlines as `blkproof` uses them.
+    pub const fn engine() -> Self {
+        Self {
+            subject: Subject::Engine,
+            queues: 2,
+            depth: 2,
+            requests: 6,
+            mode: RingMode::DeferTaskrun,
+            target: TargetKind::Mem,
+            deadlines: Deadlines::DEFAULT,
+            faults: Faults::NONE,
+            steps_max: 20_000,
+            timeline: false,
+        }
+    }
+}
+
+impl Faults {
+    /// No adversity.
+    pub const NONE: Self =
+        Self { signal: 0, submit: 0, resource: 0, kill: 0, disk: 0, stop: 0, udev: 0 };
+    /// Every kind, each at a rate that lets most runs get somewhere.
+    pub const ALL: Self =
+        Self { signal: 16, submit: 16, resource: 6, kill: 3, disk: 24, stop: 4, udev: 96 };
+
+    /// Name and rate of each kind, in the order of the fields.
+    pub const fn rates(&self) -> [(&'static str, u8); 7] {
+        [
+            ("signal", self.signal),
+            ("submit", self.submit),
+            ("resource", self.resource),
+            ("kill", self.kill),
+            ("disk", self.disk),
+            ("stop", self.stop),
+            ("udev", self.udev),
+        ]
+    }
+
+    /// The rate of a kind.
+    pub fn rate_mut(&mut self, name: &str) -> Option<&mut u8> {
+        Some(match name {
+            "signal" => &mut self.signal,
+            "submit" => &mut self.submit,
+            "resource" => &mut self.resource,
+            "kill" => &mut self.kill,
+            "disk" => &mut self.disk,
+            "stop" => &mut self.stop,
+            "udev" => &mut self.udev,
+            _ => return None,
+        })
+    }
+}

@@ -11,4 +11,12 @@ pub mod outcome;
 pub mod run;
 pub mod specimens;
 
+mod clients;
+mod disk;
+mod kernel;
+mod oracle;
+mod server;
+mod world;
+mod world_hash;
+
 pub use run::run;

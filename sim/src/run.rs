@@ -1,21 +1,489 @@
 //! One run: a configuration and a source of choices in, an outcome out.
+//!
+//! A run is a sequence of atomic steps. At each, the steps that can be taken are collected in a fixed order and one of them is
+//! chosen. Choice 0 is always the harmless one: the first step of the list, no fault. After half of
+//! [`Config::steps_max`] steps without progress the run turns *calm*: no more faults, and whoever waited longest moves next, so
+//! that what is then called a livelock is one under fair scheduling.
 
-use crate::choices::Choices;
-use crate::config::Config;
-use crate::outcome::{Outcome, Verdict};
+mod contained;
+mod steps;
+mod waits;
+
+use std::cell::{Cell, RefCell};
+use std::hash::Hasher;
+
+use blkproof_engine::supervisor::Plan;
+use blkproof_engine::sys::Exit;
+use blkproof_engine::target::Target;
+use blkproof_engine::uapi::DevInfo;
+use siphasher::sip128::SipHasher13;
+
+use crate::choices::{Choices, Site};
+use crate::config::{Config, Subject};
+use crate::kernel::block::Issuer;
+use crate::kernel::process::{ProcessState, describe};
+use crate::kernel::ring::RingState;
+use crate::kernel::udev::Probe;
+use crate::outcome::{Actor, Outcome, Record, Verdict};
+use crate::server::target;
+use crate::world::{BUFFER_SECTORS, SECTOR, ThreadId, World};
+use steps::Step;
+
+/// How long a start-up may take, in virtual time.
+pub const START_UP_BOUND_US: u64 = 10_000_000;
+/// A timer may fire before others have moved if it is due within this time: a thread can be late by that much.
+const LATENESS_MAX_US: u64 = 250_000;
+/// Timers that may fire in a row while something else could move.
+const EARLY_MAX: u8 = 4;
+/// Steps of a run in units of `steps_max`, progress or not.
+const RUNS_MAX: u64 = 64;
+
+/// A bug planted in the machinery between server and kernel, to show that the oracle named sees it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum Sabotage {
+    /// A commit is not submitted: deadlock.
+    DropCommit,
+    /// A commit is submitted twice: O1.
+    DoubleCommit,
+    /// A commit carries 512 bytes less than were asked for: O3.
+    ShortCommit,
+    /// A descriptor is read after the commit: O1.
+    LateDescriptor,
+    /// A write does not reach the store: O5.
+    LoseWrite,
+    /// An abort is not seen: deadlock.
+    IgnoreAbort,
+    /// A tag is committed after its abort: O11.
+    CommitAfterAbort,
+    /// A message arrives, and nobody is woken: deadlock.
+    DropWakeUp,
+}
+
+/// A rule that was broken.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Violation {
+    oracle: &'static str,
+    text: String,
+}
+
+/// Everything of a run that is not the world: choices, clock, rolling hash, timeline.
+pub(crate) struct Run<'c> {
+    pub(crate) config: &'c Config,
+    choices: &'c mut dyn Choices,
+    pub(crate) sabotage: Option<Sabotage>,
+    /// The specimen's repaired twin runs.
+    pub(crate) repaired: bool,
+    struck: Cell<bool>,
+    /// A descriptor to be read late.
+    pub(crate) late: Option<(u16, u16)>,
+    hasher: SipHasher13,
+    time_us: u64,
+    step: u64,
+    /// The step at which something last got on.
+    progress_at: u64,
+    calm: bool,
+    /// A process was killed.
+    pub(crate) killed: bool,
+    /// Fingerprints of the world at moments when only timers could move, since the last progress.
+    idle: Vec<u128>,
+    violation: RefCell<Option<Violation>>,
+    actors: Vec<Actor>,
+    timeline: Vec<Record>,
+    /// The thread whose program runs right now.
+    in_user_code: Cell<Option<ThreadId>>,
+    /// When each mover last moved; only kept while calm.
+    last_moved: Vec<(Step, u64)>,
+}
+
+/// Indices of the actors that every run has; threads follow.
+const UDEV: usize = 2;
+const KERNEL: usize = 3;
+const OPERATOR: usize = 4;
+const THREADS: usize = 5;
+
+impl<'c> Run<'c> {
+    fn new(
+        config: &'c Config,
+        choices: &'c mut dyn Choices,
+        sabotage: Option<Sabotage>,
+    ) -> Self {
+        let names = ["client 0", "client 1", "udev", "kernel", "operator"];
+        Self {
+            config,
+            choices,
+            sabotage,
+            repaired: false,
+            struck: Cell::new(false),
+            late: None,
+            hasher: SipHasher13::new_with_keys(0x7369_6d, 0x7374_6570),
+            time_us: 0,
+            step: 0,
+            progress_at: 0,
+            calm: false,
+            killed: false,
+            idle: Vec::new(),
+            violation: RefCell::new(None),
+            actors: names.iter().map(|name| Actor { name: (*name).into() }).collect(),
+            timeline: Vec::new(),
+            in_user_code: Cell::new(None),
+            last_moved: Vec::new(),
+        }
+    }
+
+    /// A number in `0..n`.
+    pub(crate) fn choose(&mut self, site: Site, n: u32) -> u32 {
+        if n <= 1 {
+            return 0;
+        }
+        let value = self.choices.choose(site, n);
+        assert!(value < n, "a source of choices answered {value} for {n} at {site:?}");
+        self.seen(u64::from(n) << 32 | u64::from(value));
+        value
+    }
+
+    /// Whether a fault of that rate (in 1/256) strikes here. Choice 0 is *no*.
+    pub(crate) fn fault(&mut self, rate: u8) -> bool {
+        rate > 0 && !self.calm && self.choose(Site::Fault, 256) >= 256 - u32::from(rate)
+    }
+
+    /// Whether the planted bug strikes here: once, at the first opportunity.
+    pub(crate) fn strikes(&self) -> bool {
+        !self.struck.replace(true)
+    }
+
+    /// Something that a repetition must repeat.
+    pub(crate) fn seen(&mut self, value: u64) {
+        self.hasher.write(&value.to_le_bytes());
+    }
+
+    /// Something got on.
+    pub(crate) fn progress(&mut self) {
+        self.progress_at = self.step;
+        self.idle.clear();
+    }
+
+    /// A rule is broken. The first one counts.
+    pub(crate) fn violate(&self, oracle: &'static str, text: String) {
+        self.violation.borrow_mut().get_or_insert(Violation { oracle, text });
+    }
+
+    /// Whether the faults of this run explain that a client's request fails.
+    pub(crate) fn errors_expected(&self) -> bool {
+        self.killed || self.config.faults.disk > 0 || self.config.subject != Subject::Engine
+    }
+
+    pub(crate) fn add_actor(&mut self, name: &str) {
+        self.actors.push(Actor { name: name.into() });
+    }
+
+    pub(crate) const fn thread_actor(&self, thread: ThreadId) -> usize {
+        THREADS + thread.0 as usize
+    }
+
+    pub(crate) const fn udev_actor(&self) -> usize {
+        UDEV
+    }
+
+    pub(crate) const fn operator_actor(&self) -> usize {
+        OPERATOR
+    }
+
+    pub(crate) const fn issuer_actor(&self, issuer: Issuer) -> usize {
+        match issuer {
+            Issuer::Client(index) => index as usize,
+            Issuer::Udev => UDEV,
+            Issuer::Scan => KERNEL,
+        }
+    }
+
+    /// Something visible, for the timeline.
+    pub(crate) fn note(&mut self, actor: usize, text: impl FnOnce() -> String) {
+        if self.config.timeline {
+            let record =
+                Record { step: self.step, time_us: self.time_us, actor, text: text() };
+            self.timeline.push(record);
+        }
+    }
+
+    /// Something visible that the kernel did.
+    pub(crate) fn kernel(&mut self, text: impl FnOnce() -> String) {
+        self.note(KERNEL, text);
+    }
+
+    /// A thread's program is about to run.
+    pub(crate) fn user_code(&self, thread: ThreadId) {
+        self.in_user_code.set(Some(thread));
+    }
+
+    /// The model is running again.
+    pub(crate) fn kernel_code(&self) {
+        self.in_user_code.set(None);
+    }
+
+    fn outcome(
+        self,
+        verdict: Verdict,
+        oracle: &str,
+        finding: String,
+        waits: Vec<crate::outcome::Wait>,
+    ) -> Outcome {
+        Outcome {
+            verdict,
+            oracle: oracle.into(),
+            finding,
+            steps: self.step,
+            time_us: self.time_us,
+            hash: self.hasher_finish(),
+            actors: self.actors,
+            timeline: self.timeline,
+            waits,
+        }
+    }
+
+    fn hasher_finish(&self) -> u64 {
+        let mut hasher = self.hasher;
+        hasher.write(&self.step.to_le_bytes());
+        hasher.write(&self.time_us.to_le_bytes());
+        hasher.finish()
+    }
+}
+
+/// What a run came to, before it is reported.
+struct End {
+    verdict: Verdict,
+    oracle: &'static str,
+    finding: String,
+}
+
+impl End {
+    const fn clean() -> Self {
+        Self { verdict: Verdict::Clean, oracle: "", finding: String::new() }
+    }
+
+    fn new(verdict: Verdict, oracle: &'static str, finding: String) -> Self {
+        Self { verdict, oracle, finding }
+    }
+}
 
 /// Runs one schedule to its end. The same configuration and the same choices give the same outcome.
+///
+/// # Panics
+/// If the configuration is out of range, the choices are, or the model itself is broken. A panic of the server under
+/// test is not one of them: it is an outcome.
 pub fn run(config: &Config, choices: &mut dyn Choices) -> Outcome {
-    let _ = (config, choices);
-    Outcome {
-        verdict: Verdict::Clean,
-        oracle: String::new(),
-        finding: String::new(),
-        steps: 0,
-        time_us: 0,
-        hash: 0,
-        actors: Vec::new(),
-        timeline: Vec::new(),
-        waits: Vec::new(),
+    run_sabotaged(config, choices, None)
+}
+
+/// As [`run`], with a bug planted in the machinery.
+pub fn run_sabotaged(
+    config: &Config,
+    choices: &mut dyn Choices,
+    sabotage: Option<Sabotage>,
+) -> Outcome {
+    run_with(config, choices, sabotage, false)
+}
+
+/// As [`run`], with the repaired twin of a specimen: the same server without its one defect.
+pub fn run_repaired(config: &Config, choices: &mut dyn Choices) -> Outcome {
+    run_with(config, choices, None, true)
+}
+
+fn run_with(
+    config: &Config,
+    choices: &mut dyn Choices,
+    sabotage: Option<Sabotage>,
+    repaired: bool,
+) -> Outcome {
+    assert!((1..=4).contains(&config.queues), "the simulated machine has 4 CPUs");
+    assert!((1..=128).contains(&config.depth), "a queue has 1 to 128 tags");
+    let mut run = Run::new(config, choices, sabotage);
+    run.repaired = repaired;
+    let mut world = World::new(config);
+    let end = match contained::contain(|| drive(&mut world, &mut run)) {
+        Ok(end) => end,
+        Err(payload) => match run.in_user_code.get() {
+            Some(_) => {
+                let text = contained::message(payload.as_ref());
+                End::new(Verdict::Safety, contained::invariant(&text), text)
+            }
+            // A bug of the model, not of the server.
+            None => std::panic::resume_unwind(payload),
+        },
+    };
+    let waits =
+        if end.verdict == Verdict::Clean { Vec::new() } else { waits::collect(&world, &run) };
+    run.outcome(end.verdict, end.oracle, end.finding, waits)
+}
+
+/// Sets the stage.
+fn begin(world: &mut World, run: &mut Run<'_>) {
+    match run.config.subject {
+        Subject::Engine => {
+            let max_io_buf_bytes = (BUFFER_SECTORS as u64 * SECTOR) as u32;
+            let info = DevInfo {
+                nr_hw_queues: run.config.queues,
+                queue_depth: run.config.depth,
+                max_io_buf_bytes,
+                ..DevInfo::default()
+            };
+            let params = target(run.config.target).geometry().params(max_io_buf_bytes);
+            world.start_supervisor(run, "supervisor", Plan::Serve { info, params });
+        }
+        Subject::Specimen(specimen) => crate::specimens::start(world, run, specimen),
+    }
+}
+
+fn drive(world: &mut World, run: &mut Run<'_>) -> End {
+    begin(world, run);
+    let mut enabled = Vec::with_capacity(32);
+    loop {
+        if let Some(violation) = run.violation.borrow_mut().take() {
+            let verdict =
+                if violation.oracle == "O5" { Verdict::DataLoss } else { Verdict::Safety };
+            return End::new(verdict, violation.oracle, violation.text);
+        }
+        if let Some(end) = goal(world, run) {
+            return end;
+        }
+        if let Some(end) = overdue(world, run) {
+            return end;
+        }
+        strike(world, run);
+        steps::collect(world, &mut enabled);
+        let alone = enabled.is_empty();
+        if let Some(timer) = world.timers.first() {
+            let early = timer.left_us <= LATENESS_MAX_US && world.early < EARLY_MAX;
+            if alone || early {
+                enabled.push(Step::Clock);
+            }
+        }
+        if enabled.is_empty() {
+            return stuck(world, run, "deadlock", "nobody can move");
+        }
+        if alone {
+            let fingerprint = world.fingerprint();
+            if run.idle.contains(&fingerprint) {
+                let what = "only loops that poll can move, and what they see never changes";
+                return stuck(world, run, "deadlock", what);
+            }
+            run.idle.push(fingerprint);
+        }
+        let step = pick(run, &enabled);
+        run.step += 1;
+        run.seen(step.code());
+        if step == Step::Clock {
+            world.early = if alone { 0 } else { world.early + 1 };
+            run.time_us += steps::advance(world, run);
+        } else {
+            world.early = 0;
+            steps::take(world, run, step);
+        }
+        if let Some((queue, tag)) = run.late {
+            if !world.server_owns(queue, tag) {
+                run.late = None;
+                let _ = world.descriptor(run, queue, tag);
+            }
+        }
+        world.settle_device(run);
+    }
+}
+
+/// Adversity that may strike at any moment.
+fn strike(world: &mut World, run: &mut Run<'_>) {
+    if world.budget.kills > 0 && run.fault(run.config.faults.kill) {
+        world.kill_someone(run);
+    }
+    if !world.operator.stop_sent && run.fault(run.config.faults.stop) {
+        world.ask_to_stop(run);
+    }
+}
+
+/// Chooses among the steps that can be taken.
+fn pick(run: &mut Run<'_>, enabled: &[Step]) -> Step {
+    if !run.calm {
+        return enabled[run.choose(Site::Schedule, enabled.len() as u32) as usize];
+    }
+    let moved = |step: &Step| {
+        run.last_moved.iter().find(|(mover, _)| mover == step).map_or(0, |(_, when)| *when)
+    };
+    let step = *enabled.iter().min_by_key(|step| moved(step)).expect("something is enabled");
+    let now = run.step + 1;
+    match run.last_moved.iter_mut().find(|(mover, _)| *mover == step) {
+        Some((_, when)) => *when = now,
+        None => run.last_moved.push((step, now)),
+    }
+    step
+}
+
+/// The goal: the number is free, every process gone, every request answered.
+fn goal(world: &World, run: &Run<'_>) -> Option<End> {
+    if world.device.is_some()
+        || world.requests_live > 0
+        || world.processes.iter().any(|process| process.state != ProcessState::Reaped)
+        || world.udev.probe != Probe::Idle
+        || !world.disk.in_flight.is_empty()
+        || world.rings.iter().any(|ring| ring.state == RingState::Exiting)
+        || !world.clients_done()
+    {
+        return None;
+    }
+    let faults = &run.config.faults;
+    let must_succeed = faults.kill == 0
+        && faults.resource == 0
+        && faults.stop == 0
+        && faults.udev == 0
+        && run.config.subject == Subject::Engine;
+    if must_succeed {
+        if !world.is_up() {
+            let why = world.links.down_told.map_or(String::new(), |told| format!(": {told:?}"));
+            let text = format!("the device never came up although nothing hindered it{why}");
+            return Some(End::new(Verdict::Safety, "L0", text));
+        }
+        if let Some(exit) = world.operator.last_exit.filter(|exit| *exit != Exit::Finished) {
+            let text = format!("the supervisor did not end well: {}", describe(&exit));
+            return Some(End::new(Verdict::Safety, "L2", text));
+        }
+    }
+    Some(End::clean())
+}
+
+/// Bounds on steps and on virtual time.
+fn overdue(world: &World, run: &mut Run<'_>) -> Option<End> {
+    let idle = run.step - run.progress_at;
+    run.calm |= idle > run.config.steps_max / 2;
+    if idle > run.config.steps_max || run.step > run.config.steps_max.saturating_mul(RUNS_MAX) {
+        let what = "steps go on, and nothing gets on";
+        return Some(End::new(Verdict::Livelock, "livelock", summary(world, run, what)));
+    }
+    let starting = !world.is_up()
+        && world.links.down_told.is_none()
+        && !run.killed
+        && world
+            .operator
+            .server
+            .is_some_and(|server| world.processes[server.index()].state == ProcessState::Running);
+    if starting && run.time_us > START_UP_BOUND_US {
+        let what = "the start-up takes longer than 10 s";
+        return Some(End::new(Verdict::Livelock, "start-up bound", summary(world, run, what)));
+    }
+    None
+}
+
+fn stuck(world: &World, run: &Run<'_>, oracle: &'static str, what: &str) -> End {
+    End::new(Verdict::Deadlock, oracle, summary(world, run, what))
+}
+
+/// One sentence: what was found, and the wait that matters most.
+fn summary(world: &World, run: &Run<'_>, what: &str) -> String {
+    let waits = waits::collect(world, run);
+    let most = waits.iter().find(|wait| wait.owner.is_some()).or(waits.first());
+    match most {
+        Some(wait) => {
+            let who = &run.actors[wait.actor].name;
+            let because =
+                if wait.because.is_empty() { String::new() } else { format!(", {}", wait.because) };
+            format!("{what}: {who}: {}{because}", wait.awaits)
+        }
+        None => what.into(),
     }
 }

@@ -1,10 +1,17 @@
 //! The museum: known-bad servers. Each names its source, and what must be found.
 
+mod async_init;
+mod base;
+
 use blkproof_engine::supervisor::Deadlines;
-use blkproof_engine::sys::RingMode;
+use blkproof_engine::sys::{Ret, RingMode};
+
+pub(crate) use base::{Act, STOP_CELL, Sys};
 
 use crate::config::{Config, Faults, Subject, TargetKind};
 use crate::outcome::Verdict;
+use crate::run::Run;
+use crate::world::World;
 
 /// A known-bad server.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -139,4 +146,75 @@ impl Specimen {
             timeline: false,
         }
     }
+}
+
+/// A thread of a specimen.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum Server {
+    AsyncInitMain(base::Main<async_init::Plane>),
+    AsyncInitOpener(async_init::Opener),
+    AsyncInitPoller(async_init::Poller),
+}
+
+impl Server {
+    /// One step.
+    pub(crate) fn step(&mut self, ret: Ret, sys: &mut Sys<'_, '_>) -> Act {
+        match self {
+            Self::AsyncInitMain(thread) => thread.step(ret, sys),
+            Self::AsyncInitOpener(thread) => thread.step(ret, sys),
+            Self::AsyncInitPoller(thread) => thread.step(ret, sys),
+        }
+    }
+
+    /// Whether it is the thread that serves its queue.
+    pub(crate) const fn serves(&self) -> bool {
+        match self {
+            Self::AsyncInitPoller(_) => true,
+            Self::AsyncInitMain(_) | Self::AsyncInitOpener(_) => false,
+        }
+    }
+
+    /// What it waits for, if it says.
+    pub(crate) fn awaits(&self) -> Option<&'static str> {
+        match self {
+            Self::AsyncInitMain(thread) => Some(thread.awaits()),
+            Self::AsyncInitOpener(_) => Some("opens the character device"),
+            Self::AsyncInitPoller(thread) if thread.polls() => {
+                Some("polls every 10 ms for the character device")
+            }
+            Self::AsyncInitPoller(_) => None,
+        }
+    }
+
+    /// Who owes it: the name of a thread.
+    pub(crate) fn owner(&self) -> Option<&'static str> {
+        match self {
+            Self::AsyncInitMain(thread) if thread.is_preparing() => Some("io loop 0"),
+            Self::AsyncInitPoller(thread) if thread.polls() => Some("data plane"),
+            Self::AsyncInitMain(_) | Self::AsyncInitOpener(_) | Self::AsyncInitPoller(_) => None,
+        }
+    }
+
+    /// Why the owner does not deliver.
+    pub(crate) fn because(&self) -> &'static str {
+        match self {
+            Self::AsyncInitPoller(thread) if thread.polls() => {
+                "its initialisation failed and it returned, telling nobody"
+            }
+            Self::AsyncInitMain(thread) if thread.is_preparing() => {
+                "it polls a cell that nobody will ever set"
+            }
+            Self::AsyncInitMain(_) | Self::AsyncInitOpener(_) | Self::AsyncInitPoller(_) => "",
+        }
+    }
+}
+
+/// Sets the stage for a specimen.
+pub(crate) fn start(world: &mut World, run: &mut Run<'_>, specimen: Specimen) {
+    let repaired = run.repaired;
+    let main = match specimen {
+        Specimen::AsyncInit => async_init::main(repaired),
+        _ => async_init::main(repaired),
+    };
+    base::start_process(world, run, main);
 }

@@ -1,0 +1,254 @@
+//! Requests: admission (step Q, section 3.2 of the reference), abort, completion.
+
+use blkproof_engine::uapi::IoDesc;
+
+use crate::choices::Site;
+use crate::config::TargetKind;
+use crate::kernel::process::Work;
+use crate::kernel::tags::TagState;
+use crate::oracle::Allowed;
+use crate::run::Run;
+use crate::world::{BUFFER_SECTORS, RequestId, Version, World};
+
+/// What is asked of the device.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum BlockOp {
+    /// Device to client.
+    Read,
+    /// Client to device.
+    Write {
+        /// Durable at completion.
+        fua: bool,
+    },
+    /// Make completed writes durable.
+    Flush,
+}
+
+impl BlockOp {
+    /// The name in the timeline.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Read => "READ",
+            Self::Write { fua: false } => "WRITE",
+            Self::Write { fua: true } => "WRITE+FUA",
+            Self::Flush => "FLUSH",
+        }
+    }
+}
+
+/// Who issued a request, and hears of its completion.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum Issuer {
+    /// A client.
+    Client(u8),
+    /// udev's probe.
+    Udev,
+    /// The partition scan.
+    Scan,
+}
+
+/// Where a request is (K2).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum Phase {
+    /// In the block layer, without a tag.
+    Waiting,
+    /// Started: on a tag.
+    Started,
+}
+
+/// A request inside the block layer.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Request {
+    pub(crate) op: BlockOp,
+    pub(crate) start: u16,
+    pub(crate) sectors: u16,
+    pub(crate) queue: u16,
+    pub(crate) issuer: Issuer,
+    /// What a write writes.
+    pub(crate) version: Version,
+    /// What a read brought.
+    pub(crate) data: [Version; BUFFER_SECTORS],
+    /// What a read may bring.
+    pub(crate) allowed: Allowed,
+    pub(crate) phase: Phase,
+}
+
+impl World {
+    /// A request enters the block layer. `Err` when the disk is gone.
+    pub(crate) fn issue(
+        &mut self,
+        run: &mut Run<'_>,
+        issuer: Issuer,
+        op: BlockOp,
+        (start, sectors): (u16, u16),
+        queue: u16,
+    ) -> Result<(), ()> {
+        let alive = self.device.as_ref().and_then(|device| device.disk.as_ref());
+        if alive.is_none_or(|disk| disk.dead) {
+            return Err(());
+        }
+        let (first, count) = (usize::from(start), usize::from(sectors));
+        let (mut version, mut allowed) = (0, Allowed::new());
+        match op {
+            BlockOp::Write { .. } => {
+                version = self.register.write_begins(first, count);
+                if self.register.remembers() {
+                    self.reads_may_see(version, start, sectors);
+                }
+            }
+            BlockOp::Read => allowed = self.register.read_begins(first, count),
+            BlockOp::Flush => {}
+        }
+        run.seen(u64::from(start) << 32 | u64::from(sectors) << 16 | u64::from(queue));
+        let request = Request {
+            op,
+            start,
+            sectors,
+            queue,
+            issuer,
+            version,
+            data: [0; BUFFER_SECTORS],
+            allowed,
+            phase: Phase::Waiting,
+        };
+        run.note(run.issuer_actor(issuer), || {
+            format!("{} {start}+{sectors} on queue {queue}", op.name())
+        });
+        self.requests_live += 1;
+        match self.requests.iter_mut().find(|slot| slot.is_none()) {
+            Some(slot) => *slot = Some(request),
+            None => self.requests.push(Some(request)),
+        }
+        Ok(())
+    }
+
+    /// A write begins: reads in flight on the same sectors may see it.
+    fn reads_may_see(&mut self, version: Version, start: u16, sectors: u16) {
+        for request in self.requests.iter_mut().flatten() {
+            for (index, allowed) in request.allowed.iter_mut().enumerate() {
+                let sector = request.start + index as u16;
+                if (start..start + sectors).contains(&sector) {
+                    allowed.push(version);
+                }
+            }
+        }
+    }
+
+    /// Whether a waiting request can be admitted: its queue has a free tag.
+    pub(crate) fn can_admit(&self, request: &Request) -> bool {
+        request.phase == Phase::Waiting
+            && self.device.as_ref().is_some_and(|device| {
+                device.hw[usize::from(request.queue)].busy < device.depth
+            })
+    }
+
+    /// Step Q.
+    pub(crate) fn admit(&mut self, run: &mut Run<'_>, id: RequestId) {
+        let (Some(device), Some(request)) =
+            (&mut self.device, &mut self.requests[id.index()])
+        else {
+            return;
+        };
+        let (queue, what) = (request.queue, request.op.name());
+        if device.hw[usize::from(queue)].canceling {
+            run.kernel(|| format!("Q: queue {queue} is canceling, {what} aborted"));
+            self.end_request(run, id, false);
+            return;
+        }
+        let base = device.slot(queue, 0);
+        let busy = device.hw[usize::from(queue)].busy;
+        let nth = run.choose(Site::Tag, u32::from(device.depth - busy));
+        let tags = &device.tags[base..base + usize::from(device.depth)];
+        let Some(tag) = tags
+            .iter()
+            .enumerate()
+            .filter(|(_, slot)| slot.is_free())
+            .map(|(tag, _)| tag)
+            .nth(nth as usize)
+        else {
+            unreachable!("a queue has as many free tags as are not busy");
+        };
+        let slot = &mut device.tags[base + tag];
+        let (TagState::Armed(ring), Some(task)) = (slot.state, slot.task) else {
+            run.violate(
+                "K5",
+                format!("a request is dispatched on queue {queue} tag {tag}, which has no command"),
+            );
+            return;
+        };
+        slot.state = TagState::Queued(ring, id);
+        device.hw[usize::from(queue)].busy += 1;
+        request.phase = Phase::Started;
+        let tag = tag as u16;
+        run.kernel(|| format!("Q: {what} on tag {tag} of queue {queue}"));
+        self.threads[task.index()].work.push_back(Work::Dispatch { queue, tag });
+    }
+
+    /// A request is complete; its issuer hears of it at once (K4: exactly once).
+    pub(crate) fn end_request(&mut self, run: &mut Run<'_>, id: RequestId, ok: bool) {
+        let Some(request) = self.requests[id.index()].take() else {
+            run.violate("K4", format!("request {} was completed twice", id.0));
+            return;
+        };
+        self.requests_live -= 1;
+        if request.phase == Phase::Started {
+            if let Some(device) = &mut self.device {
+                device.hw[usize::from(request.queue)].busy -= 1;
+            }
+        }
+        run.seen(u64::from(id.0) << 1 | u64::from(ok));
+        run.progress();
+        let actor = run.issuer_actor(request.issuer);
+        let what = request.op.name();
+        run.note(actor, || {
+            let how = if ok { "done" } else { "failed (EIO)" };
+            format!("{what} {}+{} {how}", request.start, request.sectors)
+        });
+        if !ok && !run.errors_expected() {
+            run.violate(
+                "L1",
+                format!("a {what} failed although no fault was injected that explains it"),
+            );
+        }
+        let (start, sectors) = (usize::from(request.start), usize::from(request.sectors));
+        match request.op {
+            BlockOp::Write { .. } => {
+                self.register.write_ends(request.version, start, sectors, ok);
+            }
+            BlockOp::Read if ok => {
+                if let Err((sector, got, allowed)) =
+                    self.register.read_ends(&request.allowed, start, &request.data)
+                {
+                    run.violate(
+                        "O5",
+                        format!(
+                            "sector {sector} was read as version {got}; a linearizable register allows {allowed:?}"
+                        ),
+                    );
+                }
+            }
+            BlockOp::Read | BlockOp::Flush => {}
+        }
+        self.heard(run, request.issuer, ok);
+    }
+
+    /// Whether FLUSH and FUA reach the server.
+    pub(crate) fn volatile_cache(run: &Run<'_>) -> bool {
+        run.config.target == TargetKind::File
+    }
+
+    /// The descriptor of a request, as the kernel writes it at dispatch.
+    pub(crate) fn describe_request(request: &Request) -> IoDesc {
+        const FUA: u32 = 1 << 13;
+        let (op_flags, nr_sectors, start_sector) = match request.op {
+            BlockOp::Read => (0, u32::from(request.sectors), u64::from(request.start)),
+            BlockOp::Write { fua } => (
+                1 | if fua { FUA } else { 0 },
+                u32::from(request.sectors),
+                u64::from(request.start),
+            ),
+            BlockOp::Flush => (2, 0, u64::MAX),
+        };
+        IoDesc { op_flags, nr_sectors, start_sector, addr: 0 }
+    }
+}

@@ -1,0 +1,506 @@
+//! Control commands: what an io-wq worker does for each, step by step (sections 3.3 to 3.8 of the reference).
+
+use blkproof_engine::control::{Command, Reply};
+use blkproof_engine::sys::{Cqe, Token};
+use blkproof_engine::uapi::{DevId, DevInfo, DeviceState, Features, KernelSeries};
+
+use crate::kernel::device::{Device, Gendisk, Holder, Scan, State};
+use crate::kernel::errno;
+use crate::kernel::process::ProcessState;
+use crate::kernel::tags::TagState;
+use crate::kernel::udev::{Node, Probe};
+use crate::run::Run;
+use crate::world::{ControlId, RingId, ThreadId, World};
+
+/// CPUs of the simulated machine: the driver clamps queues to them.
+const CPUS: u16 = 4;
+
+/// A control command on its io-wq worker.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Control {
+    pub(crate) ring: RingId,
+    /// Whose io-wq worker it is: that thread cannot die before it (D1).
+    pub(crate) thread: ThreadId,
+    pub(crate) sequence: u32,
+    pub(crate) command: Command,
+    pub(crate) pc: Pc,
+    /// An interruptible wait is to end with EINTR.
+    pub(crate) interrupted: bool,
+}
+
+/// What a control command does next.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub(crate) enum Pc {
+    /// No io-wq worker has taken it.
+    Queued,
+    /// ADD_DEV: take `ublk_ctl_mutex`, create the device.
+    Add,
+    /// SET_PARAMS: take `ub->mutex`, check, store.
+    SetParams,
+    /// SD: wait for every tag to be fetched.
+    StartWait,
+    /// SD: take `ub->mutex`, check again, allocate the disk.
+    StartLocked,
+    /// SD: `add_disk` is through: uevent, partition scan, completion.
+    StartPublish,
+    /// ST1: take `ub->mutex`.
+    StopLock,
+    /// ST3: `del_gendisk` takes `open_mutex`, new requests fail from here on.
+    StopMark,
+    /// ST3: wait for every request to finish.
+    StopDrain,
+    /// ST5: wait for the partition scan.
+    StopScan,
+    /// ST6: mark STOPPING, hold the server's file.
+    StopPin,
+    /// ST7: abort the armed tags, one by one.
+    StopCancel,
+    /// DEL phase 1: take `ublk_ctl_mutex`.
+    DelLock,
+    /// DEL phases 2 and 3: the node is removed, references dropped.
+    DelRemove,
+    /// DEL phase 4: wait until the number is free.
+    DelWait,
+}
+
+impl Control {
+    /// Whether it holds a reference to the device.
+    pub(crate) const fn holds_device(&self) -> bool {
+        !matches!(self.pc, Pc::Queued | Pc::Add | Pc::DelWait)
+    }
+
+    /// Whether it is in a wait that a signal ends.
+    const fn interruptible(&self) -> bool {
+        matches!(self.pc, Pc::Add | Pc::StartWait | Pc::DelLock | Pc::DelWait)
+    }
+
+    /// The device it names.
+    const fn device(&self) -> Option<DevId> {
+        match &self.command {
+            Command::GetFeatures | Command::AddDev(_) => None,
+            Command::SetParams(id, _)
+            | Command::StartDev(id, _)
+            | Command::StopDev(id)
+            | Command::DelDev(id)
+            | Command::GetDevInfo(id) => Some(*id),
+        }
+    }
+
+    /// Its name.
+    pub(crate) const fn name(&self) -> &'static str {
+        self.command.kind().uapi().name()
+    }
+}
+
+/// What a step of a command comes to.
+enum Next {
+    Go(Pc),
+    Done(i32, Reply),
+}
+
+impl Next {
+    const fn done() -> Self {
+        Self::Done(0, Reply::Nothing)
+    }
+    const fn error(errno: i32) -> Self {
+        Self::Done(-errno, Reply::Nothing)
+    }
+}
+
+impl World {
+    /// A control command is submitted. Those that cannot sleep complete inline.
+    pub(crate) fn submit_control(
+        &mut self,
+        run: &mut Run<'_>,
+        thread: ThreadId,
+        ring: RingId,
+        sequence: u32,
+        command: Command,
+    ) {
+        let control =
+            Control { ring, thread, sequence, command, pc: Pc::Queued, interrupted: false };
+        let name = control.name();
+        run.note(run.thread_actor(thread), || format!("submits {name}"));
+        match &control.command {
+            Command::GetFeatures => {
+                let features = Features::NONE
+                    .union(Features::URING_CMD_COMP_IN_TASK)
+                    .union(Features::CMD_IOCTL_ENCODE);
+                self.finish_control(run, &control, 0, Reply::Features(features));
+            }
+            Command::GetDevInfo(id) => {
+                let (res, reply) = match self.device.as_ref().filter(|device| device.id == *id) {
+                    Some(device) => (0, Reply::DevInfo(self.dev_info(device))),
+                    None => (-errno::ENODEV, Reply::Nothing),
+                };
+                self.finish_control(run, &control, res, reply);
+            }
+            Command::AddDev(_)
+            | Command::SetParams(..)
+            | Command::StartDev(..)
+            | Command::StopDev(_)
+            | Command::DelDev(_) => match self.controls.iter_mut().find(|slot| slot.is_none()) {
+                Some(slot) => *slot = Some(control),
+                None => self.controls.push(Some(control)),
+            },
+        }
+    }
+
+    /// GET_DEV_INFO's answer.
+    fn dev_info(&self, device: &Device) -> DevInfo {
+        let pid = device.pid.filter(|pid| self.process_by_pid(*pid).is_some());
+        DevInfo {
+            state: match device.state {
+                State::Dead => DeviceState::Dead,
+                State::Live => DeviceState::Live,
+            },
+            ublksrv_pid: pid.map_or(-1, |pid| pid as i32),
+            ..device.info
+        }
+    }
+
+    fn finish_control(&mut self, run: &mut Run<'_>, control: &Control, res: i32, reply: Reply) {
+        run.seen(u64::from(control.sequence) << 32 | u64::from(res as u32));
+        if res >= 0 {
+            run.progress();
+        }
+        let name = control.name();
+        run.kernel(|| format!("{name} completes: {res}"));
+        let ring = &mut self.rings[control.ring.index()];
+        if res >= 0 {
+            ring.reply = reply;
+        }
+        self.post(control.ring, Cqe { token: Token::Control(control.sequence), res });
+    }
+
+    /// `IORING_OP_ASYNC_CANCEL` of a control command.
+    pub(crate) fn cancel_control(&mut self, run: &mut Run<'_>, ring: RingId, sequence: u32) -> i32 {
+        let found = self
+            .controls
+            .iter_mut()
+            .flatten()
+            .find(|control| control.ring == ring && control.sequence == sequence);
+        let Some(control) = found else { return -errno::ENOENT };
+        let name = control.name();
+        run.kernel(|| format!("ASYNC_CANCEL of {name}"));
+        // The worker sees it at its next interruptible wait, or never.
+        control.interrupted = true;
+        if control.pc == Pc::Queued { 0 } else { -errno::EALREADY }
+    }
+
+    /// Whether a command must abandon its interruptible wait.
+    fn is_interrupted(&self, control: &Control) -> bool {
+        control.interrupted
+            || self.process_of(control.thread).state != ProcessState::Running
+    }
+
+    /// Whether a command can move.
+    pub(crate) fn control_can_move(&self, control: &Control) -> bool {
+        if (control.interruptible() || control.pc == Pc::Queued) && self.is_interrupted(control) {
+            return true;
+        }
+        let device = self.device.as_ref();
+        let unlocked = device.is_none_or(|device| device.mutex.is_none());
+        match control.pc {
+            Pc::Queued | Pc::StartPublish | Pc::StopPin | Pc::StopCancel | Pc::DelRemove => true,
+            Pc::Add | Pc::DelLock => self.global_mutex.is_none(),
+            Pc::SetParams | Pc::StopLock => unlocked,
+            Pc::StartLocked => unlocked && device.is_none_or(start_may_go_on),
+            Pc::StartWait => device.is_none_or(start_may_go_on),
+            Pc::StopMark => self.open_mutex_free(),
+            Pc::StopDrain => self.requests_live == 0,
+            Pc::StopScan => device
+                .and_then(|device| device.disk.as_ref())
+                .is_none_or(|disk| matches!(disk.scan, Scan::None | Scan::Done)),
+            Pc::DelWait => {
+                device.is_none_or(|device| Some(device.id) != control.device())
+            }
+        }
+    }
+
+    /// One step of a command.
+    pub(crate) fn control_step(&mut self, run: &mut Run<'_>, id: ControlId) {
+        let Some(control) = self.controls[id.index()].take() else { return };
+        let (pc, interrupted) = (control.pc, self.is_interrupted(&control));
+        let next = if interrupted && pc == Pc::Queued {
+            Next::error(errno::ECANCELED)
+        } else if interrupted && control.interruptible() {
+            Next::error(errno::EINTR)
+        } else {
+            self.control_goes_on(run, id, &control)
+        };
+        match next {
+            Next::Go(pc) => {
+                let mut control = Control { pc, ..control };
+                if control.interruptible()
+                    && self.budget.signals > 0
+                    && run.fault(run.config.faults.signal)
+                {
+                    self.budget.signals -= 1;
+                    control.interrupted = true;
+                }
+                self.controls[id.index()] = Some(control);
+            }
+            Next::Done(res, reply) => self.finish_control(run, &control, res, reply),
+        }
+    }
+
+    fn control_goes_on(&mut self, run: &mut Run<'_>, id: ControlId, control: &Control) -> Next {
+        let name = control.name();
+        match control.pc {
+            Pc::Queued => self.control_begins(control),
+            Pc::Add => match &control.command {
+                Command::AddDev(info) => self.add_dev(run, info),
+                _ => Next::error(errno::EINVAL),
+            },
+            Pc::SetParams => match (&control.command, &mut self.device) {
+                (Command::SetParams(_, params), Some(device)) => {
+                    if device.disk.is_some() {
+                        return Next::error(errno::EACCES);
+                    }
+                    let valid = params.validate(
+                        KernelSeries::V7_3,
+                        device.info.flags,
+                        device.info.max_io_buf_bytes,
+                    );
+                    device.params = valid.is_ok().then(|| params.clone());
+                    if valid.is_ok() { Next::done() } else { Next::error(errno::EINVAL) }
+                }
+                _ => Next::error(errno::EINVAL),
+            },
+            Pc::StartWait => Next::Go(Pc::StartLocked),
+            Pc::StartLocked => self.start_locked(run, id, control),
+            Pc::StartPublish => {
+                if let Some(device) = &mut self.device {
+                    device.mutex = None;
+                    if let Some(disk) = &mut device.disk {
+                        disk.scan = Scan::Scheduled;
+                    }
+                }
+                self.udev.probe = Probe::Called;
+                Next::done()
+            }
+            Pc::StopLock => {
+                let Some(device) = &mut self.device else { return Next::error(errno::ENODEV) };
+                device.mutex = Some(Holder::Control(id));
+                run.progress();
+                run.kernel(|| format!("ST1: {name} holds ub->mutex"));
+                Next::Go(if device.state == State::Live { Pc::StopMark } else { Pc::StopScan })
+            }
+            Pc::StopMark => {
+                if let Some(disk) = self.device.as_mut().and_then(|device| device.disk.as_mut()) {
+                    disk.dead = true;
+                }
+                let left = self.requests_live;
+                run.progress();
+                run.kernel(|| format!("ST3: {name} waits for {left} request(s)"));
+                Next::Go(Pc::StopDrain)
+            }
+            Pc::StopDrain => {
+                self.detach_disk();
+                run.progress();
+                run.kernel(|| "ST4: no disk, state DEAD".into());
+                Next::Go(Pc::StopScan)
+            }
+            Pc::StopScan => Next::Go(Pc::StopPin),
+            Pc::StopPin => {
+                let Some(device) = &mut self.device else { return Next::error(errno::ENODEV) };
+                device.mutex = None;
+                if device.file_open() {
+                    device.stopping = true;
+                    device.file_refs += 1;
+                    run.kernel(|| "ST6: STOPPING".into());
+                    Next::Go(Pc::StopCancel)
+                } else {
+                    self.after_stop(control)
+                }
+            }
+            Pc::StopCancel => {
+                let armed = self.device.as_ref().and_then(|device| {
+                    device.tags.iter().position(|slot| matches!(slot.state, TagState::Armed(_)))
+                });
+                if let Some(slot) = armed {
+                    self.cancel(run, slot);
+                    return Next::Go(Pc::StopCancel);
+                }
+                if let Some(device) = &mut self.device {
+                    device.file_refs -= 1;
+                }
+                self.file_dropped(run);
+                self.after_stop(control)
+            }
+            Pc::DelLock => {
+                self.global_mutex = Some(id);
+                let first = self.device.as_ref().is_some_and(|device| device.cdev);
+                Next::Go(if first { Pc::StopLock } else { Pc::DelRemove })
+            }
+            Pc::DelRemove => {
+                self.global_mutex = None;
+                if let Some(device) = &mut self.device {
+                    device.cdev = false;
+                }
+                self.udev.node = Node::Absent;
+                run.progress();
+                run.kernel(|| "DEL_DEV waits until the number is free".into());
+                Next::Go(Pc::DelWait)
+            }
+            Pc::DelWait => Next::done(),
+        }
+    }
+
+    /// Entry checks common to the commands.
+    fn control_begins(&self, control: &Control) -> Next {
+        let known = |id: DevId| self.device.as_ref().filter(|device| device.id == id);
+        match &control.command {
+            Command::AddDev(_) => Next::Go(Pc::Add),
+            Command::SetParams(id, _) if known(*id).is_some() => Next::Go(Pc::SetParams),
+            Command::StopDev(id) if known(*id).is_some() => Next::Go(Pc::StopLock),
+            Command::DelDev(id) if known(*id).is_some() => Next::Go(Pc::DelLock),
+            Command::StartDev(id, pid) => match known(*id) {
+                None => Next::error(errno::ENODEV),
+                Some(_) if *pid == 0 => Next::error(errno::EINVAL),
+                Some(device) if device.params.is_none() => Next::error(errno::EINVAL),
+                Some(_) => Next::Go(Pc::StartWait),
+            },
+            Command::GetFeatures
+            | Command::GetDevInfo(_)
+            | Command::SetParams(..)
+            | Command::StopDev(_)
+            | Command::DelDev(_) => Next::error(errno::ENODEV),
+        }
+    }
+
+    fn add_dev(&mut self, run: &mut Run<'_>, info: &DevInfo) -> Next {
+        let sane = |value: u16| (1..=4096).contains(&value);
+        if !sane(info.nr_hw_queues) || !sane(info.queue_depth) {
+            return Next::error(errno::EINVAL);
+        }
+        let id = if info.dev_id == DevId::AUTO { DevId(0) } else { info.dev_id };
+        if self.device.is_some() {
+            return Next::error(errno::EEXIST);
+        }
+        let granted = DevInfo {
+            nr_hw_queues: info.nr_hw_queues.min(CPUS),
+            state: DeviceState::Dead,
+            max_io_buf_bytes: info.max_io_buf_bytes & !4095,
+            dev_id: id,
+            ublksrv_pid: -1,
+            flags: Features::NONE
+                .union(Features::URING_CMD_COMP_IN_TASK)
+                .union(Features::CMD_IOCTL_ENCODE),
+            ..*info
+        };
+        let device = Device::new(granted);
+        let buffers = device.tags.len();
+        self.buffers = vec![[0; crate::world::BUFFER_SECTORS]; buffers];
+        self.device = Some(device);
+        self.udev_sees_char(run);
+        Next::Done(0, Reply::DevInfo(granted))
+    }
+
+    fn start_locked(&mut self, run: &mut Run<'_>, id: ControlId, control: &Control) -> Next {
+        let Command::StartDev(_, pid) = control.command else {
+            return Next::error(errno::EINVAL);
+        };
+        let server = self.process_by_pid(pid);
+        let Some(device) = &mut self.device else { return Next::error(errno::ENODEV) };
+        if server.is_none() || server != device.tgid {
+            return Next::error(errno::EINVAL);
+        }
+        if device.state == State::Live || device.disk.is_some() {
+            return Next::error(errno::EEXIST);
+        }
+        if device.stopping {
+            return Next::error(errno::EBUSY);
+        }
+        device.mutex = Some(Holder::Control(id));
+        device.state = State::Live;
+        device.pid = Some(pid);
+        device.disk = Some(Gendisk {
+            attached: true,
+            dead: false,
+            openers: 0,
+            open_mutex: false,
+            scan: Scan::None,
+        });
+        run.progress();
+        run.kernel(|| "SD: every tag is fetched, device LIVE".into());
+        Next::Go(Pc::StartPublish)
+    }
+
+    /// Where a stop leads: STOP_DEV is through, DEL_DEV goes on.
+    fn after_stop(&self, control: &Control) -> Next {
+        match control.command {
+            Command::DelDev(_) => Next::Go(Pc::DelRemove),
+            Command::GetFeatures
+            | Command::AddDev(_)
+            | Command::SetParams(..)
+            | Command::StartDev(..)
+            | Command::StopDev(_)
+            | Command::GetDevInfo(_) => Next::done(),
+        }
+    }
+
+    /// What a command waits for, for the report.
+    pub(crate) fn control_awaits(&self, control: &Control) -> String {
+        let name = control.name();
+        let Some(device) = &self.device else { return format!("{name} waits to be run") };
+        let mutex = || match device.mutex {
+            Some(Holder::Control(id)) => self.controls[id.index()]
+                .as_ref()
+                .map_or("a control command", Control::name),
+            Some(Holder::Release) => "the release work",
+            None => "nobody",
+        };
+        match control.pc {
+            Pc::StartWait | Pc::StartLocked if !start_may_go_on(device) => {
+                let missing: Vec<String> = (0..device.queues)
+                    .filter(|queue| device.missing(*queue) > 0)
+                    .map(|queue| {
+                        format!("{} more FETCH(es) on queue {queue}", device.missing(queue))
+                    })
+                    .collect();
+                format!("{name} waits for {}", missing.join(", "))
+            }
+            Pc::SetParams | Pc::StopLock | Pc::StartLocked => {
+                format!("{name} waits for ub->mutex, held by {}", mutex())
+            }
+            Pc::Add | Pc::DelLock => format!("{name} waits for ublk_ctl_mutex"),
+            Pc::StopMark => {
+                format!("{name} waits for disk->open_mutex, held by the partition scan")
+            }
+            Pc::StopDrain => format!("{name} waits for {} request(s)", self.requests_live),
+            Pc::StopScan => format!("{name} waits for the partition scan"),
+            Pc::DelWait => format!("{name} waits for {}", device_references(device)),
+            Pc::Queued
+            | Pc::StartWait
+            | Pc::StartPublish
+            | Pc::StopPin
+            | Pc::StopCancel
+            | Pc::DelRemove => format!("{name} waits to be run"),
+        }
+    }
+}
+
+/// Who still references a device that is to be freed.
+fn device_references(device: &Device) -> String {
+    let mut references = Vec::new();
+    if device.file_refs > 0 {
+        references.push(format!("{} reference(s) to ublkc", device.file_refs));
+    }
+    if device.armed > 0 {
+        references.push(format!("{} armed command(s)", device.armed));
+    }
+    if device.release.is_some() {
+        references.push("the release work".into());
+    }
+    if let Some(disk) = &device.disk {
+        references.push(format!("{} opener(s) of ublkb", disk.openers));
+    }
+    if references.is_empty() { "the last reference".into() } else { references.join(", ") }
+}
+
+/// START_DEV's condition: every tag fetched, or a stop under way.
+fn start_may_go_on(device: &Device) -> bool {
+    device.stopping || device.ready()
+}

@@ -1,0 +1,194 @@
+//! The driver's variables for one device.
+
+use blkproof_engine::uapi::{DevId, DevInfo, Params};
+
+use crate::kernel::release::ReleaseStep;
+use crate::kernel::tags::TagSlot;
+use crate::run::Run;
+use crate::world::{ControlId, ProcessId, RequestId, World};
+
+/// The states of `ublksrv_ctrl_dev_info` that this profile without recovery can reach (K10).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub(crate) enum State {
+    /// Added and not started, or stopped.
+    Dead,
+    /// Started.
+    Live,
+}
+
+/// Who holds `ub->mutex`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum Holder {
+    /// A control command.
+    Control(ControlId),
+    /// The release work.
+    Release,
+}
+
+/// A device whose number is allocated.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Device {
+    pub(crate) id: DevId,
+    pub(crate) queues: u16,
+    pub(crate) depth: u16,
+    /// As ADD_DEV answered it.
+    pub(crate) info: DevInfo,
+    pub(crate) params: Option<Params>,
+    pub(crate) state: State,
+    /// The server's thread group while started.
+    pub(crate) pid: Option<u32>,
+    /// `ub->mutex`.
+    pub(crate) mutex: Option<Holder>,
+    /// `/dev/ublkcN` is registered: not deleted yet.
+    pub(crate) cdev: bool,
+    /// OPEN: the character device is held, or its release is not finished.
+    pub(crate) open: bool,
+    /// Who opened it in this round.
+    pub(crate) tgid: Option<ProcessId>,
+    /// References to the open file: descriptor tables, mappings, a STOP between ST6 and ST7. Armed commands are counted apart.
+    pub(crate) file_refs: u16,
+    /// Tags with an armed command; each holds the file.
+    pub(crate) armed: u16,
+    /// STOPPING: set by STOP, cleared by the release.
+    pub(crate) stopping: bool,
+    /// A cancel happened in this round: readiness does not clear `canceling` any more.
+    pub(crate) poisoned: bool,
+    pub(crate) hw: Vec<HwQueue>,
+    pub(crate) tags: Vec<TagSlot>,
+    pub(crate) disk: Option<Gendisk>,
+    pub(crate) release: Option<ReleaseStep>,
+}
+
+/// One hardware queue.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct HwQueue {
+    /// Tags fetched in this round.
+    pub(crate) ready: u16,
+    /// Tags that a started request holds.
+    pub(crate) busy: u16,
+    pub(crate) canceling: bool,
+}
+
+/// The gendisk: ours, or deleted and still open by a client (USED).
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Gendisk {
+    /// Not detached yet.
+    pub(crate) attached: bool,
+    /// `del_gendisk` began: new requests fail.
+    pub(crate) dead: bool,
+    /// Open files on `/dev/ublkbN`.
+    pub(crate) openers: u16,
+    /// `disk->open_mutex` is held by the partition scan.
+    pub(crate) open_mutex: bool,
+    pub(crate) scan: Scan,
+}
+
+/// The work that scans for partitions.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub(crate) enum Scan {
+    /// Add_disk is not through.
+    None,
+    /// Queued.
+    Scheduled,
+    /// Its read is under way, and it holds `open_mutex`.
+    Reading,
+    /// Its read is complete.
+    Read,
+    /// Through.
+    Done,
+}
+
+impl Device {
+    pub(crate) fn new(info: DevInfo) -> Self {
+        let (queues, depth) = (info.nr_hw_queues, info.queue_depth);
+        let tags = usize::from(queues) * usize::from(depth);
+        Self {
+            id: info.dev_id,
+            queues,
+            depth,
+            info,
+            params: None,
+            state: State::Dead,
+            pid: None,
+            mutex: None,
+            cdev: true,
+            open: false,
+            tgid: None,
+            file_refs: 0,
+            armed: 0,
+            stopping: false,
+            poisoned: false,
+            hw: vec![HwQueue { ready: 0, busy: 0, canceling: true }; usize::from(queues)],
+            tags: vec![TagSlot::UNFETCHED; tags],
+            disk: None,
+            release: None,
+        }
+    }
+
+    /// Every tag of every queue was fetched in this round.
+    pub(crate) fn ready(&self) -> bool {
+        self.hw.iter().all(|queue| queue.ready == self.depth)
+    }
+
+    /// How many tags of a queue are still to be fetched.
+    pub(crate) fn missing(&self, queue: u16) -> u16 {
+        self.depth - self.hw[usize::from(queue)].ready
+    }
+
+    /// The index of a tag in the table.
+    pub(crate) fn slot(&self, queue: u16, tag: u16) -> usize {
+        usize::from(queue) * usize::from(self.depth) + usize::from(tag)
+    }
+
+    /// The file is open: somebody references it.
+    pub(crate) const fn file_open(&self) -> bool {
+        self.file_refs > 0 || self.armed > 0
+    }
+}
+
+impl World {
+    /// A reference to the character device's file was dropped: the last one schedules the release work (CL).
+    pub(crate) fn file_dropped(&mut self, run: &mut Run<'_>) {
+        let Some(device) = &mut self.device else { return };
+        if device.open && device.release.is_none() && !device.file_open() {
+            device.release = Some(ReleaseStep::Abort);
+            run.kernel(|| "CL: last reference to ublkc dropped, release work queued".into());
+        }
+    }
+
+    /// Frees the device's number when nothing references it any more.
+    pub(crate) fn settle_device(&mut self, run: &mut Run<'_>) {
+        let Some(device) = &mut self.device else { return };
+        if let Some(disk) = &device.disk {
+            if !disk.attached && disk.openers == 0 && disk.scan != Scan::Reading {
+                device.disk = None;
+            }
+        }
+        let referenced = device.cdev
+            || device.open
+            || device.release.is_some()
+            || device.disk.is_some()
+            || device.mutex.is_some();
+        if referenced || self.controls.iter().flatten().any(|control| control.holds_device()) {
+            return;
+        }
+        let id = device.id.0;
+        self.device = None;
+        run.progress();
+        run.kernel(|| format!("device number {id} is free"));
+    }
+
+    /// Whether the server owns a tag.
+    pub(crate) fn server_owns(&self, queue: u16, tag: u16) -> bool {
+        self.request_of(queue, tag).is_some()
+    }
+
+    /// The request that the server holds on a tag.
+    pub(crate) fn request_of(&self, queue: u16, tag: u16) -> Option<RequestId> {
+        let device = self.device.as_ref()?;
+        if queue >= device.queues || tag >= device.depth {
+            return None;
+        }
+        device.tags[device.slot(queue, tag)].served()
+    }
+}

@@ -1,0 +1,47 @@
+//! A model of the kernel, profile 7.3, copy mode, one command per tag (no batches).
+//!
+//! The steps are those of the protocol reference: Q (admission), TW (task work), C (commit), F (fetch), X1 and X2 (cancel),
+//! RE (ring freed), CL (last reference to the character device), `RWb`..`RWe` (release work), ST1..ST7 (STOP), SD (START),
+//! D1..D5 (death).
+//!
+//! # Differences from the real kernel
+//!
+//! * One device, one backing file, no recovery, no user copy, no zero copy, no batches, no zones. Flags that ask for them are not offered.
+//! * A client operation is exactly one request: nothing is split, merged or scheduled; requests of one queue are admitted in any order.
+//! * One queue's readiness and the clearing of its `canceling` are one step, as are X1 over all queues and RWc over all tags.
+//! * Polls, timeouts and backend operations complete by task work; control commands post their completion directly.
+//! * A completion queue never overflows: its backlog is not told from the queue.
+//! * An interruptible wait of an io-wq worker may be interrupted under the fault *signal*, although only SIGKILL and task work reach such a worker.
+//! * A thread that returns from its function closes its ring and unmaps its descriptors, as the real driver does; a killed one does not.
+//! * Memory is sequentially consistent; what a weaker order would allow has to be spelled out by a specimen.
+//! * Copies never fault; buffers are pinned.
+//! * GET_FEATURES and GET_DEV_INFO run inline. The request timer (30 s, re-armed for ever on a privileged device) has no effect and is left out.
+//! * A request holds exactly one version for all its sectors: a torn write is seen only at the sectors where a short one ended.
+
+pub(crate) mod block;
+pub(crate) mod control;
+pub(crate) mod device;
+pub(crate) mod process;
+pub(crate) mod release;
+pub(crate) mod ring;
+pub(crate) mod tags;
+pub(crate) mod udev;
+
+/// Error numbers, positive.
+pub(crate) mod errno {
+    pub(crate) const ENOENT: i32 = 2;
+    pub(crate) const ESRCH: i32 = 3;
+    pub(crate) const EINTR: i32 = 4;
+    pub(crate) const EIO: i32 = 5;
+    pub(crate) const EAGAIN: i32 = 11;
+    pub(crate) const ENOMEM: i32 = 12;
+    pub(crate) const EACCES: i32 = 13;
+    pub(crate) const EBUSY: i32 = 16;
+    pub(crate) const EEXIST: i32 = 17;
+    pub(crate) const ENODEV: i32 = 19;
+    pub(crate) const EINVAL: i32 = 22;
+    pub(crate) const EMFILE: i32 = 24;
+    pub(crate) const ETIME: i32 = 62;
+    pub(crate) const EALREADY: i32 = 114;
+    pub(crate) const ECANCELED: i32 = 125;
+}

@@ -1,0 +1,343 @@
+//! Processes, threads, links and death (D1, D2).
+
+use std::collections::VecDeque;
+
+use blkproof_engine::link::{Link, Message};
+use blkproof_engine::sys::{Call, Cqe, DeviceGeometry, Exit, Ret, Token, WorkerExit};
+use blkproof_engine::uapi::DevId;
+
+use crate::run::Run;
+use crate::server::Program;
+use crate::world::{ProcessId, RingId, ThreadId, World};
+
+/// A process.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Process {
+    pub(crate) pid: u32,
+    pub(crate) state: ProcessState,
+    /// How it ends, or ended.
+    pub(crate) exit: WorkerExit,
+    /// Who reaps it; `None` is the launcher, which reaps at once.
+    pub(crate) parent: Option<ProcessId>,
+    /// What its threads serve, if it is a worker.
+    pub(crate) geometry: Option<DeviceGeometry>,
+    /// It has the character device open.
+    pub(crate) char_open: bool,
+    /// The process whose exit it watches and which it may kill.
+    pub(crate) attached: Option<ProcessId>,
+    /// Shared memory of a specimen's threads.
+    pub(crate) cells: Vec<u64>,
+    /// Which thread holds each of a specimen's locks.
+    pub(crate) locks: Vec<Option<ThreadId>>,
+}
+
+/// Where a process is in its life.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub(crate) enum ProcessState {
+    /// It runs.
+    Running,
+    /// Its threads are being killed.
+    Dying,
+    /// Address space and files are gone; its parent has not collected it.
+    Zombie,
+    /// Gone.
+    Reaped,
+}
+
+impl ProcessState {
+    /// Its files are closed.
+    pub(crate) const fn is_down(self) -> bool {
+        matches!(self, Self::Zombie | Self::Reaped)
+    }
+}
+
+/// A thread.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Thread {
+    pub(crate) process: ProcessId,
+    /// Taken out while it runs.
+    pub(crate) program: Option<Box<Program>>,
+    /// The ring it enters.
+    pub(crate) ring: Option<RingId>,
+    /// The queue whose tags its entries name.
+    pub(crate) queue: u16,
+    /// Its mappings of the descriptors, each of which holds the file.
+    pub(crate) mapped: u16,
+    pub(crate) state: ThreadState,
+    /// Task work, oldest first.
+    pub(crate) work: VecDeque<Work>,
+}
+
+/// What a thread is at.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum ThreadState {
+    /// In user space, about to go on with this result.
+    Ready(Ret),
+    /// In user space, about to make this call.
+    Calling(Call),
+    /// In `enter`: so many entries taken, so many to take.
+    Submitting { done: u32, left: u32, wait: u32 },
+    /// In `enter`: waiting for completions.
+    Waiting { done: u32, wait: u32, interrupted: bool },
+    /// Until a timer fires.
+    Sleeping,
+    /// Until a cell is not 0.
+    Awaiting(u8),
+    /// Until a lock is free.
+    Locking(u8),
+    /// Gone.
+    Dead,
+}
+
+/// A piece of task work.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum Work {
+    /// The dispatch of a request.
+    Dispatch { queue: u16, tag: u16 },
+    /// A completion to post.
+    Complete(RingId, Cqe),
+}
+
+/// The channels between the engine's machines.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+pub(crate) struct Links {
+    /// The supervisor that started the worker.
+    pub(crate) supervisor: Option<ThreadId>,
+    pub(crate) worker: Option<ThreadId>,
+    pub(crate) queues: Vec<Option<ThreadId>>,
+    /// Supervisor to worker.
+    pub(crate) down: VecDeque<Message>,
+    /// Worker to supervisor.
+    pub(crate) up: VecDeque<Message>,
+    /// Worker to each queue.
+    pub(crate) mail: Vec<VecDeque<Message>>,
+    /// Queues to worker.
+    pub(crate) reports: VecDeque<Message>,
+    /// Operator to the supervisor now in charge.
+    pub(crate) orders: VecDeque<Message>,
+    /// The thread that hears the operator.
+    pub(crate) commanded: Option<ThreadId>,
+    /// The supervisor said that the device is up.
+    pub(crate) up_told: Option<DevId>,
+    /// The supervisor said that it is not, and why.
+    pub(crate) down_told: Option<Message>,
+}
+
+/// Messages that a link holds at the most.
+pub(crate) const LINK_MESSAGES_MAX: usize = 64;
+
+impl World {
+    /// Starts a process with one thread.
+    pub(crate) fn spawn_process(
+        &mut self,
+        run: &mut Run<'_>,
+        parent: Option<ProcessId>,
+        name: &str,
+        program: Program,
+    ) -> ProcessId {
+        let process = ProcessId::from_index(self.processes.len());
+        self.processes.push(Process {
+            pid: 100 + u32::from(process.0),
+            state: ProcessState::Running,
+            exit: WorkerExit::Code(0),
+            parent,
+            geometry: None,
+            char_open: false,
+            attached: None,
+            cells: Vec::new(),
+            locks: Vec::new(),
+        });
+        self.spawn_thread(run, process, name, 0, program);
+        process
+    }
+
+    /// Starts a thread.
+    pub(crate) fn spawn_thread(
+        &mut self,
+        run: &mut Run<'_>,
+        process: ProcessId,
+        name: &str,
+        queue: u16,
+        program: Program,
+    ) -> ThreadId {
+        let thread = ThreadId::from_index(self.threads.len());
+        self.threads.push(Thread {
+            process,
+            program: Some(Box::new(program)),
+            ring: None,
+            queue,
+            mapped: 0,
+            state: ThreadState::Ready(Ret::Start),
+            work: VecDeque::new(),
+        });
+        run.add_actor(name);
+        thread
+    }
+
+    /// The process that a thread belongs to.
+    pub(crate) fn process_of(&self, thread: ThreadId) -> &Process {
+        &self.processes[self.threads[thread.index()].process.index()]
+    }
+
+    /// The process begins to die: every thread stops at its next killable point.
+    pub(crate) fn begin_exit(&mut self, process: ProcessId, exit: WorkerExit) {
+        let process = &mut self.processes[process.index()];
+        if process.state == ProcessState::Running {
+            process.state = ProcessState::Dying;
+            process.exit = exit;
+        }
+    }
+
+    /// A thread says that it is finished.
+    pub(crate) fn thread_exits(&mut self, run: &mut Run<'_>, thread: ThreadId, exit: Exit) {
+        let process = self.threads[thread.index()].process;
+        let main = self
+            .threads
+            .iter()
+            .position(|other| other.process == process)
+            .is_some_and(|first| first == thread.index());
+        let code = match exit {
+            Exit::Finished => 0,
+            Exit::Failed(_) => 1,
+            Exit::Stuck { .. } => 2,
+        };
+        run.seen(code);
+        run.progress();
+        run.note(run.thread_actor(thread), || format!("exits: {}", describe(&exit)));
+        if let Some(Program::Supervisor(_)) = self.threads[thread.index()].program.as_deref() {
+            self.operator.last_exit = Some(exit);
+        }
+        if main {
+            self.begin_exit(process, WorkerExit::Code(code as u8));
+            return;
+        }
+        // Its own ring and mapping go with it.
+        if let Some(ring) = self.threads[thread.index()].ring {
+            if self.rings[ring.index()].owner == thread {
+                self.close_ring(ring);
+            }
+        }
+        self.unmap(run, thread);
+        self.threads[thread.index()].state = ThreadState::Dead;
+    }
+
+    /// Drops a thread's mappings of the descriptors.
+    pub(crate) fn unmap(&mut self, run: &mut Run<'_>, thread: ThreadId) {
+        let mapped = std::mem::take(&mut self.threads[thread.index()].mapped);
+        if mapped > 0 {
+            if let Some(device) = &mut self.device {
+                device.file_refs -= mapped;
+            }
+            self.file_dropped(run);
+        }
+    }
+
+    /// Whether a thread of a dying process can die now: not in an uninterruptible call, none of its io-wq items running (D1).
+    pub(crate) fn can_die(&self, thread: ThreadId) -> bool {
+        let state = &self.threads[thread.index()].state;
+        !matches!(state, ThreadState::Dead | ThreadState::Submitting { .. })
+            && !self.controls.iter().flatten().any(|control| control.thread == thread)
+    }
+
+    /// D1: a thread of a dying process is gone.
+    pub(crate) fn thread_dies(&mut self, run: &mut Run<'_>, thread: ThreadId) {
+        self.threads[thread.index()].state = ThreadState::Dead;
+        run.note(run.thread_actor(thread), || "D1: dead".into());
+        let process = self.threads[thread.index()].process;
+        for lock in &mut self.processes[process.index()].locks {
+            if *lock == Some(thread) {
+                *lock = None;
+            }
+        }
+        let all_dead = self
+            .threads
+            .iter()
+            .all(|other| other.process != process || other.state == ThreadState::Dead);
+        if all_dead {
+            self.process_down(run, process);
+        }
+    }
+
+    /// D2: the last thread takes the address space and the files with it. The exit becomes visible.
+    fn process_down(&mut self, run: &mut Run<'_>, process: ProcessId) {
+        for index in 0..self.threads.len() {
+            if self.threads[index].process == process {
+                self.unmap(run, ThreadId::from_index(index));
+            }
+        }
+        self.close_char(run, process);
+        for index in 0..self.rings.len() {
+            if self.rings[index].process == process {
+                self.close_ring(RingId::from_index(index));
+            }
+        }
+        let (parent, pid) =
+            (self.processes[process.index()].parent, self.processes[process.index()].pid);
+        run.progress();
+        run.kernel(|| format!("D2: process {pid} has exited"));
+        let orphan = parent.is_none_or(|parent| self.processes[parent.index()].state.is_down());
+        self.processes[process.index()].state =
+            if orphan { ProcessState::Reaped } else { ProcessState::Zombie };
+        for child in &mut self.processes {
+            if child.parent == Some(process) && child.state == ProcessState::Zombie {
+                child.state = ProcessState::Reaped;
+            }
+        }
+        // Polls on its pidfd, and end-of-file on its links.
+        for index in 0..self.rings.len() {
+            if self.rings[index].watches_process == Some(process) {
+                self.rings[index].watches_process = None;
+                let ring = RingId::from_index(index);
+                let owner = self.rings[index].owner;
+                self.post_by_task_work(owner, ring, Cqe { token: Token::Worker, res: 1 });
+            }
+        }
+        let of = |thread: Option<ThreadId>| {
+            thread.is_some_and(|thread| self.threads[thread.index()].process == process)
+        };
+        let (was_supervisor, was_worker) = (of(self.links.supervisor), of(self.links.worker));
+        if was_supervisor {
+            self.notify(self.links.worker, Link::Supervisor);
+        }
+        if was_worker {
+            self.notify(self.links.supervisor, Link::Worker);
+        }
+    }
+
+    /// Closes a process's descriptor of the character device.
+    pub(crate) fn close_char(&mut self, run: &mut Run<'_>, process: ProcessId) {
+        if std::mem::take(&mut self.processes[process.index()].char_open) {
+            if let Some(device) = &mut self.device {
+                device.file_refs -= 1;
+            }
+            self.file_dropped(run);
+        }
+    }
+
+    /// Something happened on a link: a poll on it completes.
+    pub(crate) fn notify(&mut self, thread: Option<ThreadId>, link: Link) {
+        let Some(thread) = thread else { return };
+        let Some(ring) = self.threads[thread.index()].ring else { return };
+        let watches = &mut self.rings[ring.index()].watches;
+        if let Some(at) = watches.iter().position(|one| *one == link) {
+            watches.remove(at);
+            self.post_by_task_work(thread, ring, Cqe { token: Token::Link(link), res: 1 });
+        }
+    }
+
+    /// Whether a process is gone as far as others can see.
+    pub(crate) fn process_by_pid(&self, pid: u32) -> Option<ProcessId> {
+        let index = self.processes.iter().position(|process| process.pid == pid)?;
+        (self.processes[index].state != ProcessState::Reaped)
+            .then(|| ProcessId::from_index(index))
+    }
+}
+
+/// An exit, for the timeline.
+pub(crate) fn describe(exit: &Exit) -> String {
+    match exit {
+        Exit::Finished => "finished".into(),
+        Exit::Failed(cause) => format!("failed: {cause}"),
+        Exit::Stuck { cause, step } => format!("stuck in {step}: {cause}"),
+    }
+}

@@ -1,0 +1,102 @@
+//! The release work (D5): what the driver does after the last reference to the character device is gone.
+
+use crate::kernel::device::{Holder, State};
+use crate::kernel::tags::TagSlot;
+use crate::run::Run;
+use crate::world::World;
+
+/// Where the release work is.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub(crate) enum ReleaseStep {
+    /// RWb, RWc: abort what the server held. Not under `ub->mutex`.
+    Abort,
+    /// RWd: take `ub->mutex`.
+    Lock,
+    /// RWd: `del_gendisk`, which needs `open_mutex`.
+    Mark,
+    /// RWd: wait for every request.
+    Drain,
+    /// RWe: reset the round.
+    Reset,
+}
+
+impl World {
+    /// Whether the release work can move.
+    pub(crate) fn release_can_move(&self) -> bool {
+        let Some(device) = &self.device else { return false };
+        match device.release {
+            None => false,
+            Some(ReleaseStep::Abort | ReleaseStep::Reset) => true,
+            Some(ReleaseStep::Lock) => device.mutex.is_none(),
+            Some(ReleaseStep::Mark) => !device.disk.as_ref().is_some_and(|disk| disk.open_mutex),
+            Some(ReleaseStep::Drain) => self.requests_live == 0,
+        }
+    }
+
+    /// One step of the release work.
+    pub(crate) fn release_step(&mut self, run: &mut Run<'_>) {
+        let Some(device) = &mut self.device else { return };
+        let Some(step) = device.release else { return };
+        let next = match step {
+            ReleaseStep::Abort => {
+                if device.disk.as_ref().is_some_and(|disk| disk.attached) {
+                    for hw in &mut device.hw {
+                        hw.canceling = true;
+                    }
+                    let held: Vec<_> = device.tags.iter().filter_map(TagSlot::served).collect();
+                    run.kernel(|| format!("RWc: release work aborts {} request(s)", held.len()));
+                    for request in held {
+                        self.end_request(run, request, false);
+                    }
+                }
+                ReleaseStep::Lock
+            }
+            ReleaseStep::Lock => {
+                device.mutex = Some(Holder::Release);
+                if device.state == State::Live { ReleaseStep::Mark } else { ReleaseStep::Reset }
+            }
+            ReleaseStep::Mark => {
+                if let Some(disk) = &mut device.disk {
+                    disk.dead = true;
+                }
+                ReleaseStep::Drain
+            }
+            ReleaseStep::Drain => {
+                self.detach_disk();
+                run.kernel(|| "RWd: release work removed the disk".into());
+                ReleaseStep::Reset
+            }
+            ReleaseStep::Reset => {
+                device.tags.fill(TagSlot::UNFETCHED);
+                for hw in &mut device.hw {
+                    hw.ready = 0;
+                    hw.canceling = true;
+                }
+                device.poisoned = false;
+                device.stopping = false;
+                device.tgid = None;
+                device.mutex = None;
+                device.open = false;
+                device.release = None;
+                run.progress();
+                run.kernel(|| "RWe: round reset, ublkc can be opened again".into());
+                return;
+            }
+        };
+        if let Some(device) = &mut self.device {
+            device.release = Some(next);
+        }
+        run.progress();
+    }
+
+    /// The end of `del_gendisk`: no disk, state DEAD (ST4, RWd).
+    pub(crate) fn detach_disk(&mut self) {
+        if let Some(device) = &mut self.device {
+            device.state = State::Dead;
+            device.pid = None;
+            if let Some(disk) = &mut device.disk {
+                disk.attached = false;
+            }
+        }
+    }
+}

@@ -1,0 +1,361 @@
+//! Rings: submission entry by entry, task work, the wait, and ring exit (X1, X2, RE).
+
+use std::collections::VecDeque;
+
+use blkproof_engine::control::{Command, Reply};
+use blkproof_engine::link::Link;
+use blkproof_engine::sys::{Cqe, Ret, RingMode, RingSpec, Sqe, Token};
+use blkproof_engine::uapi::Errno;
+
+use crate::choices::Site;
+use crate::disk::Operation;
+use crate::kernel::errno;
+use crate::kernel::process::{ThreadState, Work};
+use crate::kernel::tags::TagState;
+use crate::run::Run;
+use crate::world::{ProcessId, RingId, ThreadId, TimerKind, World};
+
+/// A submission queue entry.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum Entry {
+    /// As the engine means it.
+    Plain(Sqe),
+    /// A control command with its sequence number.
+    Control(u32, Command),
+    /// The tail was moved, and the entry is not written: the slot's old contents, a no-op.
+    Unwritten,
+}
+
+/// An io_uring instance.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Ring {
+    /// The thread that created it.
+    pub(crate) owner: ThreadId,
+    pub(crate) process: ProcessId,
+    pub(crate) mode: RingMode,
+    pub(crate) entries: u32,
+    pub(crate) state: RingState,
+    pub(crate) sq: VecDeque<Entry>,
+    pub(crate) cq: VecDeque<Cqe>,
+    /// Links with a poll armed.
+    pub(crate) watches: Vec<Link>,
+    /// The process whose pidfd is polled.
+    pub(crate) watches_process: Option<ProcessId>,
+    /// What the last completed control command wrote.
+    pub(crate) reply: Reply,
+}
+
+/// Where a ring is in its life.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub(crate) enum RingState {
+    /// In use.
+    Open,
+    /// Its file is closed; a kworker cancels what it holds.
+    Exiting,
+    /// Freed.
+    Gone,
+}
+
+impl Ring {
+    pub(crate) fn is_open(&self) -> bool {
+        self.state == RingState::Open
+    }
+}
+
+impl World {
+    /// Creates a ring and makes it the thread's own.
+    pub(crate) fn setup_ring(&mut self, thread: ThreadId, spec: RingSpec) {
+        let ring = RingId::from_index(self.rings.len());
+        let process = self.threads[thread.index()].process;
+        self.rings.push(Ring {
+            owner: thread,
+            process,
+            mode: spec.mode,
+            entries: spec.entries.next_power_of_two(),
+            state: RingState::Open,
+            sq: VecDeque::with_capacity(spec.entries as usize),
+            cq: VecDeque::with_capacity(spec.entries as usize),
+            watches: Vec::new(),
+            watches_process: None,
+            reply: Reply::Nothing,
+        });
+        self.threads[thread.index()].ring = Some(ring);
+    }
+
+    /// The thread calls `enter`.
+    pub(crate) fn enter(&mut self, run: &mut Run<'_>, thread: ThreadId, submit: u32, wait: u32) {
+        let mut left = submit;
+        let mut wait = wait;
+        if submit > 0 && self.budget.submits > 0 && run.fault(run.config.faults.submit) {
+            self.budget.submits -= 1;
+            let refusal = match run.choose(Site::Fault, 3) {
+                0 => Some(errno::EAGAIN),
+                1 => Some(errno::EBUSY),
+                _ => None,
+            };
+            if let Some(refusal) = refusal {
+                run.note(run.thread_actor(thread), || format!("enter refused (errno {refusal})"));
+                self.threads[thread.index()].state =
+                    ThreadState::Ready(Ret::Failed(Errno(refusal as u16)));
+                return;
+            }
+            // Fewer taken than offered: then the kernel does not wait.
+            left = run.choose(Site::Submit, submit);
+            wait = 0;
+            run.note(run.thread_actor(thread), || format!("enter takes {left} of {submit}"));
+        }
+        self.threads[thread.index()].state = ThreadState::Submitting { done: 0, left, wait };
+        self.submit_invisible(run, thread);
+    }
+
+    /// The next entry that a submitting thread will hand over.
+    fn head(&self, thread: ThreadId) -> Option<&Entry> {
+        let ring = self.threads[thread.index()].ring?;
+        self.rings[ring.index()].sq.front()
+    }
+
+    /// Whether a submitting thread is stuck in the submission of a FETCH, uninterruptibly, on `ub->mutex`.
+    pub(crate) fn fetch_blocked(&self, thread: ThreadId) -> bool {
+        matches!(self.head(thread), Some(Entry::Plain(Sqe::Fetch { .. })))
+            && self.device.as_ref().is_some_and(|device| device.mutex.is_some())
+    }
+
+    /// Submits one entry that others can see, and then those that nobody can.
+    pub(crate) fn submit_step(&mut self, run: &mut Run<'_>, thread: ThreadId) {
+        self.submit_one(run, thread);
+        self.submit_invisible(run, thread);
+    }
+
+    fn submit_invisible(&mut self, run: &mut Run<'_>, thread: ThreadId) {
+        loop {
+            let ThreadState::Submitting { done, left, wait } = self.threads[thread.index()].state
+            else {
+                return;
+            };
+            if left == 0 {
+                self.begin_wait(run, thread, done, wait);
+                return;
+            }
+            match self.head(thread) {
+                None => {
+                    self.begin_wait(run, thread, done, wait);
+                    return;
+                }
+                Some(
+                    Entry::Plain(Sqe::Fetch { .. } | Sqe::Commit { .. }) | Entry::Control(..),
+                ) => return,
+                Some(Entry::Plain(_) | Entry::Unwritten) => self.submit_one(run, thread),
+            }
+        }
+    }
+
+    fn submit_one(&mut self, run: &mut Run<'_>, thread: ThreadId) {
+        let ThreadState::Submitting { done, left, wait } = self.threads[thread.index()].state
+        else {
+            return;
+        };
+        let (Some(ring), queue) =
+            (self.threads[thread.index()].ring, self.threads[thread.index()].queue)
+        else {
+            return;
+        };
+        let entry = self.rings[ring.index()].sq.pop_front();
+        self.threads[thread.index()].state =
+            ThreadState::Submitting { done: done + 1, left: left - 1, wait };
+        match entry {
+            None | Some(Entry::Unwritten) => {}
+            Some(Entry::Control(sequence, command)) => {
+                self.submit_control(run, thread, ring, sequence, command);
+            }
+            Some(Entry::Plain(sqe)) => match sqe {
+                Sqe::Fetch { tag } => self.fetch(run, thread, ring, queue, tag.0),
+                Sqe::Commit { tag, result } => {
+                    self.commit(run, thread, ring, queue, tag.0, result);
+                }
+                Sqe::Backend { tag, op } => {
+                    run.note(run.thread_actor(thread), || {
+                        format!("backend {} for tag {}", crate::disk::name(&op), tag.0)
+                    });
+                    self.disk.in_flight.push(Operation { ring, thread, queue, tag: tag.0, op });
+                }
+                Sqe::Watch { link } => {
+                    if self.readable(thread, link) {
+                        let cqe = Cqe { token: Token::Link(link), res: 1 };
+                        self.post_by_task_work(thread, ring, cqe);
+                    } else {
+                        self.rings[ring.index()].watches.push(link);
+                    }
+                }
+                Sqe::WatchWorker => match self.process_of(thread).attached {
+                    Some(process) if !self.processes[process.index()].state.is_down() => {
+                        self.rings[ring.index()].watches_process = Some(process);
+                    }
+                    Some(_) | None => {
+                        self.post_by_task_work(thread, ring, Cqe { token: Token::Worker, res: 1 });
+                    }
+                },
+                Sqe::Timer { generation, ms } => {
+                    self.arm(u64::from(ms) * 1000, TimerKind::Ring(ring, generation));
+                }
+                Sqe::CancelControl { sequence } => {
+                    let res = self.cancel_control(run, ring, sequence);
+                    self.post(ring, Cqe { token: Token::Cancel, res });
+                }
+            },
+        }
+    }
+
+    fn begin_wait(&mut self, run: &mut Run<'_>, thread: ThreadId, done: u32, wait: u32) {
+        let mut interrupted = false;
+        if wait > 0 && self.budget.signals > 0 && run.fault(run.config.faults.signal) {
+            self.budget.signals -= 1;
+            interrupted = true;
+        }
+        self.threads[thread.index()].state = ThreadState::Waiting { done, wait, interrupted };
+    }
+
+    /// Whether a waiting thread can return: its task work is done, and enough completions are there.
+    pub(crate) fn can_return(&self, thread: ThreadId, wait: u32, interrupted: bool) -> bool {
+        let state = &self.threads[thread.index()];
+        state.work.is_empty()
+            && (interrupted
+                || state
+                    .ring
+                    .is_some_and(|ring| self.rings[ring.index()].cq.len() >= wait as usize))
+    }
+
+    /// What `enter` returns.
+    pub(crate) fn returns(&self, run: &mut Run<'_>, thread: ThreadId, done: u32, wait: u32) -> Ret {
+        let ring = self.threads[thread.index()].ring;
+        let there = ring.map_or(0, |ring| self.rings[ring.index()].cq.len());
+        if there < wait as usize && done == 0 {
+            run.note(run.thread_actor(thread), || "enter interrupted (EINTR)".into());
+            return Ret::Failed(Errno(errno::EINTR as u16));
+        }
+        Ret::Submitted(done)
+    }
+
+    /// Whether a thread may run its task work now: where, depends on the ring's mode.
+    pub(crate) fn can_run_task_work(&self, thread: ThreadId) -> bool {
+        let state = &self.threads[thread.index()];
+        if state.work.is_empty() {
+            return false;
+        }
+        let deferred = state
+            .ring
+            .is_some_and(|ring| self.rings[ring.index()].mode == RingMode::DeferTaskrun);
+        match state.state {
+            ThreadState::Waiting { .. } => true,
+            ThreadState::Ready(_)
+            | ThreadState::Calling(_)
+            | ThreadState::Sleeping
+            | ThreadState::Awaiting(_)
+            | ThreadState::Locking(_) => !deferred,
+            ThreadState::Submitting { .. } | ThreadState::Dead => false,
+        }
+    }
+
+    /// Step TW.
+    pub(crate) fn task_work(&mut self, run: &mut Run<'_>, thread: ThreadId) {
+        match self.threads[thread.index()].work.pop_front() {
+            Some(Work::Dispatch { queue, tag }) => self.dispatch(run, thread, queue, tag),
+            Some(Work::Complete(ring, cqe)) => self.post(ring, cqe),
+            None => {}
+        }
+    }
+
+    /// Whether a kworker runs the task work of a thread that no longer can.
+    pub(crate) fn can_run_fallback(&self, thread: ThreadId) -> bool {
+        let state = &self.threads[thread.index()];
+        if state.work.is_empty() {
+            return false;
+        }
+        let Some(ring) = state.ring else { return state.state == ThreadState::Dead };
+        let ring = &self.rings[ring.index()];
+        // A DEFER_TASKRUN ring keeps its work until the ring itself exits (H04).
+        ring.state != RingState::Open
+            || (state.state == ThreadState::Dead && ring.mode != RingMode::DeferTaskrun)
+    }
+
+    /// Step TWX.
+    pub(crate) fn fallback(&mut self, run: &mut Run<'_>, thread: ThreadId) {
+        match self.threads[thread.index()].work.pop_front() {
+            Some(Work::Dispatch { queue, tag }) => self.dispatch_fails(run, queue, tag),
+            Some(Work::Complete(..)) | None => {}
+        }
+    }
+
+    /// A completion becomes visible.
+    pub(crate) fn post(&mut self, ring: RingId, cqe: Cqe) {
+        let ring = &mut self.rings[ring.index()];
+        if ring.is_open() {
+            ring.cq.push_back(cqe);
+        }
+    }
+
+    /// A completion that the thread itself will post, when it runs its task work.
+    pub(crate) fn post_by_task_work(&mut self, thread: ThreadId, ring: RingId, cqe: Cqe) {
+        if self.rings[ring.index()].is_open() {
+            self.threads[thread.index()].work.push_back(Work::Complete(ring, cqe));
+        }
+    }
+
+    /// The last reference to a ring's file is gone (D3).
+    pub(crate) fn close_ring(&mut self, ring: RingId) {
+        let state = &mut self.rings[ring.index()];
+        if state.state != RingState::Open {
+            return;
+        }
+        state.state = RingState::Exiting;
+        state.sq.clear();
+        state.cq.clear();
+        state.watches.clear();
+        state.watches_process = None;
+        self.timers.retain(|timer| !matches!(timer.what, TimerKind::Ring(of, _) if of == ring));
+    }
+
+    /// The first tag whose command an exiting ring can cancel.
+    fn cancelable(&self, ring: RingId) -> Option<usize> {
+        let device = self.device.as_ref()?;
+        if device.armed == 0 {
+            return None;
+        }
+        device.tags.iter().position(|slot| slot.state == TagState::Armed(ring))
+    }
+
+    /// Whether a dispatch that is still queued, or a backend operation, keeps an exiting ring.
+    fn ring_is_busy(&self, ring: RingId) -> bool {
+        self.disk.in_flight.iter().any(|operation| operation.ring == ring)
+            || self.device.as_ref().is_some_and(|device| {
+                device.armed > 0
+                    && device
+                        .tags
+                        .iter()
+                        .any(|slot| matches!(slot.state, TagState::Queued(of, _) if of == ring))
+            })
+    }
+
+    /// Whether the kworker that tears a ring down can move.
+    pub(crate) fn ring_exit_can_move(&self, ring: RingId) -> bool {
+        self.rings[ring.index()].state == RingState::Exiting
+            && (self.cancelable(ring).is_some() || !self.ring_is_busy(ring))
+    }
+
+    /// One step of ring exit: X1, X2 or RE.
+    pub(crate) fn ring_exit_step(&mut self, run: &mut Run<'_>, ring: RingId) {
+        if let Some(slot) = self.cancelable(ring) {
+            if let Some(device) = self.device.as_mut().filter(|device| !device.poisoned) {
+                device.poisoned = true;
+                for hw in &mut device.hw {
+                    hw.canceling = true;
+                }
+                run.kernel(|| "X1: a ring with armed tags exits, every queue is canceling".into());
+                return;
+            }
+            self.cancel(run, slot);
+            return;
+        }
+        self.rings[ring.index()].state = RingState::Gone;
+        run.kernel(|| format!("RE: ring {} freed", ring.0));
+    }
+}

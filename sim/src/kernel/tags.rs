@@ -1,0 +1,270 @@
+//! The per-tag table (sections 2.1 and 2.2 of the reference), copy mode.
+
+use blkproof_engine::sys::{Cqe, Token};
+use blkproof_engine::uapi::Tag;
+
+use crate::kernel::block::{BlockOp, Phase};
+use crate::kernel::errno;
+use crate::run::Run;
+use crate::world::{RequestId, RingId, SECTOR, ThreadId, World};
+
+/// Where a tag is (K1: exactly one of these).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub(crate) enum TagState {
+    /// U: never fetched in this round.
+    Unfetched,
+    /// A: a command waits for a request.
+    Armed(RingId),
+    /// AQ: a request picked the tag; its dispatch has not run.
+    Queued(RingId, RequestId),
+    /// S: delivered; the server must commit.
+    Served(RequestId),
+    /// C: aborted.
+    Cancelled,
+}
+
+/// A tag.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct TagSlot {
+    pub(crate) state: TagState,
+    /// The task that fetched it: the only one that may commit.
+    pub(crate) task: Option<ThreadId>,
+}
+
+impl TagSlot {
+    pub(crate) const UNFETCHED: Self = Self { state: TagState::Unfetched, task: None };
+
+    /// The request that the server holds.
+    pub(crate) const fn served(&self) -> Option<RequestId> {
+        match self.state {
+            TagState::Served(request) => Some(request),
+            TagState::Unfetched
+            | TagState::Armed(_)
+            | TagState::Queued(..)
+            | TagState::Cancelled => None,
+        }
+    }
+
+    /// Whether the block layer may give the tag to a request.
+    pub(crate) const fn is_free(&self) -> bool {
+        match self.state {
+            TagState::Unfetched | TagState::Armed(_) | TagState::Cancelled => true,
+            TagState::Queued(..) | TagState::Served(_) => false,
+        }
+    }
+}
+
+impl World {
+    /// Step F. The submitter was not blocked: `ub->mutex` is free.
+    pub(crate) fn fetch(
+        &mut self,
+        run: &mut Run<'_>,
+        thread: ThreadId,
+        ring: RingId,
+        queue: u16,
+        tag: u16,
+    ) {
+        let actor = run.thread_actor(thread);
+        let res = self.try_fetch(run, thread, ring, queue, tag);
+        run.seen(u64::from(tag) << 32 | u64::from(res.unsigned_abs()));
+        if res == 0 {
+            run.progress();
+            run.note(actor, || format!("F: fetches tag {tag} of queue {queue}"));
+        } else {
+            run.note(actor, || format!("F: FETCH of tag {tag} of queue {queue} refused ({res})"));
+            self.post(ring, Cqe { token: Token::Io(Tag(tag)), res });
+        }
+    }
+
+    fn try_fetch(
+        &mut self,
+        run: &mut Run<'_>,
+        thread: ThreadId,
+        ring: RingId,
+        queue: u16,
+        tag: u16,
+    ) -> i32 {
+        let Some(device) = &mut self.device else { return -errno::ENODEV };
+        if queue >= device.queues || tag >= device.depth {
+            return -errno::EINVAL;
+        }
+        let slot = device.slot(queue, tag);
+        if device.stopping {
+            return -errno::ENODEV;
+        }
+        if device.ready() {
+            return -errno::EBUSY;
+        }
+        match device.tags[slot].state {
+            TagState::Unfetched => {}
+            TagState::Armed(_) | TagState::Queued(..) => return -errno::EINVAL,
+            TagState::Cancelled => {
+                run.violate("O11", format!("FETCH of queue {queue} tag {tag} after its abort"));
+                return -errno::EINVAL;
+            }
+            TagState::Served(_) => {
+                run.violate(
+                    "O1",
+                    format!("FETCH of queue {queue} tag {tag}, which holds a request: the kernel warns and loses it"),
+                );
+                return -errno::EINVAL;
+            }
+        }
+        device.tags[slot] = TagSlot { state: TagState::Armed(ring), task: Some(thread) };
+        device.armed += 1;
+        let hw = &mut device.hw[usize::from(queue)];
+        hw.ready += 1;
+        if hw.ready == device.depth && !device.poisoned {
+            hw.canceling = false;
+        }
+        0
+    }
+
+    /// Step C: COMMIT_AND_FETCH.
+    pub(crate) fn commit(
+        &mut self,
+        run: &mut Run<'_>,
+        thread: ThreadId,
+        ring: RingId,
+        queue: u16,
+        tag: u16,
+        result: i32,
+    ) {
+        let actor = run.thread_actor(thread);
+        run.seen(u64::from(tag) << 32 | u64::from(result as u32));
+        let refusal = match self.may_commit(run, thread, queue, tag) {
+            Ok(request) => {
+                run.note(actor, || format!("C: commits tag {tag} of queue {queue} ({result})"));
+                self.committed(run, ring, queue, tag, request, result);
+                return;
+            }
+            Err(errno) => -errno,
+        };
+        run.note(actor, || format!("C: COMMIT of tag {tag} of queue {queue} refused ({refusal})"));
+        self.post(ring, Cqe { token: Token::Io(Tag(tag)), res: refusal });
+    }
+
+    /// First failing check wins.
+    fn may_commit(
+        &self,
+        run: &mut Run<'_>,
+        thread: ThreadId,
+        queue: u16,
+        tag: u16,
+    ) -> Result<RequestId, i32> {
+        let Some(device) = &self.device else { return Err(errno::ENODEV) };
+        if queue >= device.queues || tag >= device.depth {
+            return Err(errno::EINVAL);
+        }
+        let slot = device.tags[device.slot(queue, tag)];
+        match slot.state {
+            TagState::Served(request) if slot.task == Some(thread) => Ok(request),
+            TagState::Served(_) => Err(errno::EINVAL),
+            TagState::Cancelled => {
+                run.violate("O11", format!("COMMIT of queue {queue} tag {tag} after its abort"));
+                Err(errno::EBUSY)
+            }
+            TagState::Unfetched | TagState::Armed(_) | TagState::Queued(..) => {
+                run.violate(
+                    "O1",
+                    format!("COMMIT of queue {queue} tag {tag}, which the server does not own"),
+                );
+                Err(if slot.task == Some(thread) { errno::EBUSY } else { errno::EINVAL })
+            }
+        }
+    }
+
+    /// The request is completed inline; the tag waits for the next one.
+    fn committed(
+        &mut self,
+        run: &mut Run<'_>,
+        ring: RingId,
+        queue: u16,
+        tag: u16,
+        request: RequestId,
+        result: i32,
+    ) {
+        if let Some(device) = &mut self.device {
+            let slot = device.slot(queue, tag);
+            device.tags[slot].state = TagState::Armed(ring);
+            device.armed += 1;
+        }
+        let buffer = self.buffers[self.buffer_index(queue, tag)];
+        let Some(req) = self.requests[request.index()].as_mut() else { return };
+        let bytes = (u64::from(req.sectors) * SECTOR) as i32;
+        match req.op {
+            BlockOp::Read | BlockOp::Write { .. } => {
+                if result >= 0 && result != bytes {
+                    run.violate(
+                        "O3",
+                        format!(
+                            "{} of {bytes} bytes on queue {queue} tag {tag} committed with {result}",
+                            req.op.name()
+                        ),
+                    );
+                }
+                let read = req.op == BlockOp::Read;
+                if read && result > 0 && result < bytes {
+                    // Copy mode redelivers the rest; the oracle has spoken already.
+                    req.phase = Phase::Waiting;
+                    return;
+                }
+                if read {
+                    req.data = buffer;
+                }
+                // 7.3: any non-negative result of a write completes all of it.
+                self.end_request(run, request, result >= i32::from(read));
+            }
+            BlockOp::Flush => self.end_request(run, request, result >= 0),
+        }
+    }
+
+    /// Step TW, the part of a dispatch: the request becomes the server's.
+    pub(crate) fn dispatch(&mut self, run: &mut Run<'_>, thread: ThreadId, queue: u16, tag: u16) {
+        let index = self.buffer_index(queue, tag);
+        let Some(device) = &mut self.device else { return };
+        let slot = device.slot(queue, tag);
+        let TagState::Queued(ring, request) = device.tags[slot].state else {
+            run.violate("K5", format!("dispatch on queue {queue} tag {tag}, which holds no request"));
+            return;
+        };
+        device.tags[slot].state = TagState::Served(request);
+        device.armed -= 1;
+        let Some(req) = &self.requests[request.index()] else { return };
+        if let BlockOp::Write { .. } = req.op {
+            self.buffers[index][..usize::from(req.sectors)].fill(req.version);
+        }
+        let what = req.op.name();
+        run.note(run.thread_actor(thread), || {
+            format!("TW: {what} delivered on tag {tag} of queue {queue}")
+        });
+        self.post(ring, Cqe { token: Token::Io(Tag(tag)), res: 0 });
+        self.file_dropped(run);
+    }
+
+    /// A dispatch that runs where it cannot deliver: the request is aborted, the command stays armed.
+    pub(crate) fn dispatch_fails(&mut self, run: &mut Run<'_>, queue: u16, tag: u16) {
+        let Some(device) = &mut self.device else { return };
+        let slot = device.slot(queue, tag);
+        let TagState::Queued(ring, request) = device.tags[slot].state else {
+            run.violate("K5", format!("dispatch on queue {queue} tag {tag}, which holds no request"));
+            return;
+        };
+        device.tags[slot].state = TagState::Armed(ring);
+        run.kernel(|| format!("TWX: dispatch on tag {tag} of queue {queue} aborted"));
+        self.end_request(run, request, false);
+    }
+
+    /// Step X2: an armed tag is cancelled. Started requests are skipped.
+    pub(crate) fn cancel(&mut self, run: &mut Run<'_>, slot: usize) {
+        let Some(device) = &mut self.device else { return };
+        let TagState::Armed(ring) = device.tags[slot].state else { return };
+        device.tags[slot].state = TagState::Cancelled;
+        device.armed -= 1;
+        let tag = (slot % usize::from(device.depth)) as u16;
+        let queue = slot / usize::from(device.depth);
+        run.kernel(|| format!("X2: tag {tag} of queue {queue} aborted"));
+        self.post(ring, Cqe { token: Token::Io(Tag(tag)), res: -errno::ENODEV });
+        self.file_dropped(run);
+    }
+}

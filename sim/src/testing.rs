@@ -1,0 +1,31 @@
+//! For tests over many seeds: a failure prints its seed and the command that replays it.
+
+use std::env;
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+/// The variable that selects one seed.
+pub const SEED_VARIABLE: &str = "SIM_SEED";
+
+/// Runs `test` with each seed; with `SIM_SEED` set, with that seed only. `name` is the test's full name, for the command.
+///
+/// # Panics
+/// As `test` does, after printing the seed and the command that replays it.
+pub fn for_each_seed(name: &str, seeds: Range<u64>, test: impl Fn(u64)) {
+    let seeds = match env::var(SEED_VARIABLE) {
+        Ok(seed) => {
+            let seed = seed.parse().unwrap_or_else(|error| {
+                panic!("reading {SEED_VARIABLE}={seed:?} failed: {error}; set it to a number")
+            });
+            seed..seed + 1
+        }
+        Err(_) => seeds,
+    };
+    for seed in seeds {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| test(seed))) {
+            eprintln!("{SEED_VARIABLE}={seed}");
+            eprintln!("replay with: {SEED_VARIABLE}={seed} cargo test -p sim {name}");
+            resume_unwind(panic);
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! The world: everything whose state decides what can happen next, as one value.
+//!
+//! What only describes a run (clock, rolling hash, timeline, choices) is in [`crate::run`]. Timers hold the time that is
+//! left, ids take the lowest free number, and nothing here counts without bound except what the
+//! machines under test count themselves, so that equal situations are equal values.
+
+use std::hash::Hash;
+
+use siphasher::sip128::{Hasher128, SipHasher13};
+
+use crate::clients::{Client, Operator};
+use crate::config::Config;
+use crate::disk::Disk;
+use crate::kernel::block::Request;
+use crate::kernel::control::Control;
+use crate::kernel::device::Device;
+use crate::kernel::process::{Links, Process, Thread};
+use crate::kernel::ring::Ring;
+use crate::kernel::udev::Udev;
+use crate::oracle::Register;
+use crate::world_hash::StableHasher;
+
+/// What a sector holds: the number of the write that wrote it. 0 is a sector of zeroes.
+pub(crate) type Version = u32;
+
+/// Sectors in a tag's buffer: the smallest that SET_PARAMS accepts, one page.
+pub(crate) const BUFFER_SECTORS: usize = 8;
+/// Sectors of the simulated device.
+pub(crate) const DEVICE_SECTORS: usize = 16;
+/// Bytes in a sector.
+pub(crate) const SECTOR: u64 = 512;
+
+macro_rules! ids {
+    ($($(#[$doc:meta])* $name:ident),*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+        pub(crate) struct $name(pub(crate) u16);
+        impl $name {
+            pub(crate) fn from_index(index: usize) -> Self {
+                Self(u16::try_from(index).expect("a simulated world is small"))
+            }
+            pub(crate) fn index(self) -> usize {
+                usize::from(self.0)
+            }
+        }
+    )*};
+}
+
+ids! {
+    /// A process.
+    ProcessId,
+    /// A thread.
+    ThreadId,
+    /// A ring.
+    RingId,
+    /// A control command that the kernel works on.
+    ControlId,
+    /// A block request.
+    RequestId
+}
+
+/// What is left of the adversity a run may meet, so that every run ends.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Budget {
+    pub(crate) signals: u8,
+    pub(crate) submits: u8,
+    pub(crate) resources: u8,
+    pub(crate) kills: u8,
+    pub(crate) disks: u8,
+}
+
+/// A timer.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Timer {
+    /// Microseconds left.
+    pub(crate) left_us: u64,
+    /// What it does.
+    pub(crate) what: TimerKind,
+}
+
+/// What a timer does when it fires.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum TimerKind {
+    /// A thread's sleep ends.
+    Sleep(ThreadId),
+    /// `IORING_OP_TIMEOUT` completes.
+    Ring(RingId, u32),
+    /// udev moves on.
+    Udev,
+}
+
+/// The world.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct World {
+    pub(crate) processes: Vec<Process>,
+    pub(crate) threads: Vec<Thread>,
+    pub(crate) rings: Vec<Ring>,
+    pub(crate) links: Links,
+    /// Commands on io-wq workers. A slot is free when `None`.
+    pub(crate) controls: Vec<Option<Control>>,
+    /// `ublk_ctl_mutex`.
+    pub(crate) global_mutex: Option<ControlId>,
+    /// The device whose number is allocated.
+    pub(crate) device: Option<Device>,
+    /// Requests inside the block layer. A slot is free when `None`.
+    pub(crate) requests: Vec<Option<Request>>,
+    /// How many slots of `requests` are taken.
+    pub(crate) requests_live: u16,
+    /// The tags' buffers, by queue and tag.
+    pub(crate) buffers: Vec<[Version; BUFFER_SECTORS]>,
+    /// The memory behind a mem target.
+    pub(crate) store: Vec<Version>,
+    /// The file behind a loop target.
+    pub(crate) disk: Disk,
+    /// Ordered by time left, then by age.
+    pub(crate) timers: Vec<Timer>,
+    /// Timers that fired in a row although something else could have moved.
+    pub(crate) early: u8,
+    pub(crate) clients: Vec<Client>,
+    /// Requests that the clients have still to issue.
+    pub(crate) requests_left: u32,
+    pub(crate) udev: Udev,
+    pub(crate) operator: Operator,
+    pub(crate) register: Register,
+    pub(crate) budget: Budget,
+}
+
+impl World {
+    /// A world in which nothing has happened.
+    pub(crate) fn new(config: &Config) -> Self {
+        Self {
+            processes: Vec::with_capacity(4),
+            threads: Vec::with_capacity(8),
+            rings: Vec::with_capacity(8),
+            links: Links::default(),
+            controls: Vec::with_capacity(2),
+            global_mutex: None,
+            device: None,
+            requests: Vec::with_capacity(8),
+            requests_live: 0,
+            buffers: Vec::new(),
+            store: vec![0; DEVICE_SECTORS],
+            disk: Disk::new(),
+            timers: Vec::with_capacity(8),
+            early: 0,
+            clients: vec![Client::new(), Client::new()],
+            requests_left: config.requests,
+            udev: Udev::new(),
+            operator: Operator::new(),
+            register: Register::new(config.target),
+            budget: Budget { signals: 8, submits: 8, resources: 3, kills: 1, disks: 8 },
+        }
+    }
+
+    /// A fingerprint of the whole world.
+    pub(crate) fn fingerprint(&self) -> u128 {
+        let mut hasher = StableHasher(SipHasher13::new_with_keys(0x626c_6b70, 0x726f_6f66));
+        self.hash(&mut hasher);
+        hasher.0.finish128().as_u128()
+    }
+
+    /// Starts a timer.
+    pub(crate) fn arm(&mut self, left_us: u64, what: TimerKind) {
+        let at = self.timers.partition_point(|timer| timer.left_us <= left_us);
+        self.timers.insert(at, Timer { left_us, what });
+    }
+
+    /// The buffer of a tag.
+    pub(crate) fn buffer_index(&self, queue: u16, tag: u16) -> usize {
+        let depth = self.device.as_ref().map_or(0, |device| device.depth);
+        usize::from(queue) * usize::from(depth) + usize::from(tag)
+    }
+}
