@@ -139,7 +139,7 @@ param_struct! {
 param_struct! {
     /// `struct ublk_param_segment`.
     SegmentParams[16] {
-        /// Segments do not cross: a power of two less 1, at least 4095.
+        /// Segments do not cross: a power of two less 1, at least 4095 and at most 2^63 - 1.
         seg_boundary_mask: u64 = 0,
         /// Bytes, at least 4096.
         max_segment_size: u32 = 8,
@@ -151,7 +151,7 @@ param_struct! {
 param_struct! {
     /// `struct ublk_param_integrity`.
     IntegrityParams[16] {
-        /// `LBMD_PI_CAP_*`.
+        /// [`IntegrityParams::INTEGRITY`] and [`IntegrityParams::REFTAG`] (`LBMD_PI_CAP_*`).
         flags: u32 = 0,
         /// 0 for no limit.
         max_integrity_segments: u16 = 4,
@@ -161,7 +161,7 @@ param_struct! {
         metadata_size: u8 = 7,
         /// Where the tuple stands in the metadata.
         pi_offset: u8 = 8,
-        /// `LBMD_PI_CSUM_*`.
+        /// One of `CSUM_*` (`LBMD_PI_CSUM_*`).
         csum_type: u8 = 9,
         /// Bytes of application tag.
         tag_size: u8 = 10,
@@ -309,7 +309,9 @@ impl Params {
                 if !flags.contains(Features::ZONED) || zoned.max_zone_append_sectors == 0 {
                     return Err(ParamsRule::Zoned);
                 }
-                let zones = basic.dev_sectors / u64::from(basic.chunk_sectors.max(1));
+                // The kernel shifts by the floor of the logarithm (`ublk_get_nr_zones`); a zoned device's
+                // `chunk_sectors` is not 0 here.
+                let zones = basic.dev_sectors >> basic.chunk_sectors.max(1).ilog2();
                 let most = u64::from(zoned.max_active_zones.max(zoned.max_open_zones));
                 // The kernel returns here: later parts are not looked at.
                 return if most > zones { Err(ParamsRule::Zoned) } else { Ok(()) };
@@ -324,10 +326,12 @@ impl Params {
                 return Err(ParamsRule::DmaAlignment);
             }
             if let Some(segment) = &self.segment {
+                // All ones wraps to 0, which is no power of two: the kernel refuses "no boundary" in that spelling.
                 let boundary = segment.seg_boundary_mask.wrapping_add(1);
-                let power = segment.seg_boundary_mask == u64::MAX || boundary.is_power_of_two();
-                let large = segment.seg_boundary_mask >= 4095;
-                if !power || !large || segment.max_segment_size < 4096 {
+                if !boundary.is_power_of_two()
+                    || boundary < u64::from(SegmentParams::SEGMENT_BYTES_MIN)
+                    || segment.max_segment_size < SegmentParams::SEGMENT_BYTES_MIN
+                {
                     return Err(ParamsRule::Segment);
                 }
             }
@@ -339,6 +343,11 @@ impl Params {
         }
         Ok(())
     }
+}
+
+impl SegmentParams {
+    /// Least size and boundary of a segment in bytes (`UBLK_MIN_SEGMENT_SIZE`).
+    pub const SEGMENT_BYTES_MIN: u32 = 4096;
 }
 
 impl BasicParams {
@@ -377,22 +386,31 @@ impl BasicParams {
 }
 
 impl IntegrityParams {
-    /// `LBMD_PI_CAP_INTEGRITY | LBMD_PI_CAP_REFTAG`.
-    const FLAGS: u32 = 3;
-    const REFTAG: u32 = 2;
+    /// `LBMD_PI_CAP_INTEGRITY`: the device checks.
+    pub const INTEGRITY: u32 = 1;
+    /// `LBMD_PI_CAP_REFTAG`: reference tags are checked; needs a checksum.
+    pub const REFTAG: u32 = 2;
+    /// `LBMD_PI_CSUM_NONE`: no tuple.
+    pub const CSUM_NONE: u8 = 0;
+    /// `LBMD_PI_CSUM_IP`: a tuple of 8 bytes.
+    pub const CSUM_IP: u8 = 1;
+    /// `LBMD_PI_CSUM_CRC16_T10DIF`: a tuple of 8 bytes.
+    pub const CSUM_CRC16_T10DIF: u8 = 2;
+    /// `LBMD_PI_CSUM_CRC64_NVME`: a tuple of 16 bytes.
+    pub const CSUM_CRC64_NVME: u8 = 4;
 
     fn validate(&self, flags: Features, logical_bs_shift: u8) -> Result<(), ParamsRule> {
-        // LBMD_PI_CSUM_NONE, IP, CRC16_T10DIF, CRC64_NVME and the tuple each needs.
         let tuple = match self.csum_type {
-            0 => 0,
-            1 | 2 => 8,
-            4 => 16,
+            Self::CSUM_NONE => 0,
+            Self::CSUM_IP | Self::CSUM_CRC16_T10DIF => 8,
+            Self::CSUM_CRC64_NVME => 16,
             _ => return Err(ParamsRule::Integrity),
         };
-        let reftag_without_csum = self.flags & Self::REFTAG != 0 && self.csum_type == 0;
+        let reftag_without_csum =
+            self.flags & Self::REFTAG != 0 && self.csum_type == Self::CSUM_NONE;
         let fits = u16::from(self.pi_offset) + tuple <= u16::from(self.metadata_size);
         if !flags.contains(Features::INTEGRITY)
-            || self.flags & !Self::FLAGS != 0
+            || self.flags & !(Self::INTEGRITY | Self::REFTAG) != 0
             || self.metadata_size == 0
             || reftag_without_csum
             || !fits
