@@ -117,6 +117,23 @@ impl ControlOp {
         ioc(direction, self.nr(), CtrlCmd::SIZE as u32)
     }
 
+    /// From the value of `cmd_op`. Direction and size must be right too; the driver looks at type and number only.
+    ///
+    /// # Errors
+    /// For any other value, the bare legacy numbers among them.
+    pub fn decode(cmd_op: u32) -> Result<Self, DecodeError> {
+        Self::ALL.into_iter().find(|op| op.ioctl() == cmd_op).ok_or(DecodeError {
+            field: "sqe.cmd_op",
+            expected: "UBLK_U_CMD_*",
+            got: u64::from(cmd_op),
+        })
+    }
+
+    /// Whether a kernel of this series has it; one that has not answers EOPNOTSUPP.
+    pub fn exists_in(self, series: KernelSeries) -> bool {
+        self.since() <= series
+    }
+
     /// The name as the header has it, without the prefix `UBLK_U_CMD_`.
     pub const fn name(self) -> &'static str {
         match self {
@@ -185,6 +202,8 @@ impl CtrlCmd {
     pub const SIZE: usize = 32;
     /// No queue.
     pub const NO_QUEUE: u16 = u16::MAX;
+    /// Bytes of the buffer of GET_FEATURES, exactly (`UBLK_FEATURES_LEN`).
+    pub const FEATURES_BYTES: u16 = 8;
 
     /// To bytes.
     pub fn encode(&self) -> [u8; Self::SIZE] {

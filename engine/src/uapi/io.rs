@@ -57,6 +57,23 @@ impl IoOp {
         ioc(READ_WRITE, self.nr(), IoCmd::SIZE as u32)
     }
 
+    /// From the value of `cmd_op`. Direction and size must be right too; the driver checks them for batch commands only.
+    ///
+    /// # Errors
+    /// For any other value, the bare legacy numbers among them.
+    pub fn decode(cmd_op: u32) -> Result<Self, DecodeError> {
+        Self::ALL.into_iter().find(|op| op.ioctl() == cmd_op).ok_or(DecodeError {
+            field: "sqe.cmd_op",
+            expected: "UBLK_U_IO_*",
+            got: u64::from(cmd_op),
+        })
+    }
+
+    /// Whether a kernel of this series has it.
+    pub fn exists_in(self, series: KernelSeries) -> bool {
+        self.since() <= series
+    }
+
     /// The name as the header has it, without the prefix `UBLK_U_IO_`.
     pub const fn name(self) -> &'static str {
         match self {
@@ -313,6 +330,16 @@ impl FetchResult {
             1 => Self::NeedGetData,
             -19 => Self::Abort,
             error => Self::Error(Errno::from_result(error)),
+        }
+    }
+
+    /// As the kernel returns it.
+    pub const fn to_result(self) -> i32 {
+        match self {
+            Self::Request => 0,
+            Self::NeedGetData => 1,
+            Self::Abort => Errno::ENODEV.to_result(),
+            Self::Error(errno) => errno.to_result(),
         }
     }
 }

@@ -30,4 +30,4 @@ pub use params::{
     ParamsRule, SegmentParams, ZonedParams,
 };
 pub use series::KernelSeries;
-pub use shmem::ShmemBufReg;
+pub use shmem::{ShmemAddr, ShmemBufReg};

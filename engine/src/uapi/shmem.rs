@@ -1,4 +1,4 @@
-//! Shared-memory zero copy: `struct ublk_shmem_buf_reg`.
+//! Shared-memory zero copy: `struct ublk_shmem_buf_reg`, and the address that names a place in registered memory.
 
 use super::bytes::{DecodeError, Field};
 
@@ -16,6 +16,8 @@ pub struct ShmemBufReg {
 impl ShmemBufReg {
     /// Bytes.
     pub const SIZE: usize = 24;
+    /// Most bytes of one registration.
+    pub const LEN_MAX: u64 = 1 << 32;
     /// `UBLK_SHMEM_BUF_READ_ONLY`.
     const READ_ONLY: u32 = 1;
 
@@ -47,5 +49,41 @@ impl ShmemBufReg {
             len: u64::get(bytes, 8),
             read_only: flags & Self::READ_ONLY != 0,
         })
+    }
+}
+
+/// What [`IoDesc::addr`](super::IoDesc::addr) is under [`RequestFlags::SHMEM_ZC`](super::RequestFlags::SHMEM_ZC): a
+/// place in registered memory (`ublk_shmem_zc_addr`).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct ShmemAddr {
+    /// The registration: REG_BUF's result.
+    pub index: u16,
+    /// The byte in it.
+    pub offset: u32,
+}
+
+impl ShmemAddr {
+    /// `UBLK_SHMEM_ZC_IDX_OFF`.
+    const INDEX_SHIFT: u32 = 32;
+
+    /// The value of `addr`.
+    pub const fn encode(self) -> u64 {
+        (self.index as u64) << Self::INDEX_SHIFT | self.offset as u64
+    }
+
+    /// From the value of `addr`.
+    ///
+    /// # Errors
+    /// If the reserved bits above the index are not 0.
+    pub const fn decode(addr: u64) -> Result<Self, DecodeError> {
+        let index = addr >> Self::INDEX_SHIFT;
+        if index > u16::MAX as u64 {
+            return Err(DecodeError {
+                field: "ublksrv_io_desc.addr",
+                expected: "an index below 2^16 above an offset of 32 bits",
+                got: addr,
+            });
+        }
+        Ok(Self { index: index as u16, offset: addr as u32 })
     }
 }

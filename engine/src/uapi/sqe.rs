@@ -2,6 +2,14 @@
 
 /// `IORING_OP_URING_CMD`.
 pub const OP_URING_CMD: u8 = 46;
+/// `IORING_OP_URING_CMD128`: the same in a 128-byte entry of a ring with both sizes.
+pub const OP_URING_CMD128: u8 = 64;
+/// `IORING_SETUP_SQE128`: every entry of the ring has 128 bytes. Control commands need it.
+pub const SETUP_SQE128: u32 = 1 << 10;
+/// `IORING_URING_CMD_FIXED`, in [`URING_CMD_FLAGS`]: [`BUF_INDEX`] names a registered buffer.
+pub const URING_CMD_FIXED: u32 = 1;
+/// `IORING_URING_CMD_MULTISHOT`, in [`URING_CMD_FLAGS`]: with `IOSQE_BUFFER_SELECT`, and never without.
+pub const URING_CMD_MULTISHOT: u32 = 2;
 /// The opcode.
 pub const OPCODE: usize = 0;
 /// Flags (`IOSQE_*`).
