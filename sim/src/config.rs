@@ -67,6 +67,8 @@ pub struct Faults {
     pub stop: u8,
     /// udev keeps the node away, without permission, or open.
     pub udev: u8,
+    /// The machine stalls: the next timer fires before anything else has moved, however far off it was.
+    pub stall: u8,
 }
 
 impl Config {
@@ -90,13 +92,21 @@ impl Config {
 impl Faults {
     /// No adversity.
     pub const NONE: Self =
-        Self { signal: 0, submit: 0, resource: 0, kill: 0, disk: 0, stop: 0, udev: 0 };
+        Self { signal: 0, submit: 0, resource: 0, kill: 0, disk: 0, stop: 0, udev: 0, stall: 0 };
     /// Every kind, each at a rate that lets most runs get somewhere.
-    pub const ALL: Self =
-        Self { signal: 16, submit: 16, resource: 6, kill: 3, disk: 24, stop: 4, udev: 96 };
+    pub const ALL: Self = Self {
+        signal: 16,
+        submit: 16,
+        resource: 6,
+        kill: 3,
+        disk: 24,
+        stop: 4,
+        udev: 96,
+        stall: 2,
+    };
 
     /// Name and rate of each kind, in the order of the fields.
-    pub const fn rates(&self) -> [(&'static str, u8); 7] {
+    pub const fn rates(&self) -> [(&'static str, u8); 8] {
         [
             ("signal", self.signal),
             ("submit", self.submit),
@@ -105,6 +115,7 @@ impl Faults {
             ("disk", self.disk),
             ("stop", self.stop),
             ("udev", self.udev),
+            ("stall", self.stall),
         ]
     }
 
@@ -118,6 +129,7 @@ impl Faults {
             "disk" => &mut self.disk,
             "stop" => &mut self.stop,
             "udev" => &mut self.udev,
+            "stall" => &mut self.stall,
             _ => return None,
         })
     }

@@ -6,15 +6,8 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 use crate::choices::{Choices, Site};
 
 /// Every site, in the order of its stream.
-pub const SITES: [Site; 7] = [
-    Site::Schedule,
-    Site::Submit,
-    Site::Signal,
-    Site::Delay,
-    Site::Fault,
-    Site::Client,
-    Site::Tag,
-];
+pub const SITES: [Site; 7] =
+    [Site::Schedule, Site::Submit, Site::Signal, Site::Delay, Site::Fault, Site::Client, Site::Tag];
 
 /// The index of a site: its stream, and its letter on a tape.
 pub const fn stream(site: Site) -> usize {
@@ -153,8 +146,11 @@ impl Choices for Player<'_> {
                 choice.value
             }
             expected => {
-                self.misaligned =
-                    Some(Misaligned { at: self.next, expected: expected.copied(), asked: (site, n) });
+                self.misaligned = Some(Misaligned {
+                    at: self.next,
+                    expected: expected.copied(),
+                    asked: (site, n),
+                });
                 0
             }
         }
@@ -193,8 +189,10 @@ mod tests {
     #[test]
     fn the_first_draws_of_a_seed_never_change() {
         let mut random = Random::new(42);
-        let draws: Vec<u32> =
-            SITES.iter().flat_map(|site| [1000, 1000, 7].map(|n| random.choose(*site, n))).collect();
+        let draws: Vec<u32> = SITES
+            .iter()
+            .flat_map(|site| [1000, 1000, 7].map(|n| random.choose(*site, n)))
+            .collect();
         insta::assert_debug_snapshot!(draws);
     }
 
@@ -229,7 +227,9 @@ mod tests {
         assert_eq!(player.choose(Site::Fault, 256), 0, "and wanders no further");
         assert_eq!(
             player.misaligned().map(|astray| astray.to_string()).as_deref(),
-            Some("misaligned at choice 1: the run chooses among 200 at Fault, the tape has a choice among 256 at Fault")
+            Some(
+                "misaligned at choice 1: the run chooses among 200 at Fault, the tape has a choice among 256 at Fault"
+            )
         );
         let mut player = Player::new(&tape[..1]);
         let _ = (player.choose(Site::Schedule, 3), player.choose(Site::Tag, 2));

@@ -6,10 +6,19 @@
 #![forbid(unsafe_code)]
 
 pub mod choices;
+pub mod cli;
 pub mod config;
+pub mod describe;
+pub mod drivers;
+pub mod findings;
+pub mod hunt;
+pub mod minimise;
 pub mod outcome;
+pub mod report;
 pub mod run;
 pub mod specimens;
+pub mod tape;
+pub mod testing;
 
 mod clients;
 mod disk;

@@ -1,0 +1,198 @@
+//! What `sim` takes on its command line.
+
+use std::num::NonZero;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use blkproof_engine::supervisor::Deadlines;
+use blkproof_engine::sys::RingMode;
+use clap::{Parser, Subcommand};
+
+use crate::config::{Config, Faults, Subject, TargetKind};
+use crate::describe::{self, Unknown};
+use crate::specimens::Specimen;
+
+/// A seeded simulator of ublk servers and the kernel they talk to.
+///
+/// It runs the very machines that serve real devices, or a known-bad server, over a model of the kernel, and produces
+/// orderings and faults from a seed. The same seed gives the same run on any machine, at the same commit.
+#[derive(Parser, Debug)]
+#[command(
+    version,
+    after_help = "Examples:
+  sim demo                                        find, explain and replay a start-up deadlock
+  sim hunt --specimen eintr-lost --seeds 10000    find what is wrong with a known-bad server
+  sim hunt --engine --faults all --time 30s       try to break the real engine
+  sim run --engine --seed 7 --queues 2 --depth 4  one schedule
+  sim replay findings/async-init-deadlock-seed3/tape
+
+Exit codes: 0 clean; 2 usage, or a tape that does not fit; 10 safety violation; 11 deadlock;
+12 livelock or missed bound; 13 data loss."
+)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+pub(super) enum Command {
+    /// Find a start-up deadlock, explain and replay it, then run the engine through the same adversity
+    Demo {
+        /// Schedules that the engine must survive
+        #[arg(long, default_value_t = 20_000)]
+        seeds: u64,
+    },
+    /// List the known-bad servers
+    List {
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Run one schedule
+    Run(RunArgs),
+    /// Run many schedules, until one is not clean
+    Hunt(HuntArgs),
+    /// Run a recorded schedule again
+    Replay {
+        /// The tape, as `run` and `hunt` write them
+        tape: PathBuf,
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(clap::Args, Debug)]
+pub(super) struct RunArgs {
+    #[command(flatten)]
+    pub(super) what: What,
+    /// The seed
+    #[arg(long)]
+    pub(super) seed: u64,
+    #[command(flatten)]
+    pub(super) output: Output,
+}
+
+#[derive(clap::Args, Debug)]
+pub(super) struct HuntArgs {
+    #[command(flatten)]
+    pub(super) what: What,
+    /// How many seeds
+    #[arg(long, default_value_t = 10_000, conflicts_with = "time")]
+    pub(super) seeds: u64,
+    /// How long, e.g. 30s, 5m, 1h
+    #[arg(long, value_parser = duration)]
+    pub(super) time: Option<Duration>,
+    /// The first seed
+    #[arg(long, default_value_t = 0)]
+    pub(super) first_seed: u64,
+    /// Threads; one for each CPU if not given
+    #[arg(long)]
+    pub(super) jobs: Option<NonZero<u8>>,
+    /// Go on after the first finding; keep one of each kind
+    #[arg(long)]
+    pub(super) keep_going: bool,
+    #[command(flatten)]
+    pub(super) output: Output,
+}
+
+#[derive(clap::Args, Debug)]
+pub(super) struct Output {
+    /// Print one JSON object
+    #[arg(long)]
+    pub(super) json: bool,
+    /// Where findings are written
+    #[arg(long, default_value = "findings", value_name = "DIR")]
+    pub(super) findings: PathBuf,
+}
+
+#[derive(clap::Args, Debug)]
+pub(super) struct What {
+    /// A known-bad server; `sim list` names them
+    #[arg(long, value_parser = describe::specimen, required_unless_present = "engine", conflicts_with = "engine")]
+    specimen: Option<Specimen>,
+    /// The real engine
+    #[arg(long)]
+    engine: bool,
+    /// Queues, 1 to 4
+    #[arg(long)]
+    queues: Option<u16>,
+    /// Tags in each queue, 1 to 128
+    #[arg(long)]
+    depth: Option<u16>,
+    /// Requests that clients issue
+    #[arg(long)]
+    requests: Option<u32>,
+    /// What stands behind the device: null, mem or loop
+    #[arg(long, value_parser = describe::target)]
+    target: Option<TargetKind>,
+    /// How the queues' rings run task work: defer or default
+    #[arg(long, value_parser = describe::mode)]
+    mode: Option<RingMode>,
+    /// Adversity: none, all, or some of signal, submit, resource, kill, disk, stop, udev (with a rate in 1/256: kill=3)
+    #[arg(long, value_parser = describe::faults)]
+    faults: Option<Faults>,
+    /// Let the engine wait for ever
+    #[arg(long)]
+    no_deadlines: bool,
+}
+
+impl What {
+    /// The configuration: the subject's own, changed as asked.
+    pub(super) fn config(&self) -> Result<Config, Unknown> {
+        let mut config = self.specimen.map_or_else(Config::engine, Specimen::config);
+        if let Some(specimen) = self.specimen {
+            config.subject = Subject::Specimen(specimen);
+        }
+        config.queues = self.queues.unwrap_or(config.queues);
+        config.depth = self.depth.unwrap_or(config.depth);
+        config.requests = self.requests.unwrap_or(config.requests);
+        config.target = self.target.unwrap_or(config.target);
+        config.mode = self.mode.unwrap_or(config.mode);
+        config.faults = self.faults.unwrap_or(config.faults);
+        if self.no_deadlines {
+            config.deadlines = Deadlines::NONE;
+        }
+        describe::validate(&config)?;
+        Ok(config)
+    }
+}
+
+/// Reads `30s`, `5m`, `1h`, or a number of seconds.
+fn duration(text: &str) -> Result<Duration, String> {
+    let (number, unit) = match text.char_indices().last() {
+        Some((at, 's')) => (&text[..at], 1),
+        Some((at, 'm')) => (&text[..at], 60),
+        Some((at, 'h')) => (&text[..at], 3600),
+        Some(_) | None => (text, 1),
+    };
+    let seconds: u64 = number
+        .parse()
+        .map_err(|_| "expected a number with s, m or h behind it, e.g. 30s".to_owned())?;
+    seconds
+        .checked_mul(unit)
+        .filter(|seconds| (1..=7 * 24 * 3600).contains(seconds))
+        .map(Duration::from_secs)
+        .ok_or_else(|| "expected a time between 1s and 168h".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory as _;
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_have_units() {
+        assert_eq!(duration("30s"), Ok(Duration::from_secs(30)));
+        assert_eq!(duration("5m"), Ok(Duration::from_secs(300)));
+        assert_eq!(duration("7"), Ok(Duration::from_secs(7)));
+        for wrong in ["", "s", "0s", "-1s", "1d", "99999999999999999999h", "200h"] {
+            assert!(duration(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! Configurations as words: what the command line takes, a tape's header says, and a report repeats.
+
+use blkproof_engine::supervisor::Deadlines;
+use blkproof_engine::sys::RingMode;
+
+use crate::config::{Config, Faults, Subject, TargetKind};
+use crate::specimens::Specimen;
+
+/// A word that means nothing here.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Unknown {
+    /// What was to be read.
+    pub what: &'static str,
+    /// What was there.
+    pub got: String,
+    /// What would have been understood.
+    pub expected: String,
+}
+
+impl std::fmt::Display for Unknown {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "unknown {} {:?}; expected {}", self.what, self.got, self.expected)
+    }
+}
+
+impl std::error::Error for Unknown {}
+
+fn unknown(what: &'static str, got: &str, expected: impl Into<String>) -> Unknown {
+    Unknown { what, got: got.to_owned(), expected: expected.into() }
+}
+
+/// The subject's name.
+pub const fn subject_name(subject: Subject) -> &'static str {
+    match subject {
+        Subject::Engine => "engine",
+        Subject::Specimen(specimen) => specimen.name(),
+    }
+}
+
+/// The subject of that name.
+///
+/// # Errors
+/// With the names there are.
+pub fn subject(name: &str) -> Result<Subject, Unknown> {
+    if name == "engine" {
+        return Ok(Subject::Engine);
+    }
+    specimen(name).map(Subject::Specimen)
+}
+
+/// The specimen of that name.
+///
+/// # Errors
+/// With the names there are.
+pub fn specimen(name: &str) -> Result<Specimen, Unknown> {
+    Specimen::from_name(name).ok_or_else(|| {
+        let names: Vec<_> = Specimen::all().iter().map(|specimen| specimen.name()).collect();
+        unknown("specimen", name, format!("one of {}", names.join(", ")))
+    })
+}
+
+/// The name of a ring mode.
+pub const fn mode_name(mode: RingMode) -> &'static str {
+    match mode {
+        RingMode::Control => "control",
+        RingMode::Default => "default",
+        RingMode::DeferTaskrun => "defer",
+    }
+}
+
+/// The ring mode of a queue of that name.
+///
+/// # Errors
+/// With the names there are.
+pub fn mode(name: &str) -> Result<RingMode, Unknown> {
+    match name {
+        "default" => Ok(RingMode::Default),
+        "defer" => Ok(RingMode::DeferTaskrun),
+        _ => Err(unknown("mode", name, "defer or default")),
+    }
+}
+
+/// The name of a target.
+pub const fn target_name(target: TargetKind) -> &'static str {
+    match target {
+        TargetKind::Null => "null",
+        TargetKind::Mem => "mem",
+        TargetKind::File => "loop",
+    }
+}
+
+/// The target of that name.
+///
+/// # Errors
+/// With the names there are.
+pub fn target(name: &str) -> Result<TargetKind, Unknown> {
+    match name {
+        "null" => Ok(TargetKind::Null),
+        "mem" => Ok(TargetKind::Mem),
+        "loop" => Ok(TargetKind::File),
+        _ => Err(unknown("target", name, "null, mem or loop")),
+    }
+}
+
+/// The faults and their rates: `none`, `all`, or `signal=16,kill=3`.
+pub fn faults_text(faults: &Faults) -> String {
+    if *faults == Faults::NONE {
+        return "none".to_owned();
+    }
+    if *faults == Faults::ALL {
+        return "all".to_owned();
+    }
+    let rates = faults.rates().into_iter().filter(|(_, rate)| *rate > 0);
+    rates.map(|(name, rate)| format!("{name}={rate}")).collect::<Vec<_>>().join(",")
+}
+
+/// The inverse of [`faults_text`]. A kind without a rate gets its rate in [`Faults::ALL`].
+///
+/// # Errors
+/// With the kinds there are.
+pub fn faults(text: &str) -> Result<Faults, Unknown> {
+    match text {
+        "none" => return Ok(Faults::NONE),
+        "all" => return Ok(Faults::ALL),
+        _ => {}
+    }
+    let mut faults = Faults::NONE;
+    for word in text.split(',') {
+        let (name, rate) = match word.split_once('=') {
+            Some((name, rate)) => {
+                let rate = rate.parse().map_err(|_| unknown("rate", rate, "0 to 255, in 1/256"))?;
+                (name, Some(rate))
+            }
+            None => (word, None),
+        };
+        let mut all = Faults::ALL;
+        match (faults.rate_mut(name), all.rate_mut(name)) {
+            (Some(slot), Some(default)) => *slot = rate.unwrap_or(*default),
+            _ => {
+                let names = all.rates().map(|(name, _)| name).join(", ");
+                return Err(unknown("fault", name, format!("none, all, or some of {names}")));
+            }
+        }
+    }
+    Ok(faults)
+}
+
+/// The configuration as `key: value` lines, for a tape's header. Everything but whether a timeline is kept.
+pub fn config_lines(config: &Config) -> Vec<(&'static str, String)> {
+    let deadlines = if config.deadlines == Deadlines::NONE { "none" } else { "default" };
+    vec![
+        ("subject", subject_name(config.subject).to_owned()),
+        ("queues", config.queues.to_string()),
+        ("depth", config.depth.to_string()),
+        ("requests", config.requests.to_string()),
+        ("mode", mode_name(config.mode).to_owned()),
+        ("target", target_name(config.target).to_owned()),
+        ("deadlines", deadlines.to_owned()),
+        ("faults", faults_text(&config.faults)),
+        ("steps-max", config.steps_max.to_string()),
+    ]
+}
+
+/// Reads one `key: value` into a configuration. `Ok(false)` if the key is not one of a configuration.
+///
+/// # Errors
+/// If the value means nothing.
+pub fn read_config_line(config: &mut Config, key: &str, value: &str) -> Result<bool, Unknown> {
+    fn number<T: std::str::FromStr>(value: &str) -> Result<T, Unknown> {
+        value.parse().map_err(|_| unknown("number", value, "a number that fits"))
+    }
+    match key {
+        "subject" => config.subject = subject(value)?,
+        "queues" => config.queues = number(value)?,
+        "depth" => config.depth = number(value)?,
+        "requests" => config.requests = number(value)?,
+        "mode" => config.mode = mode(value)?,
+        "target" => config.target = target(value)?,
+        "deadlines" => {
+            config.deadlines = match value {
+                "none" => Deadlines::NONE,
+                "default" => Deadlines::DEFAULT,
+                _ => return Err(unknown("deadlines", value, "none or default")),
+            }
+        }
+        "faults" => config.faults = faults(value)?,
+        "steps-max" => config.steps_max = number(value)?,
+        _ => return Ok(false),
+    }
+    Ok(true)
+}
+
+/// Whether a run of this configuration makes sense.
+///
+/// # Errors
+/// Says which bound is broken.
+pub fn validate(config: &Config) -> Result<(), Unknown> {
+    if !(1..=4).contains(&config.queues) {
+        let got = config.queues.to_string();
+        return Err(unknown("number of queues", &got, "1 to 4: the simulated machine has 4 CPUs"));
+    }
+    if !(1..=128).contains(&config.depth) {
+        return Err(unknown("depth", &config.depth.to_string(), "1 to 128"));
+    }
+    if config.requests > 10_000 {
+        return Err(unknown("number of requests", &config.requests.to_string(), "0 to 10000"));
+    }
+    if !(100..=10_000_000).contains(&config.steps_max) {
+        let got = config.steps_max.to_string();
+        return Err(unknown("number of steps", &got, "100 to 10000000"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_configuration_reads_back() {
+        let mut one = Config::engine();
+        one.faults = Faults { signal: 3, kill: 255, ..Faults::NONE };
+        one.deadlines = Deadlines::NONE;
+        one.target = TargetKind::File;
+        one.subject = Subject::Specimen(Specimen::SerialPrime);
+        let mut other = Config::engine();
+        for (key, value) in config_lines(&one) {
+            assert_eq!(read_config_line(&mut other, key, &value), Ok(true));
+        }
+        assert_eq!(one, other);
+    }
+
+    #[test]
+    fn faults_are_named_or_rated() {
+        assert_eq!(faults("signal"), Ok(Faults { signal: Faults::ALL.signal, ..Faults::NONE }));
+        assert_eq!(faults("kill=7,udev=1"), Ok(Faults { kill: 7, udev: 1, ..Faults::NONE }));
+        assert!(faults("flood").unwrap_err().to_string().contains("resource"));
+        assert!(faults("kill=many").is_err());
+    }
+}
