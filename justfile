@@ -1,0 +1,55 @@
+# What a person calls, CI calls. `just` alone lists the recipes.
+
+set shell := ["bash", "-euo", "pipefail", "-c"]
+
+[private]
+default:
+    @just --list
+
+# Formatting, as CI checks it.
+fmt-check:
+    cargo fmt --all -- --check
+
+# Lints: no warning is left standing.
+clippy:
+    cargo clippy --workspace --all-targets --locked -- -D warnings
+
+# Every unit, property and integration test. Needs nothing but cargo.
+test:
+    cargo test --workspace --locked
+
+# The cross-thread handshakes of `real`, every interleaving. Fails if no model ran.
+loom:
+    ./real/loom.sh
+
+# The start-up deadlock: found, explained, replayed; then the engine through the same adversity.
+demo:
+    cargo run --release --locked -p sim -- demo
+
+# Many random schedules of the real engine under every fault class (a campaign, not CI). Example: just hunt 10m
+hunt time="60s":
+    cargo run --release --locked -p sim -- hunt --engine --faults all --time {{time}}
+
+# API documentation; a broken link is an error.
+doc:
+    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
+
+# Build on stable what the fuzzers run.
+fuzz-build:
+    cargo build --locked -p fuzz
+
+# Real block devices on real kernels in QEMU. Examples: just vm-e2e; just vm-e2e --kernel 7.3
+vm-e2e *args:
+    cargo build --release --locked -p real -p vm-harness
+    cargo run --release --locked -p vm-harness -- run {{args}}
+
+# The same with the full product of targets, queues, depths and patterns (long).
+vm-e2e-full *args:
+    just vm-e2e --full {{args}}
+
+# Planted faults: each must get its own verdict.
+vm-selftest *args:
+    just vm-e2e --selftest {{args}}
+
+# All that runs in seconds to minutes and needs nothing but cargo.
+check: fmt-check clippy test loom demo doc
