@@ -163,11 +163,14 @@ mod tests {
         let mut publisher = board.publisher(Name::Worker);
         let view = |queues| {
             let mut view = View::new(State::Worker(worker::Phase::Running));
-            PendingSink::pending(&mut view, Pending {
-                awaits: Awaits::QueuesEnded(queues),
-                owner: Owner::Operator,
-                otherwise: Otherwise::WaitOn,
-            });
+            PendingSink::pending(
+                &mut view,
+                Pending {
+                    awaits: Awaits::QueuesEnded(queues),
+                    owner: Owner::Operator,
+                    otherwise: Otherwise::WaitOn,
+                },
+            );
             view
         };
         publisher.publish(view(1));

@@ -14,6 +14,7 @@
 //! | [`state_file`], [`devices`], [`query`] | what is known of devices, ours and others' |
 #![deny(unsafe_code)]
 
+pub mod board;
 pub mod mailbox;
 pub mod sync;
 
@@ -21,10 +22,9 @@ macro_rules! not_loom {
     ($(pub mod $name:ident;)*) => { $(#[cfg(not(loom))] pub mod $name;)* };
 }
 
-// A loom model needs the mailbox and nothing that enters the kernel.
+// A loom model needs the mailbox, the board, and nothing that enters the kernel.
 not_loom! {
     pub mod bell;
-    pub mod board;
     pub mod cli;
     pub mod control;
     pub mod deletion;

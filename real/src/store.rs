@@ -65,8 +65,15 @@ pub fn backing_file(path: &Path) -> Result<(TargetSpec, OwnedFd)> {
         return Err(Error::new(what(), format!("it holds {size} bytes, less than one block"))
             .advice("give it a size: truncate -s 1G FILE"));
     }
-    let discard = !is_block_device && punches_holes(&file, size);
-    let spec = TargetSpec::Loop { file: absolute, bytes, logical_bs_shift, discard };
+    let can = |mode| !is_block_device && allocates(&file, size, mode);
+    let spec = TargetSpec::Loop {
+        file: absolute,
+        bytes,
+        logical_bs_shift,
+        discard: can(FallocateFlags::PUNCH_HOLE),
+        // tmpfs, for one, can punch holes and cannot do this.
+        zeroes: can(FallocateFlags::ZERO_RANGE),
+    };
     Ok((spec, file.into()))
 }
 
@@ -94,10 +101,10 @@ fn direct_block_shift(file: impl AsFd, is_block_device: bool) -> Option<u8> {
     (bytes.is_power_of_two() && shift <= BLOCK_SHIFT_MAX).then_some(shift)
 }
 
-/// Whether holes can be punched: tried beyond the end, where there is nothing to lose.
-fn punches_holes(file: impl AsFd, size: u64) -> bool {
-    let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-    rustix::fs::fallocate(file, flags, size.next_multiple_of(1 << BLOCK_SHIFT_MAX), 1 << BLOCK_SHIFT_MAX).is_ok()
+/// Whether the file system knows this kind of `fallocate`: tried beyond the end, where there is nothing to lose.
+fn allocates(file: impl AsFd, size: u64, mode: FallocateFlags) -> bool {
+    let (beyond, block) = (size.next_multiple_of(1 << BLOCK_SHIFT_MAX), 1 << BLOCK_SHIFT_MAX);
+    rustix::fs::fallocate(file, mode | FallocateFlags::KEEP_SIZE, beyond, block).is_ok()
 }
 
 /// Another descriptor for the same open file.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use blkproof_engine::supervisor::Plan;
 use blkproof_engine::sys::DeviceGeometry;
-use blkproof_engine::target::{AnyTarget, File, Geometry, Mem, Null, Target};
+use blkproof_engine::target::{AnyTarget, File, Mem, Null, Target};
 use blkproof_engine::uapi::{BasicParams, DevId, DevInfo, DiscardParams, ParamAttrs, Params};
 use serde::{Deserialize, Serialize};
 
@@ -35,6 +35,8 @@ pub enum TargetSpec {
         logical_bs_shift: u8,
         /// Whether holes can be punched.
         discard: bool,
+        /// Whether ranges can be zeroed in place.
+        zeroes: bool,
     },
 }
 
@@ -55,12 +57,20 @@ impl TargetSpec {
         }
     }
 
+    /// Whether it can be asked to write zeroes; if not, the block layer writes them as data.
+    const fn zeroes(&self) -> bool {
+        match self {
+            Self::Null { .. } | Self::Mem { .. } => true,
+            Self::Loop { zeroes, .. } => *zeroes,
+        }
+    }
+
     /// The engine's target.
     pub fn target(&self) -> AnyTarget {
         match *self {
             Self::Null { bytes } => AnyTarget::Null(Null { sectors: bytes / SECTOR }),
             Self::Mem { bytes } => AnyTarget::Mem(Mem { sectors: bytes / SECTOR }),
-            Self::Loop { file: _, bytes, logical_bs_shift, discard } => AnyTarget::File(File {
+            Self::Loop { file: _, bytes, logical_bs_shift, discard, zeroes: _ } => AnyTarget::File(File {
                 sectors: bytes / SECTOR,
                 logical_bs_shift,
                 discard,
@@ -94,7 +104,7 @@ impl Task {
             dev_id: self.id.map_or(DevId::AUTO, DevId),
             ..DevInfo::default()
         };
-        Plan::Serve { info, params: params(&self.target.target().geometry(), self.buffer_bytes) }
+        Plan::Serve { info, params: params(&self.target, self.buffer_bytes) }
     }
 }
 
@@ -102,7 +112,8 @@ impl Task {
 const MAX_DISCARD_SECTORS: u32 = 1 << 21;
 
 /// What SET_PARAMS says of a target.
-fn params(geometry: &Geometry, buffer_bytes: u32) -> Params {
+fn params(target: &TargetSpec, buffer_bytes: u32) -> Params {
+    let geometry = target.target().geometry();
     let block_bytes = 1 << geometry.logical_bs_shift;
     let attrs = if geometry.volatile_cache {
         ParamAttrs::VOLATILE_CACHE.union(ParamAttrs::FUA)
@@ -122,7 +133,7 @@ fn params(geometry: &Geometry, buffer_bytes: u32) -> Params {
     let discard = geometry.discard.then(|| DiscardParams {
         discard_granularity: block_bytes,
         max_discard_sectors: MAX_DISCARD_SECTORS,
-        max_write_zeroes_sectors: MAX_DISCARD_SECTORS,
+        max_write_zeroes_sectors: if target.zeroes() { MAX_DISCARD_SECTORS } else { 0 },
         max_discard_segments: 1,
         ..DiscardParams::default()
     });

@@ -1,0 +1,460 @@
+//! The handshakes between the threads of a worker, with the engine's own machines at both ends.
+//!
+//! Under `--cfg loom` every interleaving (up to a bound on preemptions) is tried, and a weakened twin of each handshake must fail:
+//!
+//! ```text
+//! RUSTFLAGS="--cfg loom" cargo test -p real --test loom_links --release
+//! ```
+//!
+//! Otherwise the same handshakes run many times with the system's threads.
+
+use blkproof::board::{Board, Name, State, View};
+use blkproof::mailbox::{Doorbell, Mailbox};
+use blkproof::sync::Arc;
+use blkproof::sync::atomic::{AtomicU16, Ordering};
+use blkproof_engine::cause::{Cause, Problem, Step};
+use blkproof_engine::link::{Link, Message, Received, SendError};
+use blkproof_engine::queue::{Queue, QueueConfig};
+use blkproof_engine::sys::{
+    Call, Cqe, Exit, Links, MemoryOp, QueueIo, Ret, Ring, RingMode, SqFull, Sqe, Token,
+};
+use blkproof_engine::target::Null;
+use blkproof_engine::uapi::{IoDesc, QueueId, Tag};
+use blkproof_engine::worker::{self, Worker};
+
+#[cfg(loom)]
+use loom::{sync, thread};
+#[cfg(not(loom))]
+use std::{sync, thread};
+
+/// Tries a handshake: in every interleaving, or often.
+#[cfg(loom)]
+fn model(handshake: impl Fn() + Send + Sync + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(3);
+    builder.check(handshake);
+}
+
+#[cfg(not(loom))]
+fn model(handshake: impl Fn()) {
+    for _ in 0..1_000 {
+        handshake();
+    }
+}
+
+/// An eventfd and the watch on it: `wait` is the `enter` that returns when the watch completes.
+#[derive(Debug, Default)]
+struct Bell {
+    rung: sync::Mutex<bool>,
+    changed: sync::Condvar,
+}
+
+impl Bell {
+    fn wait(&self) {
+        let mut rung = self.rung.lock().expect("no model panics with it held");
+        while !*rung {
+            rung = self.changed.wait(rung).expect("no model panics with it held");
+        }
+    }
+}
+
+impl Doorbell for Bell {
+    fn ring(&self) {
+        *self.rung.lock().expect("no model panics with it held") = true;
+        self.changed.notify_one();
+    }
+
+    fn silence(&self) {
+        *self.rung.lock().expect("no model panics with it held") = false;
+    }
+}
+
+/// A mailbox as the machines see it: the real one, or a weakened twin.
+trait Post: Send + Sync + 'static {
+    fn new(capacity: usize) -> Self;
+    fn send(&self, message: Message) -> Result<(), SendError>;
+    fn receive(&self) -> Received;
+    fn bell(&self) -> &Bell;
+}
+
+impl Post for Mailbox<Bell> {
+    fn new(capacity: usize) -> Self {
+        Self::new(capacity, Bell::default())
+    }
+
+    fn send(&self, message: Message) -> Result<(), SendError> {
+        self.send(message)
+    }
+
+    fn receive(&self) -> Received {
+        self.receive()
+    }
+
+    fn bell(&self) -> &Bell {
+        self.doorbell()
+    }
+}
+
+/// The ring of a modelled thread: it wakes for one mailbox, the commands it submits stay armed, and its timers never expire.
+struct Thread<P> {
+    inbox: Arc<P>,
+    outboxes: Vec<Arc<P>>,
+    watched: Link,
+    /// Entries pushed since the last `enter`; whether one of them watches the inbox.
+    pushed: u32,
+    pushed_watch: bool,
+    armed: bool,
+    completion: Option<Cqe>,
+    /// What a worker told its supervisor.
+    reported: Vec<Message>,
+}
+
+const ENTRIES: u32 = 8;
+
+impl<P: Post> Thread<P> {
+    fn new(watched: Link, inbox: &Arc<P>, outboxes: &[Arc<P>]) -> Self {
+        Self {
+            inbox: Arc::clone(inbox),
+            outboxes: outboxes.to_vec(),
+            watched,
+            pushed: 0,
+            pushed_watch: false,
+            armed: false,
+            completion: None,
+            reported: Vec::new(),
+        }
+    }
+
+    /// What a driver does, on modelled memory.
+    fn call(&mut self, call: Call) -> Result<Ret, Exit> {
+        match call {
+            Call::Enter { submit, wait } => {
+                assert_eq!(submit, self.pushed, "all that was pushed is submitted");
+                self.pushed = 0;
+                self.armed |= std::mem::take(&mut self.pushed_watch);
+                if wait > 0 && self.completion.is_none() {
+                    assert!(self.armed, "nobody waits for what nothing will complete");
+                    self.inbox.bell().wait();
+                    self.armed = false;
+                    self.completion = Some(Cqe { token: Token::Link(self.watched), res: 1 });
+                }
+                Ok(Ret::Submitted(submit))
+            }
+            Call::Exit(exit) => Err(exit),
+            _ => Ok(Ret::Done),
+        }
+    }
+}
+
+impl<P: Post> Ring for Thread<P> {
+    fn sq_space(&self) -> u32 {
+        ENTRIES - self.pushed
+    }
+
+    fn sq_ready(&self) -> u32 {
+        self.pushed
+    }
+
+    fn push(&mut self, sqe: Sqe) -> Result<(), SqFull> {
+        assert!(self.pushed < ENTRIES, "I3");
+        self.pushed += 1;
+        self.pushed_watch |= sqe == Sqe::Watch { link: self.watched };
+        Ok(())
+    }
+
+    fn reap(&mut self) -> Option<Cqe> {
+        self.completion.take()
+    }
+}
+
+impl<P: Post> Links for Thread<P> {
+    fn send(&mut self, link: Link, message: Message) -> Result<(), SendError> {
+        match link {
+            Link::Supervisor => {
+                self.reported.push(message);
+                Ok(())
+            }
+            Link::Queue(QueueId(queue)) => self.outboxes[usize::from(queue)].send(message),
+            _ => self.outboxes[0].send(message),
+        }
+    }
+
+    fn receive(&mut self, link: Link) -> Received {
+        if link == self.watched { self.inbox.receive() } else { Received::Empty }
+    }
+}
+
+impl<P: Post> QueueIo for Thread<P> {
+    fn descriptor(&self, _tag: Tag) -> IoDesc {
+        unreachable!("no request is delivered in these models")
+    }
+
+    fn memory(&mut self, _tag: Tag, _op: MemoryOp) {
+        unreachable!("no request is delivered in these models")
+    }
+}
+
+/// Runs a worker until `done`, or to its end.
+fn work<P: Post>(
+    worker: &mut Worker,
+    thread: &mut Thread<P>,
+    done: impl Fn(&Thread<P>) -> bool,
+) -> Option<Exit> {
+    let mut ret = Ret::Start;
+    loop {
+        let call = worker.resume(ret, thread);
+        if done(thread) {
+            return None;
+        }
+        match thread.call(call) {
+            Ok(answer) => ret = answer,
+            Err(exit) => return Some(exit),
+        }
+    }
+}
+
+/// Runs a queue to its end.
+fn serve<P: Post>(id: QueueId, inbox: &Arc<P>, worker: &Arc<P>) -> Exit {
+    let config = QueueConfig {
+        id,
+        depth: 1,
+        buffer_bytes: 4096,
+        sectors: 8,
+        entries: ENTRIES,
+        mode: RingMode::DeferTaskrun,
+    };
+    let mut queue = Queue::new(config, Null { sectors: 8 });
+    let mut thread = Thread::new(Link::Worker, inbox, std::slice::from_ref(worker));
+    let mut ret = Ret::Start;
+    loop {
+        let call = queue.resume(ret, &mut thread);
+        match thread.call(call) {
+            Ok(answer) => ret = answer,
+            Err(exit) => return exit,
+        }
+    }
+}
+
+fn cause(queue: u16) -> Cause {
+    Cause::new(Step::Serve(QueueId(queue)), Problem::Protocol)
+}
+
+/// The primed latch: the supervisor hears *primed* when both queues are, and not before.
+fn primed_latch<P: Post>(report_first: bool) {
+    let (inbox, outboxes) = (Arc::new(P::new(6)), [Arc::new(P::new(3)), Arc::new(P::new(3))]);
+    let primed = Arc::new(AtomicU16::new(0));
+    let queues: Vec<_> = (0..2)
+        .map(|queue| {
+            let (inbox, primed) = (Arc::clone(&inbox), Arc::clone(&primed));
+            thread::spawn(move || {
+                let report = || inbox.send(Message::QueuePrimed(QueueId(queue))).expect("I9");
+                if report_first {
+                    report();
+                }
+                primed.fetch_add(1, Ordering::Relaxed);
+                if !report_first {
+                    report();
+                }
+            })
+        })
+        .collect();
+    let mut thread = Thread::new(Link::Queues, &inbox, &outboxes);
+    work(&mut Worker::new(2), &mut thread, |thread| !thread.reported.is_empty());
+    assert_eq!(thread.reported, [Message::Primed]);
+    assert_eq!(primed.load(Ordering::Relaxed), 2, "START_DEV only after both queues are primed");
+    for queue in queues {
+        queue.join().expect("a queue reports and ends");
+    }
+}
+
+/// Stop: Quit reaches a queue, also one that is about to sleep.
+fn stop<P: Post>() {
+    let (inbox, worker) = (Arc::new(P::new(3)), Arc::new(P::new(4)));
+    let queue = {
+        let (inbox, worker) = (Arc::clone(&inbox), Arc::clone(&worker));
+        thread::spawn(move || serve(QueueId(0), &inbox, &worker))
+    };
+    inbox.send(Message::Quit).expect("I9");
+    assert_eq!(queue.join().expect("it ends"), Exit::Finished);
+}
+
+/// Report: of two failures the first is reported, once, and before the worker ends.
+fn report<P: Post>() {
+    let (inbox, outboxes) = (Arc::new(P::new(6)), [Arc::new(P::new(3)), Arc::new(P::new(3))]);
+    let queues: Vec<_> = (0..2)
+        .map(|queue| {
+            let inbox = Arc::clone(&inbox);
+            thread::spawn(move || {
+                inbox.send(Message::QueueFailed(QueueId(queue), cause(queue))).expect("I9");
+            })
+        })
+        .collect();
+    let mut thread = Thread::new(Link::Queues, &inbox, &outboxes);
+    let exit = work(&mut Worker::new(2), &mut thread, |_| false);
+    let Some(Exit::Failed(first)) = exit else { panic!("the worker fails: {exit:?}") };
+    assert!(first == cause(0) || first == cause(1));
+    assert_eq!(thread.reported, [Message::Failed(first)]);
+    for queue in queues {
+        queue.join().expect("a queue reports and ends");
+    }
+}
+
+/// The board: what was published last is what a reader finds, though it read meanwhile and the writer never waits.
+fn board() {
+    let board = Board::default();
+    let mut publisher = board.publisher(Name::Worker);
+    let view = |phase| View::new(State::Worker(phase));
+    let reader = {
+        let board = board.clone();
+        thread::spawn(move || board.views())
+    };
+    publisher.publish(view(worker::Phase::Opening));
+    publisher.publish(view(worker::Phase::Running));
+    reader.join().expect("it reads");
+    assert_eq!(board.views(), [(Name::Worker, view(worker::Phase::Running))]);
+}
+
+#[test]
+fn the_worker_is_primed_when_both_queues_are() {
+    model(|| primed_latch::<Mailbox<Bell>>(false));
+}
+
+#[test]
+fn quit_reaches_a_queue_that_is_about_to_sleep() {
+    model(stop::<Mailbox<Bell>>);
+}
+
+#[test]
+fn the_first_failure_is_reported_once_and_before_the_end() {
+    model(report::<Mailbox<Bell>>);
+}
+
+#[test]
+fn the_last_view_is_never_lost() {
+    model(board);
+}
+
+/// Twins that must fail: each shows that the order it breaks is what the handshake rests on.
+#[cfg(loom)]
+mod weakened {
+    use std::collections::VecDeque;
+
+    use blkproof::sync::Mutex;
+
+    use super::*;
+
+    struct Parts {
+        messages: Mutex<VecDeque<Message>>,
+        bell: Bell,
+    }
+
+    impl Parts {
+        fn new() -> Self {
+            Self { messages: Mutex::new(VecDeque::new()), bell: Bell::default() }
+        }
+
+        fn push(&self, message: Message) {
+            self.messages.lock().push_back(message);
+        }
+
+        fn pop(&self) -> Received {
+            self.messages.lock().pop_front().map_or(Received::Empty, Received::Message)
+        }
+    }
+
+    /// Looks, then silences: what arrives in between is silenced unseen.
+    struct PopsFirst(Parts);
+
+    impl Post for PopsFirst {
+        fn new(_capacity: usize) -> Self {
+            Self(Parts::new())
+        }
+
+        fn send(&self, message: Message) -> Result<(), SendError> {
+            self.0.push(message);
+            self.0.bell.ring();
+            Ok(())
+        }
+
+        fn receive(&self) -> Received {
+            let found = self.0.pop();
+            self.0.bell.silence();
+            found
+        }
+
+        fn bell(&self) -> &Bell {
+            &self.0.bell
+        }
+    }
+
+    /// Rings, then pushes: the receiver may have come and gone in between.
+    struct RingsFirst(Parts);
+
+    impl Post for RingsFirst {
+        fn new(_capacity: usize) -> Self {
+            Self(Parts::new())
+        }
+
+        fn send(&self, message: Message) -> Result<(), SendError> {
+            self.0.bell.ring();
+            self.0.push(message);
+            Ok(())
+        }
+
+        fn receive(&self) -> Received {
+            self.0.bell.silence();
+            self.0.pop()
+        }
+
+        fn bell(&self) -> &Bell {
+            &self.0.bell
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "START_DEV only after both queues are primed")]
+    fn a_queue_that_reports_before_it_is_primed_is_found() {
+        model(|| primed_latch::<Mailbox<Bell>>(true));
+    }
+
+    #[test]
+    #[should_panic(expected = "deadlock")]
+    fn a_latch_that_pops_before_it_silences_is_found() {
+        model(|| primed_latch::<PopsFirst>(false));
+    }
+
+    #[test]
+    #[should_panic(expected = "deadlock")]
+    fn a_quit_silenced_unseen_is_found() {
+        model(stop::<PopsFirst>);
+    }
+
+    #[test]
+    #[should_panic(expected = "deadlock")]
+    fn a_quit_rung_before_it_is_pushed_is_found() {
+        model(stop::<RingsFirst>);
+    }
+
+    #[test]
+    #[should_panic(expected = "deadlock")]
+    fn a_report_rung_before_it_is_pushed_is_found() {
+        model(report::<RingsFirst>);
+    }
+
+    #[test]
+    #[should_panic(expected = "the last view was lost")]
+    fn a_board_of_one_copy_that_skips_is_found() {
+        model(|| {
+            let copy = Arc::new(Mutex::new(0));
+            let reader = {
+                let copy = Arc::clone(&copy);
+                thread::spawn(move || *copy.lock())
+            };
+            if let Some(mut copy) = copy.try_lock() {
+                *copy = 1;
+            }
+            reader.join().expect("it reads");
+            assert_eq!(*copy.lock(), 1, "the last view was lost");
+        });
+    }
+}
