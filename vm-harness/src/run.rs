@@ -19,7 +19,7 @@ use crate::protocol::{Outcome, StepRecord};
 use crate::qemu::{self, Accelerator};
 use crate::report::{self, KernelReport, RunReport};
 use crate::selftest;
-use crate::session::{INTERRUPTED, Progress, Session, Setup};
+use crate::session::{INTERRUPTED, Progress, Ran, Session, Setup};
 use crate::tools;
 use crate::verdict::{self, Verdict};
 
@@ -66,11 +66,11 @@ pub fn run(args: &RunArgs) -> Result<u8> {
             if args.keep_console {
                 let events = session.interactive(&steps)?;
                 println!("events of the guest: {}", events.display());
-                return Ok((kernel, Vec::new()));
+                return Ok((kernel, Ran { records: Vec::new(), error: None }));
             }
             let narrator = Narrator::new(&kernel.release);
-            let records = session.run(&steps, &narrator)?;
-            Ok((kernel, records))
+            let ran = session.run(&steps, &narrator);
+            Ok((kernel, ran))
         });
         reports.push(kernel_report(choice, done, began.elapsed()));
         if INTERRUPTED.load(Ordering::Relaxed) {
@@ -128,7 +128,10 @@ pub fn selftest(args: &SelftestArgs) -> Result<u8> {
     let mut wrong = 0;
     for case in &cases {
         let narrator = Narrator::new("selftest");
-        let records = session.run(&case.steps, &narrator)?;
+        let Ran { records, error } = session.run(&case.steps, &narrator);
+        if let Some(error) = error {
+            eprintln!("{error}");
+        }
         if INTERRUPTED.load(Ordering::Relaxed) {
             return Ok(INTERRUPTED_CODE);
         }
@@ -249,7 +252,7 @@ fn verdict_of(error: &Error) -> Verdict {
 
 fn kernel_report(
     choice: &KernelChoice,
-    done: Result<(Kernel, Vec<StepRecord>)>,
+    done: Result<(Kernel, Ran)>,
     took: Duration,
 ) -> KernelReport {
     let seconds = took.as_secs_f64();
@@ -261,15 +264,21 @@ fn kernel_report(
         other => other.to_string(),
     };
     match done {
-        Ok((kernel, steps)) => KernelReport {
-            requested,
-            release: kernel.release,
-            origin: kernel.origin,
-            verdict: verdict::of_steps(&steps),
-            error: None,
-            seconds,
-            steps,
-        },
+        Ok((kernel, Ran { records, error })) => {
+            let of_steps = verdict::of_steps(&records);
+            if let Some(error) = &error {
+                eprintln!("{error}");
+            }
+            KernelReport {
+                requested,
+                release: kernel.release,
+                origin: kernel.origin,
+                verdict: error.as_ref().map_or(of_steps, |e| of_steps.max(verdict_of(e))),
+                error: error.map(|e| e.to_string()),
+                seconds,
+                steps: records,
+            }
+        }
         Err(error) => {
             eprintln!("{error}");
             KernelReport {

@@ -69,13 +69,22 @@ pub struct Session<'a> {
     second_chance: bool,
 }
 
+/// What came of the steps on one kernel.
+#[derive(Debug)]
+pub struct Ran {
+    /// One per step, in order.
+    pub records: Vec<StepRecord>,
+    /// Why steps were skipped for want of a guest.
+    pub error: Option<Error>,
+}
+
 /// How one guest ended.
 #[derive(Debug, PartialEq, Eq)]
 enum GuestEnd {
     /// It did all its steps, or left some undone because it can no longer be trusted.
     Done,
-    /// It never said hello.
-    NoBoot(Error),
+    /// It never got as far as its first step.
+    Unfit(Error),
     /// Ctrl-C.
     Interrupted,
 }
@@ -113,30 +122,46 @@ impl<'a> Session<'a> {
         self
     }
 
-    /// Carries out the steps, in as many guests as it takes. One record per step, in order.
-    pub fn run(&mut self, steps: &[Step], progress: &dyn Progress) -> Result<Vec<StepRecord>> {
+    /// Carries out the steps, in as many guests as it takes. Every step gets a record; what was learnt before an error is kept.
+    pub fn run(&mut self, steps: &[Step], progress: &dyn Progress) -> Ran {
         let mut records: Vec<StepRecord> = Vec::new();
+        let error = self.run_into(&mut records, steps, progress).err();
+        let undone = &steps[records.len().min(steps.len())..];
+        let skipped = undone.iter().map(|s| {
+            StepRecord::new(&s.name, Outcome::Skipped, 0.0, "no guest could be used for it")
+        });
+        records.extend(skipped);
+        Ran { records, error }
+    }
+
+    fn run_into(
+        &mut self,
+        records: &mut Vec<StepRecord>,
+        steps: &[Step],
+        progress: &dyn Progress,
+    ) -> Result<()> {
         let mut canary_passed = false;
         let mut chances = usize::from(self.second_chance);
-        let mut failed_boots = 0;
-        let mut spoiled = 0;
+        let mut failures = 0;
+        let mut used = 0;
         while records.len() < steps.len() {
             let rest = &steps[records.len()..];
-            let skip = |why: &str| -> Vec<StepRecord> {
-                rest.iter().map(|s| StepRecord::new(&s.name, Outcome::Skipped, 0.0, why)).collect()
-            };
-            if INTERRUPTED.load(Ordering::Relaxed) {
-                records.extend(skip("interrupted"));
-                break;
-            }
-            if spoiled == GUESTS {
-                records.extend(skip("too many guests were spoiled before"));
-                break;
-            }
-            if !canary_passed && records.iter().any(|r| r.outcome == Outcome::Environment) {
+            let broken = records.iter().any(|r| r.outcome == Outcome::Environment);
+            let reason = if INTERRUPTED.load(Ordering::Relaxed) {
+                Some("interrupted")
+            } else if used == GUESTS {
+                Some("too many guests were spoiled before")
+            } else if broken && !canary_passed {
                 // Without a passing control experiment no guest can tell anything: spare the rest.
-                records.extend(skip("the environment is broken"));
-                break;
+                Some("the environment is broken")
+            } else {
+                None
+            };
+            if let Some(reason) = reason {
+                let skipped =
+                    rest.iter().map(|s| StepRecord::new(&s.name, Outcome::Skipped, 0.0, reason));
+                records.extend(skipped);
+                return Ok(());
             }
             let before = records.len();
             let job = Job {
@@ -145,15 +170,15 @@ impl<'a> Session<'a> {
                 canary_passed,
                 shell: false,
             };
-            match self.guest(&job, &mut records, progress)? {
-                GuestEnd::Done => spoiled += 1,
+            match self.guest(&job, records, progress)? {
+                GuestEnd::Done => used += 1,
                 GuestEnd::Interrupted => {}
-                GuestEnd::NoBoot(error) => {
-                    failed_boots += 1;
-                    if failed_boots == BOOTS {
+                GuestEnd::Unfit(error) => {
+                    failures += 1;
+                    if failures == BOOTS {
                         return Err(error);
                     }
-                    progress.note("the guest did not boot: trying again");
+                    progress.note("the guest did not get as far as its first step: trying again");
                     continue;
                 }
             }
@@ -163,7 +188,9 @@ impl<'a> Session<'a> {
             if chances > 0 && records.last().is_some_and(is_silence) {
                 chances -= 1;
                 records.pop();
-                progress.note("the guest fell silent and its kernel gives no reason: the step is repeated once in a fresh one");
+                progress.note(
+                    "the guest fell silent and its kernel gives no reason: the step is repeated once",
+                );
             } else if records.len() == before && !INTERRUPTED.load(Ordering::Relaxed) {
                 return Err(Error::environment("make a guest do anything")
                     .answer("it finished without doing its steps"));
@@ -171,7 +198,7 @@ impl<'a> Session<'a> {
                 progress.note("a fresh guest for the remaining steps");
             }
         }
-        Ok(records)
+        Ok(())
     }
 
     /// Boots to the hello, under KVM, and says whether that worked.
@@ -322,9 +349,10 @@ impl<'a> Session<'a> {
                     step_until = None;
                 }
                 Line::Event(Event::SetupFailed { detail }) => {
-                    return Err(Error::environment("prepare the guest")
+                    let error = Error::environment("prepare the guest")
                         .answer(detail)
-                        .advice(format!("its console is in {}", traces.console.display())));
+                        .advice(format!("its console is in {}", traces.console.display()));
+                    return Ok(GuestEnd::Unfit(error));
                 }
                 Line::Event(Event::Finished) => return Ok(GuestEnd::Done),
                 Line::Garbage(text) => progress.note(&format!("not an event: {text}")),
@@ -332,7 +360,7 @@ impl<'a> Session<'a> {
             }
         };
         if !up {
-            return Ok(GuestEnd::NoBoot(self.no_boot(traces, &silence)));
+            return Ok(GuestEnd::Unfit(self.no_boot(traces, &silence)));
         }
         let (name, since) = current.unwrap_or_else(|| (next_step(job, records), Instant::now()));
         let facts = HangFacts {
