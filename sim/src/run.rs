@@ -102,11 +102,7 @@ const OPERATOR: usize = 4;
 const THREADS: usize = 5;
 
 impl<'c> Run<'c> {
-    fn new(
-        config: &'c Config,
-        choices: &'c mut dyn Choices,
-        sabotage: Option<Sabotage>,
-    ) -> Self {
+    fn new(config: &'c Config, choices: &'c mut dyn Choices, sabotage: Option<Sabotage>) -> Self {
         let names = ["client 0", "client 1", "udev", "kernel", "operator"];
         Self {
             config,
@@ -199,8 +195,7 @@ impl<'c> Run<'c> {
     /// Something visible, for the timeline.
     pub(crate) fn note(&mut self, actor: usize, text: impl FnOnce() -> String) {
         if self.config.timeline {
-            let record =
-                Record { step: self.step, time_us: self.time_us, actor, text: text() };
+            let record = Record { step: self.step, time_us: self.time_us, actor, text: text() };
             self.timeline.push(record);
         }
     }
@@ -307,7 +302,7 @@ fn run_with(
                 End::new(Verdict::Safety, contained::invariant(&text), text)
             }
             // A bug of the model, not of the server.
-            None => std::panic::resume_unwind(payload),
+            None => panic!("the model itself is broken: {}", contained::message(payload.as_ref())),
         },
     };
     let waits =
@@ -352,8 +347,14 @@ fn drive(world: &mut World, run: &mut Run<'_>) -> End {
         steps::collect(world, &mut enabled);
         let alone = enabled.is_empty();
         if let Some(timer) = world.timers.first() {
-            let early = timer.left_us <= LATENESS_MAX_US && world.early < EARLY_MAX;
-            if alone || early {
+            let late = timer.left_us <= LATENESS_MAX_US && world.early < EARLY_MAX;
+            let stalls =
+                !alone && !late && world.budget.stalls > 0 && run.fault(run.config.faults.stall);
+            world.budget.stalls -= u8::from(stalls);
+            if stalls {
+                enabled.clear();
+            }
+            if alone || late || stalls {
                 enabled.push(Step::Clock);
             }
         }
@@ -385,6 +386,9 @@ fn drive(world: &mut World, run: &mut Run<'_>) -> End {
             }
         }
         world.settle_device(run);
+        if cfg!(debug_assertions) {
+            world.check();
+        }
     }
 }
 
@@ -432,6 +436,7 @@ fn goal(world: &World, run: &Run<'_>) -> Option<End> {
         && faults.resource == 0
         && faults.stop == 0
         && faults.udev == 0
+        && faults.stall == 0
         && run.config.subject == Subject::Engine;
     if must_succeed {
         if !world.is_up() {
@@ -455,7 +460,8 @@ fn overdue(world: &World, run: &mut Run<'_>) -> Option<End> {
         let what = "steps go on, and nothing gets on";
         return Some(End::new(Verdict::Livelock, "livelock", summary(world, run, what)));
     }
-    let starting = !world.is_up()
+    let starting = run.config.faults.stall == 0
+        && !world.is_up()
         && world.links.down_told.is_none()
         && !run.killed
         && world

@@ -11,11 +11,12 @@ use siphasher::sip128::{Hasher128, SipHasher13};
 use crate::clients::{Client, Operator};
 use crate::config::Config;
 use crate::disk::Disk;
-use crate::kernel::block::Request;
+use crate::kernel::block::{Phase, Request};
 use crate::kernel::control::Control;
-use crate::kernel::device::Device;
+use crate::kernel::device::{Device, State};
 use crate::kernel::process::{Links, Process, Thread};
 use crate::kernel::ring::Ring;
+use crate::kernel::tags::TagState;
 use crate::kernel::udev::Udev;
 use crate::oracle::Register;
 use crate::world_hash::StableHasher;
@@ -67,6 +68,7 @@ pub(crate) struct Budget {
     pub(crate) resources: u8,
     pub(crate) kills: u8,
     pub(crate) disks: u8,
+    pub(crate) stalls: u8,
 }
 
 /// A timer.
@@ -148,7 +150,7 @@ impl World {
             udev: Udev::new(),
             operator: Operator::new(),
             register: Register::new(config.target),
-            budget: Budget { signals: 8, submits: 8, resources: 3, kills: 1, disks: 8 },
+            budget: Budget { signals: 8, submits: 8, resources: 3, kills: 1, disks: 8, stalls: 3 },
         }
     }
 
@@ -163,6 +165,47 @@ impl World {
     pub(crate) fn arm(&mut self, left_us: u64, what: TimerKind) {
         let at = self.timers.partition_point(|timer| timer.left_us <= left_us);
         self.timers.insert(at, Timer { left_us, what });
+    }
+
+    /// The model's own invariants (K1, K2, K7). A violation is a bug of the model.
+    ///
+    /// # Panics
+    /// If one does not hold.
+    pub(crate) fn check(&self) {
+        let live = self.requests.iter().flatten().count();
+        assert_eq!(live, usize::from(self.requests_live), "K2: requests inside the block layer");
+        let Some(device) = &self.device else {
+            assert_eq!(live, 0, "K4: no request without a device");
+            return;
+        };
+        let mut started = 0;
+        let mut armed = 0;
+        for (queue, hw) in device.hw.iter().enumerate() {
+            let tags =
+                &device.tags[queue * usize::from(device.depth)..][..usize::from(device.depth)];
+            let fetched = tags.iter().filter(|tag| tag.state != TagState::Unfetched).count();
+            assert_eq!(fetched, usize::from(hw.ready), "K7: fetched tags of queue {queue}");
+            let busy = tags.iter().filter(|tag| !tag.is_free()).count();
+            assert_eq!(busy, usize::from(hw.busy), "K2: busy tags of queue {queue}");
+            started += busy;
+            armed += tags
+                .iter()
+                .filter(|tag| matches!(tag.state, TagState::Armed(_) | TagState::Queued(..)))
+                .count();
+        }
+        assert_eq!(armed, usize::from(device.armed), "K3: armed commands");
+        let on_tags = self
+            .requests
+            .iter()
+            .flatten()
+            .filter(|request| request.phase == Phase::Started)
+            .count();
+        assert_eq!(started, on_tags, "K2: every started request is on one tag");
+        let exists = device.disk.as_ref().is_some_and(|disk| disk.attached);
+        assert_eq!(exists, device.state == State::Live, "K8: LIVE with a disk, or neither");
+        if device.file_open() {
+            assert!(device.open, "K8: an open file keeps OPEN");
+        }
     }
 
     /// The buffer of a tag.

@@ -137,15 +137,15 @@ impl World {
     /// Whether a waiting request can be admitted: its queue has a free tag.
     pub(crate) fn can_admit(&self, request: &Request) -> bool {
         request.phase == Phase::Waiting
-            && self.device.as_ref().is_some_and(|device| {
-                device.hw[usize::from(request.queue)].busy < device.depth
-            })
+            && self
+                .device
+                .as_ref()
+                .is_some_and(|device| device.hw[usize::from(request.queue)].busy < device.depth)
     }
 
     /// Step Q.
     pub(crate) fn admit(&mut self, run: &mut Run<'_>, id: RequestId) {
-        let (Some(device), Some(request)) =
-            (&mut self.device, &mut self.requests[id.index()])
+        let (Some(device), Some(request)) = (&mut self.device, &mut self.requests[id.index()])
         else {
             return;
         };

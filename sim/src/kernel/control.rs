@@ -190,8 +190,7 @@ impl World {
 
     /// Whether a command must abandon its interruptible wait.
     fn is_interrupted(&self, control: &Control) -> bool {
-        control.interrupted
-            || self.process_of(control.thread).state != ProcessState::Running
+        control.interrupted || self.process_of(control.thread).state != ProcessState::Running
     }
 
     /// Whether a command can move.
@@ -204,17 +203,14 @@ impl World {
         match control.pc {
             Pc::Queued | Pc::StartPublish | Pc::StopPin | Pc::StopCancel | Pc::DelRemove => true,
             Pc::Add | Pc::DelLock => self.global_mutex.is_none(),
-            Pc::SetParams | Pc::StopLock => unlocked,
-            Pc::StartLocked => unlocked && device.is_none_or(start_may_go_on),
+            Pc::SetParams | Pc::StartLocked | Pc::StopLock => unlocked,
             Pc::StartWait => device.is_none_or(start_may_go_on),
             Pc::StopMark => self.open_mutex_free(),
             Pc::StopDrain => self.requests_live == 0,
             Pc::StopScan => device
                 .and_then(|device| device.disk.as_ref())
                 .is_none_or(|disk| matches!(disk.scan, Scan::None | Scan::Done)),
-            Pc::DelWait => {
-                device.is_none_or(|device| Some(device.id) != control.device())
-            }
+            Pc::DelWait => device.is_none_or(|device| Some(device.id) != control.device()),
         }
     }
 
@@ -404,6 +400,10 @@ impl World {
         };
         let server = self.process_by_pid(pid);
         let Some(device) = &mut self.device else { return Next::error(errno::ENODEV) };
+        if !start_may_go_on(device) {
+            // The round was reset meanwhile.
+            return Next::Go(Pc::StartWait);
+        }
         if server.is_none() || server != device.tgid {
             return Next::error(errno::EINVAL);
         }
@@ -446,9 +446,9 @@ impl World {
         let name = control.name();
         let Some(device) = &self.device else { return format!("{name} waits to be run") };
         let mutex = || match device.mutex {
-            Some(Holder::Control(id)) => self.controls[id.index()]
-                .as_ref()
-                .map_or("a control command", Control::name),
+            Some(Holder::Control(id)) => {
+                self.controls[id.index()].as_ref().map_or("a control command", Control::name)
+            }
             Some(Holder::Release) => "the release work",
             None => "nobody",
         };

@@ -328,8 +328,7 @@ impl World {
     /// Whether a process is gone as far as others can see.
     pub(crate) fn process_by_pid(&self, pid: u32) -> Option<ProcessId> {
         let index = self.processes.iter().position(|process| process.pid == pid)?;
-        (self.processes[index].state != ProcessState::Reaped)
-            .then(|| ProcessId::from_index(index))
+        (self.processes[index].state != ProcessState::Reaped).then(|| ProcessId::from_index(index))
     }
 }
 

@@ -1,7 +1,7 @@
 //! The release work (D5): what the driver does after the last reference to the character device is gone.
 
 use crate::kernel::device::{Holder, State};
-use crate::kernel::tags::TagSlot;
+use crate::kernel::tags::{TagSlot, TagState};
 use crate::run::Run;
 use crate::world::World;
 
@@ -43,7 +43,14 @@ impl World {
                     for hw in &mut device.hw {
                         hw.canceling = true;
                     }
-                    let held: Vec<_> = device.tags.iter().filter_map(TagSlot::served).collect();
+                    let mut held = Vec::new();
+                    for slot in &mut device.tags {
+                        if let Some(request) = slot.served() {
+                            // Nobody's any more, until the round is reset.
+                            slot.state = TagState::Cancelled;
+                            held.push(request);
+                        }
+                    }
                     run.kernel(|| format!("RWc: release work aborts {} request(s)", held.len()));
                     for request in held {
                         self.end_request(run, request, false);

@@ -141,9 +141,9 @@ impl World {
                     self.begin_wait(run, thread, done, wait);
                     return;
                 }
-                Some(
-                    Entry::Plain(Sqe::Fetch { .. } | Sqe::Commit { .. }) | Entry::Control(..),
-                ) => return,
+                Some(Entry::Plain(Sqe::Fetch { .. } | Sqe::Commit { .. }) | Entry::Control(..)) => {
+                    return;
+                }
                 Some(Entry::Plain(_) | Entry::Unwritten) => self.submit_one(run, thread),
             }
         }
@@ -241,9 +241,8 @@ impl World {
         if state.work.is_empty() {
             return false;
         }
-        let deferred = state
-            .ring
-            .is_some_and(|ring| self.rings[ring.index()].mode == RingMode::DeferTaskrun);
+        let deferred =
+            state.ring.is_some_and(|ring| self.rings[ring.index()].mode == RingMode::DeferTaskrun);
         match state.state {
             ThreadState::Waiting { .. } => true,
             ThreadState::Ready(_)

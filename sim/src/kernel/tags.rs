@@ -225,7 +225,10 @@ impl World {
         let Some(device) = &mut self.device else { return };
         let slot = device.slot(queue, tag);
         let TagState::Queued(ring, request) = device.tags[slot].state else {
-            run.violate("K5", format!("dispatch on queue {queue} tag {tag}, which holds no request"));
+            run.violate(
+                "K5",
+                format!("dispatch on queue {queue} tag {tag}, which holds no request"),
+            );
             return;
         };
         device.tags[slot].state = TagState::Served(request);
@@ -247,7 +250,10 @@ impl World {
         let Some(device) = &mut self.device else { return };
         let slot = device.slot(queue, tag);
         let TagState::Queued(ring, request) = device.tags[slot].state else {
-            run.violate("K5", format!("dispatch on queue {queue} tag {tag}, which holds no request"));
+            run.violate(
+                "K5",
+                format!("dispatch on queue {queue} tag {tag}, which holds no request"),
+            );
             return;
         };
         device.tags[slot].state = TagState::Armed(ring);

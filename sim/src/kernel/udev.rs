@@ -41,7 +41,7 @@ pub(crate) struct Udev {
 }
 
 /// How long udev takes, in milliseconds.
-const DELAYS_MS: [u64; 6] = [1, 20, 120, 500, 2_000, 8_000];
+const DELAYS_MS: [u64; 6] = [1, 20, 120, 500, 2_000, 4_500];
 
 impl Udev {
     pub(crate) fn new() -> Self {

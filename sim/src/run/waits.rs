@@ -105,10 +105,11 @@ fn requests(world: &World, waits: &mut Vec<Wait>) {
 /// What a thread is at, in a phrase.
 fn state_of(world: &World, thread: ThreadId) -> String {
     let state = &world.threads[thread.index()];
+    if state.state == ThreadState::Dead {
+        return "the thread is gone".into();
+    }
     if let Some(Program::Specimen(server)) = state.program.as_deref() {
-        if let Some(reason) = server.awaits() {
-            return reason.into();
-        }
+        return server.waits().what.into();
     }
     match state.state {
         ThreadState::Dead => "the thread is gone".into(),
@@ -142,14 +143,10 @@ fn thread(world: &World, run: &Run<'_>, id: ThreadId, waits: &mut Vec<Wait>) {
     }
     let Some(program) = thread.program.as_deref() else { return };
     if let Program::Specimen(server) = program {
-        waits.push(Wait {
-            actor,
-            awaits: server.awaits().unwrap_or("waits").into(),
-            owner: server.owner().and_then(|name| {
-                run.actors.iter().position(|actor| actor.name == name)
-            }),
-            because: server.because().into(),
-        });
+        let said = server.waits();
+        let owner =
+            said.owner.and_then(|name| run.actors.iter().position(|actor| actor.name == name));
+        waits.push(Wait { actor, awaits: said.what.into(), owner, because: said.because.into() });
         return;
     }
     for pending in program.pending() {
@@ -165,9 +162,7 @@ fn thread(world: &World, run: &Run<'_>, id: ThreadId, waits: &mut Vec<Wait>) {
         };
         let awaits = format!("waits for {}", pending.awaits);
         // A wait that is its normal state is nobody's debt.
-        let owner = owner.filter(|_| {
-            !matches!(pending.owner, Owner::Client | Owner::Operator)
-        });
+        let owner = owner.filter(|_| !matches!(pending.owner, Owner::Client | Owner::Operator));
         waits.push(Wait { actor, awaits, owner, because });
     }
 }

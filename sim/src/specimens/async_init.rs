@@ -31,7 +31,13 @@ impl Prepare for Plane {
             let opener = Opener { attempts: 0, asked: false, repaired: self.repaired };
             sys.spawn("data plane", 0, Server::AsyncInitOpener(opener));
             for queue in 0..sys.queues() {
-                let poller = Poller { queue, set_up: SetUp::Ring, served: Loop::new(), primed: false, reported: false };
+                let poller = Poller {
+                    queue,
+                    set_up: SetUp::Ring,
+                    served: Loop::new(),
+                    primed: false,
+                    reported: false,
+                };
                 sys.spawn(&format!("io loop {queue}"), queue, Server::AsyncInitPoller(poller));
             }
         }

@@ -318,8 +318,7 @@ impl<P: Prepare> Main<P> {
                     self.lane.exchange(sys, || Command::AddDev(info))
                 }
                 Stage::Setting => {
-                    let params =
-                        target(sys.run.config.target).geometry().params(max_io_buf_bytes);
+                    let params = target(sys.run.config.target).geometry().params(max_io_buf_bytes);
                     self.lane.exchange(sys, || Command::SetParams(id, params))
                 }
                 Stage::Preparing => match self.prepare.step(ret, sys) {

@@ -2,6 +2,13 @@
 
 mod async_init;
 mod base;
+mod blocking_log;
+mod eintr_lost;
+mod prime_elsewhere;
+mod queue_thread;
+mod serial_prime;
+mod start_before_fetch;
+mod unpublished_sqe;
 
 use blkproof_engine::supervisor::Deadlines;
 use blkproof_engine::sys::{Ret, RingMode};
@@ -18,11 +25,11 @@ use crate::world::World;
 pub enum Specimen {
     /// Serving threads poll for an initialisation that has already failed.
     AsyncInit,
-    /// START_DEV is sent, and waited for, by the thread that would have to fetch first.
+    /// START_DEV is sent, under a lock, before the FETCHes that need the lock are submitted.
     StartBeforeFetch,
     /// Tags are fetched by another thread than the one that serves and commits.
     PrimeOnAnotherThread,
-    /// A commit is lost when `enter` answers EINTR.
+    /// A serving thread takes EINTR for the end of its work.
     EintrLost,
     /// The submission queue's tail becomes visible before the entry is written.
     UnpublishedSqe,
@@ -99,19 +106,19 @@ impl Specimen {
                 "the serving threads poll every 10 ms for a data plane whose initialisation failed without telling anybody"
             }
             Self::StartBeforeFetch => {
-                "the fetches are queued but not submitted when the same thread waits for START_DEV"
+                "a queue says that it is ready before its fetches are submitted, and START_DEV holds the lock they need"
             }
             Self::PrimeOnAnotherThread => {
                 "the tags are fetched by the main thread, so the kernel refuses the commits of the serving thread"
             }
             Self::EintrLost => {
-                "a signal interrupts io_uring_enter, and what was to be submitted is thought submitted"
+                "a signal interrupts io_uring_enter, and the serving thread leaves its loop with its ring open"
             }
             Self::UnpublishedSqe => {
                 "the tail is stored before the entry, and another thread enters in between"
             }
             Self::BlockingLog => {
-                "the serving thread blocks on a full log pipe, whose reader writes to the device being served"
+                "the serving thread waits for room in the log while it holds the lock that the log writer wants"
             }
             Self::SerialPrime => "a pause of 250 ms after each FETCH makes start-up miss its bound",
         }
@@ -119,7 +126,7 @@ impl Specimen {
 
     /// A configuration in which it is found quickly: the adversity it needs and no other.
     pub const fn config(self) -> Config {
-        let faults = Faults { signal: 0, submit: 0, resource: 0, kill: 0, disk: 0, stop: 0, udev: 0 };
+        let faults = Faults::NONE;
         let faults = match self {
             Self::AsyncInit => Faults { udev: 96, ..faults },
             Self::EintrLost => Faults { signal: 32, ..faults },
@@ -154,6 +161,23 @@ pub(crate) enum Server {
     AsyncInitMain(base::Main<async_init::Plane>),
     AsyncInitOpener(async_init::Opener),
     AsyncInitPoller(async_init::Poller),
+    Plain(base::Main<queue_thread::Spawn>),
+    Queue(queue_thread::QueueThread),
+    PrimeElsewhere(base::Main<prime_elsewhere::Fetch>),
+    PrimedElsewhere(prime_elsewhere::Served),
+    Unpublished(base::Main<unpublished_sqe::Spawn>),
+    Submitter(unpublished_sqe::Submitter),
+    Handler(unpublished_sqe::Handler),
+    BlockingLog(base::Main<blocking_log::Spawn>),
+    Logging(blocking_log::Logging),
+    LogWriter(blocking_log::LogWriter),
+}
+
+/// What a thread waits for: what, the name of the thread that owes it, and why that does not deliver.
+pub(crate) struct Waits {
+    pub(crate) what: &'static str,
+    pub(crate) owner: Option<&'static str>,
+    pub(crate) because: &'static str,
 }
 
 impl Server {
@@ -163,48 +187,87 @@ impl Server {
             Self::AsyncInitMain(thread) => thread.step(ret, sys),
             Self::AsyncInitOpener(thread) => thread.step(ret, sys),
             Self::AsyncInitPoller(thread) => thread.step(ret, sys),
+            Self::Plain(thread) => thread.step(ret, sys),
+            Self::Queue(thread) => thread.step(ret, sys),
+            Self::PrimeElsewhere(thread) => thread.step(ret, sys),
+            Self::PrimedElsewhere(thread) => thread.step(ret, sys),
+            Self::Unpublished(thread) => thread.step(ret, sys),
+            Self::Submitter(thread) => thread.step(ret, sys),
+            Self::Handler(thread) => thread.step(ret, sys),
+            Self::BlockingLog(thread) => thread.step(ret, sys),
+            Self::Logging(thread) => thread.step(ret, sys),
+            Self::LogWriter(thread) => thread.step(ret, sys),
         }
     }
 
     /// Whether it is the thread that serves its queue.
     pub(crate) const fn serves(&self) -> bool {
         match self {
-            Self::AsyncInitPoller(_) => true,
-            Self::AsyncInitMain(_) | Self::AsyncInitOpener(_) => false,
+            Self::AsyncInitPoller(_)
+            | Self::Queue(_)
+            | Self::PrimedElsewhere(_)
+            | Self::Submitter(_)
+            | Self::Logging(_) => true,
+            Self::AsyncInitMain(_)
+            | Self::AsyncInitOpener(_)
+            | Self::Plain(_)
+            | Self::PrimeElsewhere(_)
+            | Self::Unpublished(_)
+            | Self::Handler(_)
+            | Self::BlockingLog(_)
+            | Self::LogWriter(_) => false,
         }
     }
 
-    /// What it waits for, if it says.
-    pub(crate) fn awaits(&self) -> Option<&'static str> {
+    /// What it waits for.
+    pub(crate) fn waits(&self) -> Waits {
+        let nobody = |what| Waits { what, owner: None, because: "" };
         match self {
-            Self::AsyncInitMain(thread) => Some(thread.awaits()),
-            Self::AsyncInitOpener(_) => Some("opens the character device"),
-            Self::AsyncInitPoller(thread) if thread.polls() => {
-                Some("polls every 10 ms for the character device")
+            Self::AsyncInitMain(thread) if thread.is_preparing() => Waits {
+                what: thread.awaits(),
+                owner: Some("io loop 0"),
+                because: "it polls a cell that nobody will ever set",
+            },
+            Self::AsyncInitMain(thread) => nobody(thread.awaits()),
+            Self::AsyncInitOpener(_) => nobody("opens the character device"),
+            Self::AsyncInitPoller(thread) if thread.polls() => Waits {
+                what: "polls every 10 ms for the character device",
+                owner: Some("data plane"),
+                because: "its initialisation failed and it returned, telling nobody",
+            },
+            Self::AsyncInitPoller(_) => nobody("waits for a request"),
+            Self::Plain(thread) => nobody(thread.awaits()),
+            Self::Queue(thread) => Waits {
+                what: thread.awaits(),
+                owner: thread.wants_lock().then_some("main"),
+                because: if thread.wants_lock() {
+                    "it holds the lock until START_DEV ends"
+                } else {
+                    ""
+                },
+            },
+            Self::PrimeElsewhere(thread) => nobody(thread.awaits()),
+            Self::PrimedElsewhere(_) => {
+                nobody("waits for a request; its commits were refused, and it did not look")
             }
-            Self::AsyncInitPoller(_) => None,
-        }
-    }
-
-    /// Who owes it: the name of a thread.
-    pub(crate) fn owner(&self) -> Option<&'static str> {
-        match self {
-            Self::AsyncInitMain(thread) if thread.is_preparing() => Some("io loop 0"),
-            Self::AsyncInitPoller(thread) if thread.polls() => Some("data plane"),
-            Self::AsyncInitMain(_) | Self::AsyncInitOpener(_) | Self::AsyncInitPoller(_) => None,
-        }
-    }
-
-    /// Why the owner does not deliver.
-    pub(crate) fn because(&self) -> &'static str {
-        match self {
-            Self::AsyncInitPoller(thread) if thread.polls() => {
-                "its initialisation failed and it returned, telling nobody"
-            }
-            Self::AsyncInitMain(thread) if thread.is_preparing() => {
-                "it polls a cell that nobody will ever set"
-            }
-            Self::AsyncInitMain(_) | Self::AsyncInitOpener(_) | Self::AsyncInitPoller(_) => "",
+            Self::Unpublished(thread) => nobody(thread.awaits()),
+            Self::Submitter(_) => nobody("polls every 1 ms for completions and entries"),
+            Self::Handler(_) => nobody("waits for a request"),
+            Self::BlockingLog(thread) => nobody(thread.awaits()),
+            Self::Logging(thread) => Waits {
+                what: thread.awaits(),
+                owner: thread.is_blocked().then_some("log writer"),
+                because: if thread.is_blocked() { "it wants the queue's lock first" } else { "" },
+            },
+            Self::LogWriter(thread) => Waits {
+                what: thread.awaits(),
+                owner: thread.is_blocked().then_some("queue 0"),
+                because: if thread.is_blocked() {
+                    "it holds the lock while the log is full"
+                } else {
+                    ""
+                },
+            },
         }
     }
 }
@@ -214,7 +277,12 @@ pub(crate) fn start(world: &mut World, run: &mut Run<'_>, specimen: Specimen) {
     let repaired = run.repaired;
     let main = match specimen {
         Specimen::AsyncInit => async_init::main(repaired),
-        _ => async_init::main(repaired),
+        Specimen::StartBeforeFetch => start_before_fetch::main(repaired),
+        Specimen::PrimeOnAnotherThread => prime_elsewhere::main(repaired),
+        Specimen::EintrLost => eintr_lost::main(repaired),
+        Specimen::UnpublishedSqe => unpublished_sqe::main(repaired),
+        Specimen::BlockingLog => blocking_log::main(repaired),
+        Specimen::SerialPrime => serial_prime::main(repaired),
     };
     base::start_process(world, run, main);
 }

@@ -24,10 +24,6 @@ impl Choices for Seeded {
     }
 }
 
-/// No adversity.
-pub(crate) const CALM: Faults =
-    Faults { signal: 0, submit: 0, resource: 0, kill: 0, disk: 0, stop: 0, udev: 0 };
-
 /// The engine, in its simplest configuration.
 pub(crate) fn engine() -> Config {
     Config {
@@ -38,7 +34,7 @@ pub(crate) fn engine() -> Config {
         mode: RingMode::DeferTaskrun,
         target: TargetKind::Mem,
         deadlines: Deadlines::NONE,
-        faults: CALM,
+        faults: Faults::NONE,
         steps_max: 20_000,
         timeline: false,
     }
