@@ -52,30 +52,11 @@ impl TagBuffers {
         unsafe { self.base.as_ptr().add(start) }
     }
 
-    /// Bytes of each buffer.
-    pub const fn bytes_each(&self) -> u32 {
-        self.bytes_each
-    }
-
     /// Fills the beginning of a tag's buffer with zeroes.
     pub fn clear(&mut self, tag: Tag, len: u32) {
         let to = self.range(tag, 0, len);
         // SAFETY: `range` checked the bounds; the engine asks for it only while the server owns the tag, so the kernel does not touch the buffer (I2).
         unsafe { ptr::write_bytes(to, 0, len as usize) }
-    }
-
-    /// Copies out of a tag's buffer.
-    pub fn read(&self, tag: Tag, into: &mut [u8]) {
-        let from = self.range(tag, 0, into.len() as u32);
-        // SAFETY: bounds were checked; a Rust slice cannot overlap a mapping that is never lent out as one.
-        unsafe { ptr::copy_nonoverlapping(from, into.as_mut_ptr(), into.len()) }
-    }
-
-    /// Copies into a tag's buffer.
-    pub fn write(&mut self, tag: Tag, bytes: &[u8]) {
-        let to = self.range(tag, 0, bytes.len() as u32);
-        // SAFETY: as for `read`.
-        unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) }
     }
 }
 

@@ -76,15 +76,6 @@ impl QueueRing {
         Ok(())
     }
 
-    /// Obtains the tag buffers only: for a ring that serves no device.
-    ///
-    /// # Errors
-    /// What the system answered.
-    #[cfg(test)]
-    pub fn map_buffers(&mut self, depth: u16, buffer_bytes: u32) -> Result<TagBuffers, Errno> {
-        TagBuffers::new(depth, buffer_bytes)
-    }
-
     fn mapped(&self) -> &Mapped {
         self.mapped.as_ref().expect("I1: a queue maps before it serves")
     }

@@ -1,0 +1,329 @@
+//! The drivers on this machine's kernel, as far as that goes without a ublk device: rings, timers, links, backend operations, processes.
+#![cfg(not(loom))]
+
+use std::fs::File;
+use std::io::Write;
+use std::ops::ControlFlow;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
+use std::process::Command;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use blkproof::bell::{Bell, RingMailbox};
+use blkproof::board::{Board, Name};
+use blkproof::driver::{self, Driver, QueueDriver, SupervisorDriver, WorkerDriver};
+use blkproof::os::{self, Backend, QueueShape, Store};
+use blkproof::peer::Peer;
+use blkproof::process::Process;
+use blkproof_engine::cause::{Cause, Problem, Step};
+use blkproof_engine::link::{Link, Message, Received};
+use blkproof_engine::queue::{Queue, QueueConfig};
+use blkproof_engine::supervisor::{Deadlines, Plan, Supervisor};
+use blkproof_engine::sys::{
+    BackendOp, Call, Cqe, DeviceGeometry, Exit, Links, MemoryOp, QueueIo, Ret, Ring, RingMode,
+    RingSpec, Sqe, Token, WorkerExit,
+};
+use blkproof_engine::target::{AnyTarget, Null};
+use blkproof_engine::uapi::{DevId, Errno, IoDesc, QueueId, Tag};
+use blkproof_engine::worker::Worker;
+
+const PAGE: usize = 4096;
+const DEPTH: u16 = 4;
+const BUFFER_BYTES: u32 = 64 * 1024;
+const MODE: RingMode = RingMode::DeferTaskrun;
+/// A device that no machine has.
+const NO_DEVICE: DevId = DevId(1_048_575);
+
+fn memfd(bytes: u64) -> File {
+    let flags = rustix::fs::MemfdFlags::CLOEXEC;
+    let file = File::from(rustix::fs::memfd_create("test", flags).expect("a memfd"));
+    file.set_len(bytes).expect("a size");
+    file
+}
+
+fn mailbox() -> Arc<RingMailbox> {
+    Arc::new(RingMailbox::new(4, Bell::new().expect("an eventfd")))
+}
+
+fn call(driver: &mut impl Driver, call: Call) -> Ret {
+    match driver.call(call) {
+        ControlFlow::Continue(ret) => ret,
+        ControlFlow::Break(exit) => panic!("{call:?} ended with {exit:?}"),
+    }
+}
+
+/// A queue's driver with its ring and buffers; a memfd plays the character device. `None` where io_uring is forbidden.
+fn queue_driver(
+    descriptors: File,
+    backend: Backend,
+    inbox: &Arc<RingMailbox>,
+) -> Option<QueueDriver> {
+    let shape = QueueShape { queue: QueueId(0), depth: DEPTH, buffer_bytes: BUFFER_BYTES };
+    let device = Arc::new(OwnedFd::from(descriptors));
+    let mut driver = QueueDriver::new(shape, device, backend, Arc::clone(inbox), mailbox());
+    match call(&mut driver, Call::SetupRing(RingSpec { entries: 8, mode: MODE })) {
+        Ret::Failed(errno @ (Errno::EPERM | Errno::ENOSYS)) => {
+            println!("skipped: this machine allows no io_uring ({errno})");
+            return None;
+        }
+        ret => assert_eq!(ret, Ret::Done),
+    }
+    assert_eq!(call(&mut driver, Call::MapQueue { queue: QueueId(0) }), Ret::Done);
+    Some(driver)
+}
+
+/// Submits one entry and waits for its completion.
+fn complete(driver: &mut (impl Driver + Ring), sqe: Sqe) -> i32 {
+    driver.push(sqe).expect("room");
+    assert_eq!((driver.sq_ready(), driver.sq_space()), (1, 7));
+    assert_eq!(call(driver, Call::Enter { submit: 1, wait: 1 }), Ret::Submitted(1));
+    let Cqe { token, res } = driver.reap().expect("a completion");
+    assert_eq!(token, sqe.token());
+    assert_eq!(driver.reap(), None);
+    res
+}
+
+#[test]
+fn a_timer_expires_after_its_time() {
+    let Some(mut driver) = queue_driver(memfd(0x18000), Backend::Nothing, &mailbox()) else {
+        return;
+    };
+    let started = Instant::now();
+    // More timers than there are slots for their times.
+    for generation in 0..20 {
+        let res = complete(&mut driver, Sqe::Timer { generation, ms: 10 });
+        assert_eq!(res, Errno::ETIME.to_result());
+    }
+    assert!(started.elapsed() >= Duration::from_millis(200), "{:?}", started.elapsed());
+}
+
+#[test]
+fn a_message_from_another_thread_completes_the_watch() {
+    let inbox = mailbox();
+    let Some(mut driver) = queue_driver(memfd(0x18000), Backend::Nothing, &inbox) else { return };
+    assert_eq!(driver.receive(Link::Worker), Received::Empty);
+    let sender = thread::spawn(move || {
+        thread::sleep(Duration::from_millis(20));
+        inbox.send(Message::Quit)
+    });
+    assert!(complete(&mut driver, Sqe::Watch { link: Link::Worker }) > 0);
+    assert_eq!(driver.receive(Link::Worker), Received::Message(Message::Quit));
+    assert_eq!(driver.receive(Link::Worker), Received::Empty);
+    sender.join().expect("it sends").expect("room");
+}
+
+#[test]
+fn a_message_sent_before_the_watch_completes_it_too() {
+    let inbox = mailbox();
+    let Some(mut driver) = queue_driver(memfd(0x18000), Backend::Nothing, &inbox) else { return };
+    inbox.send(Message::Quit).expect("room");
+    assert!(complete(&mut driver, Sqe::Watch { link: Link::Worker }) > 0);
+}
+
+#[test]
+fn backend_operations_reach_the_file() {
+    let mut file = tempfile::tempfile().expect("a file");
+    let pattern: Vec<u8> = (0..4 * PAGE).map(|byte| (byte % 251) as u8).collect();
+    file.write_all(&pattern).expect("written");
+    let backend = Backend::File(Arc::new(file.try_clone().expect("a descriptor").into()));
+    let Some(mut driver) = queue_driver(memfd(0x18000), backend, &mailbox()) else { return };
+    let page = PAGE as u32;
+    let offset = |pages: usize| (pages * PAGE) as u64;
+    let mut run = |tag: u16, op| complete(&mut driver, Sqe::Backend { tag: Tag(tag), op });
+
+    let read = BackendOp::Read { offset: offset(1), buffer: page, len: 2 * page };
+    assert_eq!(run(3, read), 2 * PAGE as i32);
+    for (durable, to) in [(false, 5), (true, 8)] {
+        let write = BackendOp::Write { offset: offset(to), buffer: page, len: 2 * page, durable };
+        assert_eq!(run(3, write), 2 * PAGE as i32);
+        let mut written = vec![0; 2 * PAGE];
+        file.read_exact_at(&mut written, offset(to)).expect("read");
+        assert_eq!(written, pattern[PAGE..3 * PAGE]);
+    }
+    assert_eq!(run(0, BackendOp::Sync), 0);
+    // A read beyond the end is short, not an error.
+    assert_eq!(run(0, BackendOp::Read { offset: offset(100), buffer: 0, len: page }), 0);
+    let punched = run(0, BackendOp::PunchHole { offset: 0, len: offset(1) });
+    if punched == Errno::EOPNOTSUPP.to_result() {
+        println!("the file system cannot punch holes");
+    } else {
+        assert_eq!(punched, 0);
+        let mut zeroed = vec![1; PAGE];
+        file.read_exact_at(&mut zeroed, 0).expect("read");
+        assert_eq!(zeroed, [0; PAGE]);
+    }
+}
+
+#[test]
+fn memory_operations_move_and_zero_the_bytes_of_the_store() {
+    let file = memfd(8 * PAGE as u64);
+    let pattern: Vec<u8> = (0..8 * PAGE).map(|byte| (byte % 251) as u8).collect();
+    file.write_all_at(&pattern, 0).expect("written");
+    let bytes = pattern.len() as u64;
+    let store = Store::map(file.try_clone().expect("a descriptor").into(), bytes).expect("mapped");
+    let backend = Backend::Memory(Arc::new(store));
+    let Some(mut driver) = queue_driver(memfd(0x18000), backend, &mailbox()) else { return };
+    let contents = || {
+        let mut now = vec![0; pattern.len()];
+        file.read_exact_at(&mut now, 0).expect("read");
+        now
+    };
+    let mut expected = pattern.clone();
+
+    driver.memory(Tag(2), MemoryOp::Load { offset: 512, len: 1024 });
+    driver.memory(Tag(2), MemoryOp::Store { offset: 2560, len: 1024 });
+    expected.copy_within(512..1536, 2560);
+    assert_eq!(contents(), expected);
+
+    driver.memory(Tag(2), MemoryOp::Clear { len: 512 });
+    driver.memory(Tag(2), MemoryOp::Store { offset: 0, len: 512 });
+    expected[..512].fill(0);
+    assert_eq!(contents(), expected);
+
+    // Inside a page; across pages with whole ones between; exactly whole ones.
+    for (offset, len) in [(9000, 100), (3 * PAGE - 512, 3 * PAGE), (7 * PAGE, PAGE)] {
+        driver.memory(Tag(0), MemoryOp::Zero { offset: offset as u64, len: len as u64 });
+        expected[offset..offset + len].fill(0);
+        assert_eq!(contents(), expected, "{offset} {len}");
+    }
+}
+
+#[test]
+fn a_descriptor_is_read_where_the_kernel_writes_it() {
+    let device = memfd(0x18000);
+    let desc = IoDesc { op_flags: 1, nr_sectors: 8, start_sector: 0x1234_5678_9abc, addr: 7 };
+    device.write_all_at(&desc.encode(), 3 * IoDesc::SIZE as u64).expect("written");
+    let Some(driver) = queue_driver(device, Backend::Nothing, &mailbox()) else { return };
+    assert_eq!(driver.descriptor(Tag(3)), desc);
+    assert_eq!(driver.descriptor(Tag(2)), IoDesc::default());
+}
+
+#[test]
+fn a_queue_whose_fetch_is_refused_says_so_and_ends() {
+    let (inbox, outbox) = (mailbox(), mailbox());
+    let shape = QueueShape { queue: QueueId(0), depth: DEPTH, buffer_bytes: BUFFER_BYTES };
+    let device = Arc::new(OwnedFd::from(memfd(0x18000)));
+    let mut driver = QueueDriver::new(shape, device, Backend::Nothing, inbox, Arc::clone(&outbox));
+    let config = QueueConfig {
+        id: QueueId(0),
+        depth: DEPTH,
+        buffer_bytes: BUFFER_BYTES,
+        sectors: 8,
+        entries: QueueConfig::ring_entries(DEPTH),
+        mode: MODE,
+    };
+    let mut queue = Queue::new(config, AnyTarget::Null(Null { sectors: 8 }));
+    let mut publisher = Board::default().publisher(Name::Queue(QueueId(0)));
+    let exit = driver::run(&mut queue, &mut driver, &mut publisher);
+    let Exit::Failed(cause) = exit else { panic!("{exit:?}") };
+    assert_eq!(outbox.receive(), Received::Message(Message::QueueFailed(QueueId(0), cause)));
+    assert_eq!(outbox.receive(), Received::Empty);
+    // A memfd takes no commands; where io_uring is forbidden, there is no ring to send one.
+    assert!(matches!(cause.step, Step::Fetch(_) | Step::QueueRing(_)), "{cause}");
+}
+
+fn worker_driver(supervisor: Peer) -> WorkerDriver {
+    let device = DeviceGeometry {
+        id: NO_DEVICE,
+        queues: 1,
+        depth: DEPTH,
+        buffer_bytes: BUFFER_BYTES,
+        sectors: 8,
+    };
+    let target = AnyTarget::Null(Null { sectors: 8 });
+    WorkerDriver::new(device, target, Backend::Nothing, supervisor, Board::default())
+        .expect("mailboxes")
+}
+
+/// Runs a worker whose device does not appear, and what its supervisor does meanwhile.
+fn worker_and(supervise: impl FnOnce(Peer) + Send + 'static) -> Exit {
+    let (ours, theirs) = Peer::pair().expect("a socket pair");
+    let supervisor = thread::spawn(move || {
+        thread::sleep(Duration::from_millis(150));
+        supervise(ours);
+    });
+    let mut publisher = Board::default().publisher(Name::Worker);
+    let started = Instant::now();
+    let exit = driver::run(&mut Worker::new(1), &mut worker_driver(theirs), &mut publisher);
+    assert!(started.elapsed() < Duration::from_secs(3), "it did not hear its supervisor");
+    supervisor.join().expect("it supervises");
+    exit
+}
+
+#[test]
+fn a_worker_that_waits_for_its_device_hears_quit() {
+    let exit = worker_and(|worker| {
+        worker.send(Message::Quit).expect("room");
+        let deadline = Instant::now() + Duration::from_secs(3);
+        while worker.receive() == Received::Empty {
+            assert!(Instant::now() < deadline, "the worker said nothing");
+            thread::sleep(Duration::from_millis(5));
+        }
+    });
+    let no_ring = matches!(exit, Exit::Failed(Cause { step: Step::WorkerRing, .. }));
+    assert!(exit == Exit::Finished || no_ring, "{exit:?}");
+}
+
+#[test]
+fn a_worker_that_is_not_live_ends_with_its_supervisor() {
+    let exit = worker_and(drop);
+    let Exit::Failed(cause) = exit else { panic!("{exit:?}") };
+    assert!(cause.problem == Problem::LinkClosed || cause.step == Step::WorkerRing, "{cause}");
+}
+
+#[test]
+fn a_supervisor_attaches_to_the_process_that_was_written_down_and_to_no_other() {
+    let mut child = Command::new("sleep").arg("60").spawn().expect("a process");
+    let process = Process::find(child.id()).expect("it runs");
+    let driver =
+        |known| SupervisorDriver::for_deletion(os::signal_fd(&[]).expect("a descriptor"), known);
+    let attach = Call::AttachWorker { pid: process.pid };
+    let gone = Ret::Failed(Errno::ESRCH);
+
+    // Not a worker by name; one that started at another time; none at all.
+    assert_eq!(call(&mut driver(None), attach), gone);
+    let earlier = Process { started: process.started - 1, ..process };
+    assert_eq!(call(&mut driver(Some(earlier)), attach), gone);
+    assert_eq!(call(&mut driver(None), Call::AttachWorker { pid: u32::MAX }), gone);
+
+    let mut driver = driver(Some(process));
+    assert_eq!(call(&mut driver, attach), Ret::Done);
+    assert_eq!(call(&mut driver, Call::KillWorker), Ret::Done);
+    // It is our child here, so its status is ours to know.
+    let deadline = Instant::now() + Duration::from_secs(3);
+    let mut reaped = call(&mut driver, Call::ReapWorker);
+    while reaped == Ret::Exited(WorkerExit::Unknown) && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(5));
+        reaped = call(&mut driver, Call::ReapWorker);
+    }
+    assert_eq!(reaped, Ret::Exited(WorkerExit::Signal(9)));
+    let _ = child.wait();
+}
+
+#[test]
+fn a_supervisor_without_a_driver_fails_at_its_first_step() {
+    if std::path::Path::new("/dev/ublk-control").exists() {
+        println!("skipped: this machine has a ublk driver");
+        return;
+    }
+    let operator = os::signal_fd(&[]).expect("a descriptor");
+    let mut driver = SupervisorDriver::for_deletion(operator, None);
+    let plan = Plan::Delete { id: NO_DEVICE, worker: None };
+    let mut supervisor = Supervisor::new(plan, Deadlines::DEFAULT);
+    let mut publisher = Board::default().publisher(Name::Supervisor);
+    let exit = driver::run(&mut supervisor, &mut driver, &mut publisher);
+    assert_eq!(exit, Exit::Failed(Cause::errno(Step::ControlRing, Errno::ENOENT)));
+}
+
+#[test]
+fn a_token_survives_the_ring() {
+    let Some(mut driver) = queue_driver(memfd(0x18000), Backend::Nothing, &mailbox()) else {
+        return;
+    };
+    driver.push(Sqe::Timer { generation: u32::MAX, ms: 0 }).expect("room");
+    assert_eq!(call(&mut driver, Call::Enter { submit: 1, wait: 1 }), Ret::Submitted(1));
+    let completion = driver.reap().expect("a completion");
+    assert_eq!(completion.token, Token::Timer(u32::MAX));
+}
