@@ -11,7 +11,7 @@ use crate::kernel::block::{BlockOp, Issuer};
 use crate::kernel::device::Scan;
 use crate::kernel::process::ProcessState;
 use crate::kernel::udev::Probe;
-use crate::run::Run;
+use crate::run::{Run, actor};
 use crate::server::Program;
 use crate::specimens::STOP_CELL;
 use crate::world::{DEVICE_SECTORS, ProcessId, World};
@@ -71,9 +71,9 @@ impl World {
     /// Whether every client has finished, or never began.
     pub(crate) fn clients_done(&self) -> bool {
         let begun = self.is_up();
-        self.clients.iter().all(|client| {
-            if begun { client.is_done(self.requests_left) } else { !client.open }
-        })
+        self.clients
+            .iter()
+            .all(|client| if begun { client.is_done(self.requests_left) } else { !client.open })
     }
 
     /// Whether a client can move.
@@ -209,14 +209,14 @@ impl World {
             .map(|process| process.pid);
         let plan = Plan::Delete { id, worker };
         let number = self.operator.deletions + 1;
-        run.note(run.operator_actor(), || "runs `del`".into());
+        run.note(actor::OPERATOR, || "runs `del`".into());
         self.start_supervisor(run, &format!("supervisor {number}"), plan);
     }
 
     /// The operator asks to stop.
     pub(crate) fn ask_to_stop(&mut self, run: &mut Run<'_>) {
         self.operator.stop_sent = true;
-        run.note(run.operator_actor(), || "asks to stop".into());
+        run.note(actor::OPERATOR, || "asks to stop".into());
         match run.config.subject {
             Subject::Engine => {
                 self.links.orders.push_back(Message::Stop);
@@ -238,8 +238,7 @@ impl World {
         let program = Program::Supervisor(Supervisor::new(plan, run.config.deadlines));
         let process = self.spawn_process(run, None, name, program);
         self.links.orders.clear();
-        self.links.commanded =
-            Some(crate::world::ThreadId::from_index(self.threads.len() - 1));
+        self.links.commanded = Some(crate::world::ThreadId::from_index(self.threads.len() - 1));
         self.operator.server = Some(process);
         self.operator.last_exit = None;
     }
@@ -247,7 +246,7 @@ impl World {
     /// The supervisor tells its launcher.
     pub(crate) fn launcher_hears(&mut self, run: &mut Run<'_>, message: Message) {
         run.progress();
-        run.note(run.operator_actor(), || format!("hears {message:?}"));
+        run.note(actor::OPERATOR, || format!("hears {message:?}"));
         match message {
             Message::Up(id) => self.announce(id),
             other => self.links.down_told = Some(other),

@@ -42,7 +42,9 @@ impl World {
         if alive && touches_buffer && !self.server_owns(queue, tag) {
             run.violate(
                 "O4",
-                format!("{op:?} ended on the buffer of queue {queue} tag {tag}, which the kernel owns"),
+                format!(
+                    "{op:?} ended on the buffer of queue {queue} tag {tag}, which the kernel owns"
+                ),
             );
             return;
         }

@@ -13,14 +13,13 @@ use std::cell::{Cell, RefCell};
 use std::hash::Hasher;
 
 use blkproof_engine::supervisor::Plan;
-use blkproof_engine::sys::Exit;
+use blkproof_engine::sys::{Exit, MemoryOp};
 use blkproof_engine::target::Target;
 use blkproof_engine::uapi::DevInfo;
 use siphasher::sip128::SipHasher13;
 
 use crate::choices::{Choices, Site};
 use crate::config::{Config, Subject};
-use crate::kernel::block::Issuer;
 use crate::kernel::process::{ProcessState, describe};
 use crate::kernel::ring::RingState;
 use crate::kernel::udev::Probe;
@@ -57,6 +56,16 @@ pub enum Sabotage {
     CommitAfterAbort,
     /// A message arrives, and nobody is woken: deadlock.
     DropWakeUp,
+    /// A buffer is touched after the commit: O4.
+    LateBuffer,
+    /// The kernel fails a request for no reason: L1.
+    FailRequest,
+    /// START_DEV is refused for no reason: L0.
+    RefuseStart,
+    /// The supervisor gets a completion of something it never submitted: I1.
+    StrayCompletion,
+    /// A commit is lost, and a queue is woken for nothing, again and again: livelock.
+    EndlessWakeUps,
 }
 
 /// A rule that was broken.
@@ -95,11 +104,28 @@ pub(crate) struct Run<'c> {
     last_moved: Vec<(Step, u64)>,
 }
 
-/// Indices of the actors that every run has; threads follow.
-const UDEV: usize = 2;
-const KERNEL: usize = 3;
-const OPERATOR: usize = 4;
-const THREADS: usize = 5;
+/// Indices of the actors: those that every run has, then the threads in the order in which they were started.
+pub(crate) mod actor {
+    use crate::kernel::block::Issuer;
+    use crate::world::ThreadId;
+
+    pub(crate) const UDEV: usize = 2;
+    pub(crate) const KERNEL: usize = 3;
+    pub(crate) const OPERATOR: usize = 4;
+    pub(crate) const THREADS: usize = 5;
+
+    pub(crate) const fn thread(thread: ThreadId) -> usize {
+        THREADS + thread.0 as usize
+    }
+
+    pub(crate) const fn issuer(issuer: Issuer) -> usize {
+        match issuer {
+            Issuer::Client(index) => index as usize,
+            Issuer::Udev => UDEV,
+            Issuer::Scan => KERNEL,
+        }
+    }
+}
 
 impl<'c> Run<'c> {
     fn new(config: &'c Config, choices: &'c mut dyn Choices, sabotage: Option<Sabotage>) -> Self {
@@ -111,7 +137,7 @@ impl<'c> Run<'c> {
             repaired: false,
             struck: Cell::new(false),
             late: None,
-            hasher: SipHasher13::new_with_keys(0x7369_6d, 0x7374_6570),
+            hasher: SipHasher13::new_with_keys(0x0073_696d, 0x7374_6570),
             time_us: 0,
             step: 0,
             progress_at: 0,
@@ -172,26 +198,6 @@ impl<'c> Run<'c> {
         self.actors.push(Actor { name: name.into() });
     }
 
-    pub(crate) const fn thread_actor(&self, thread: ThreadId) -> usize {
-        THREADS + thread.0 as usize
-    }
-
-    pub(crate) const fn udev_actor(&self) -> usize {
-        UDEV
-    }
-
-    pub(crate) const fn operator_actor(&self) -> usize {
-        OPERATOR
-    }
-
-    pub(crate) const fn issuer_actor(&self, issuer: Issuer) -> usize {
-        match issuer {
-            Issuer::Client(index) => index as usize,
-            Issuer::Udev => UDEV,
-            Issuer::Scan => KERNEL,
-        }
-    }
-
     /// Something visible, for the timeline.
     pub(crate) fn note(&mut self, actor: usize, text: impl FnOnce() -> String) {
         if self.config.timeline {
@@ -202,7 +208,7 @@ impl<'c> Run<'c> {
 
     /// Something visible that the kernel did.
     pub(crate) fn kernel(&mut self, text: impl FnOnce() -> String) {
-        self.note(KERNEL, text);
+        self.note(actor::KERNEL, text);
     }
 
     /// A thread's program is about to run.
@@ -379,9 +385,13 @@ fn drive(world: &mut World, run: &mut Run<'_>) -> End {
             world.early = 0;
             steps::take(world, run, step);
         }
-        if let Some((queue, tag)) = run.late {
-            if !world.server_owns(queue, tag) {
-                run.late = None;
+        if let Some((queue, tag)) = run.late
+            && !world.server_owns(queue, tag)
+        {
+            run.late = None;
+            if run.sabotage == Some(Sabotage::LateBuffer) {
+                world.memory(run, queue, tag, MemoryOp::Clear { len: SECTOR as u32 });
+            } else {
                 let _ = world.descriptor(run, queue, tag);
             }
         }

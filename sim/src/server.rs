@@ -6,8 +6,8 @@ use blkproof_engine::pending::Pending;
 use blkproof_engine::queue::{Queue, QueueConfig};
 use blkproof_engine::supervisor::Supervisor;
 use blkproof_engine::sys::{
-    Call, Cqe, DeviceGeometry, Links, MemoryOp, QueueIo, Ret, Ring, Sqe, SqFull, SupervisorIo,
-    WorkerExit,
+    Call, Cqe, DeviceGeometry, Links, MemoryOp, QueueIo, Ret, Ring, SqFull, Sqe, SupervisorIo,
+    Token, WorkerExit,
 };
 use blkproof_engine::target::{AnyTarget, File, Mem, Null};
 use blkproof_engine::uapi::{Errno, IoDesc, QueueId, Tag};
@@ -19,7 +19,7 @@ use crate::kernel::errno;
 use crate::kernel::process::{LINK_MESSAGES_MAX, ProcessState, ThreadState};
 use crate::kernel::ring::Entry;
 use crate::kernel::udev::Node;
-use crate::run::{Run, Sabotage};
+use crate::run::{Run, Sabotage, actor};
 use crate::specimens::{Act, Server, Sys};
 use crate::world::{DEVICE_SECTORS, ProcessId, RingId, SECTOR, ThreadId, TimerKind, World};
 
@@ -28,7 +28,6 @@ const SIGKILL: u8 = 9;
 
 /// What a thread runs.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-#[expect(clippy::large_enum_variant, reason = "every program is boxed")]
 pub(crate) enum Program {
     /// The engine's supervisor.
     Supervisor(Supervisor),
@@ -60,9 +59,7 @@ pub(crate) fn target(kind: TargetKind) -> AnyTarget {
     match kind {
         TargetKind::Null => AnyTarget::Null(Null { sectors }),
         TargetKind::Mem => AnyTarget::Mem(Mem { sectors }),
-        TargetKind::File => {
-            AnyTarget::File(File { sectors, logical_bs_shift: 9, discard: true })
-        }
+        TargetKind::File => AnyTarget::File(File { sectors, logical_bs_shift: 9, discard: true }),
     }
 }
 
@@ -117,9 +114,7 @@ impl World {
                 running && self.can_return(thread, wait, interrupted)
             }
             ThreadState::Awaiting(cell) => running && process.cells[usize::from(cell)] != 0,
-            ThreadState::Locking(lock) => {
-                running && process.locks[usize::from(lock)].is_none()
-            }
+            ThreadState::Locking(lock) => running && process.locks[usize::from(lock)].is_none(),
             ThreadState::Sleeping | ThreadState::Dead => false,
         }
     }
@@ -232,9 +227,7 @@ impl World {
                 None => failed(errno::ESRCH),
             },
             Call::KillWorker => match self.processes[process.index()].attached {
-                Some(worker)
-                    if self.processes[worker.index()].state != ProcessState::Reaped =>
-                {
+                Some(worker) if self.processes[worker.index()].state != ProcessState::Reaped => {
                     self.begin_exit(worker, WorkerExit::Signal(SIGKILL));
                     Ret::Done
                 }
@@ -263,9 +256,7 @@ impl World {
                     failed(errno::ENOMEM)
                 } else {
                     match &mut self.device {
-                        Some(device)
-                            if queue.0 < device.queues && device.tgid == Some(process) =>
-                        {
+                        Some(device) if queue.0 < device.queues && device.tgid == Some(process) => {
                             device.file_refs += 1;
                             self.threads[thread.index()].mapped += 1;
                             Ret::Done
@@ -284,13 +275,9 @@ impl World {
         };
         run.seen(match ret {
             Ret::Failed(errno) => u64::from(errno.0),
-            Ret::Start
-            | Ret::Done
-            | Ret::Submitted(_)
-            | Ret::Spawned(_)
-            | Ret::Exited(_) => 0,
+            Ret::Start | Ret::Done | Ret::Submitted(_) | Ret::Spawned(_) | Ret::Exited(_) => 0,
         });
-        run.note(run.thread_actor(thread), || describe(&call, &ret));
+        run.note(actor::thread(thread), || describe(call, ret));
         self.threads[thread.index()].state = ThreadState::Ready(ret);
     }
 
@@ -371,9 +358,7 @@ impl World {
             }
             Link::Supervisor => !self.links.down.is_empty() || down(self.links.supervisor),
             Link::Queues => !self.links.reports.is_empty(),
-            Link::Operator => {
-                self.links.commanded == Some(thread) && !self.links.orders.is_empty()
-            }
+            Link::Operator => self.links.commanded == Some(thread) && !self.links.orders.is_empty(),
             Link::Launcher | Link::Queue(_) => false,
         }
     }
@@ -398,7 +383,9 @@ impl Ring for Io<'_, '_, '_> {
         let mut sqe = sqe;
         if let Sqe::Commit { tag, result } = sqe {
             match self.run.sabotage {
-                Some(Sabotage::DropCommit) if self.run.strikes() => return Ok(()),
+                Some(Sabotage::DropCommit | Sabotage::EndlessWakeUps) if self.run.strikes() => {
+                    return Ok(());
+                }
                 Some(Sabotage::DoubleCommit) if self.run.strikes() => {
                     self.world.rings[ring.index()].sq.push_back(Entry::Plain(sqe));
                 }
@@ -414,13 +401,19 @@ impl Ring for Io<'_, '_, '_> {
 
     fn reap(&mut self) -> Option<Cqe> {
         let ring = self.ring()?;
+        if self.role == Role::Supervisor
+            && self.run.sabotage == Some(Sabotage::StrayCompletion)
+            && self.run.strikes()
+        {
+            return Some(Cqe { token: Token::Io(Tag(0)), res: 0 });
+        }
         let cqe = self.world.rings[ring.index()].cq.pop_front()?;
-        let abort = cqe.res == -errno::ENODEV && matches!(cqe.token, blkproof_engine::sys::Token::Io(_));
+        let abort = cqe.res == -errno::ENODEV && matches!(cqe.token, Token::Io(_));
         if abort {
             match self.run.sabotage {
                 Some(Sabotage::IgnoreAbort) if self.run.strikes() => return self.reap(),
                 Some(Sabotage::CommitAfterAbort) if self.run.strikes() => {
-                    if let blkproof_engine::sys::Token::Io(tag) = cqe.token {
+                    if let Token::Io(tag) = cqe.token {
                         let sqe = Sqe::Commit { tag, result: 0 };
                         self.world.rings[ring.index()].sq.push_back(Entry::Plain(sqe));
                     }
@@ -443,7 +436,10 @@ impl Io<'_, '_, '_> {
 
     /// Wakes who polls a link, unless the wake-up is lost.
     fn notify(&mut self, thread: Option<ThreadId>, link: Link) {
-        if self.run.sabotage == Some(Sabotage::DropWakeUp) && self.run.strikes() {
+        let watched = thread
+            .and_then(|thread| self.world.threads[thread.index()].ring)
+            .is_some_and(|ring| self.world.rings[ring.index()].watches.contains(&link));
+        if watched && self.run.sabotage == Some(Sabotage::DropWakeUp) && self.run.strikes() {
             return;
         }
         self.world.notify(thread, link);
@@ -452,7 +448,7 @@ impl Io<'_, '_, '_> {
 
 impl Links for Io<'_, '_, '_> {
     fn send(&mut self, link: Link, message: Message) -> Result<(), SendError> {
-        let actor = self.run.thread_actor(self.thread);
+        let actor = actor::thread(self.thread);
         self.run.note(actor, || format!("tells {link:?}: {message:?}"));
         let (links, peer) = (&mut self.world.links, link);
         let (channel, receiver, poll) = match (self.role, peer) {
@@ -501,7 +497,9 @@ impl Links for Io<'_, '_, '_> {
             thread.is_none_or(|thread| world.process_of(thread).state.is_down())
         };
         let (message, closed) = match (self.role, link) {
-            (Role::Supervisor, Link::Worker) if self.world.links.supervisor == Some(self.thread) => {
+            (Role::Supervisor, Link::Worker)
+                if self.world.links.supervisor == Some(self.thread) =>
+            {
                 (self.world.links.up.pop_front(), down(self.world, self.world.links.worker))
             }
             (Role::Supervisor, Link::Operator) => (self.world.links.orders.pop_front(), false),
@@ -547,7 +545,7 @@ impl QueueIo for Io<'_, '_, '_> {
     fn memory(&mut self, tag: Tag, op: MemoryOp) {
         let Role::Queue(queue) = self.role else { return };
         self.world.memory(self.run, queue, tag.0, op);
-        if self.run.sabotage == Some(Sabotage::LateDescriptor) {
+        if matches!(self.run.sabotage, Some(Sabotage::LateDescriptor | Sabotage::LateBuffer)) {
             self.run.late = Some((queue, tag.0));
         }
     }
@@ -557,15 +555,16 @@ impl World {
     /// A server reads a descriptor: only while it owns the tag.
     pub(crate) fn descriptor(&self, run: &Run<'_>, queue: u16, tag: u16) -> IoDesc {
         let request = self.request_of(queue, tag);
-        match request.and_then(|request| self.requests[request.index()].as_ref()) {
-            Some(request) => Self::describe_request(request),
-            None => {
-                run.violate(
-                    "O1",
-                    format!("the descriptor of queue {queue} tag {tag} is read while the kernel owns it"),
-                );
-                IoDesc::default()
-            }
+        if let Some(request) = request.and_then(|request| self.requests[request.index()].as_ref()) {
+            Self::describe_request(request)
+        } else {
+            run.violate(
+                "O1",
+                format!(
+                    "the descriptor of queue {queue} tag {tag} is read while the kernel owns it"
+                ),
+            );
+            IoDesc::default()
         }
     }
 
@@ -574,7 +573,9 @@ impl World {
         if !self.server_owns(queue, tag) {
             run.violate(
                 "O4",
-                format!("the buffer of queue {queue} tag {tag} is touched while the kernel owns it"),
+                format!(
+                    "the buffer of queue {queue} tag {tag} is touched while the kernel owns it"
+                ),
             );
             return;
         }
@@ -612,13 +613,13 @@ impl World {
         let victim = running[run.choose(Site::Fault, running.len() as u32) as usize];
         let pid = self.processes[victim].pid;
         run.killed = true;
-        run.note(run.operator_actor(), || format!("SIGKILL to process {pid}"));
+        run.note(actor::OPERATOR, || format!("SIGKILL to process {pid}"));
         self.begin_exit(ProcessId::from_index(victim), WorkerExit::Signal(SIGKILL));
     }
 }
 
 /// A call and what came of it, for the timeline.
-fn describe(call: &Call, ret: &Ret) -> String {
+fn describe(call: Call, ret: Ret) -> String {
     let what = match call {
         Call::SetupRing(_) => "io_uring_setup".into(),
         Call::Enter { .. } => "io_uring_enter".into(),

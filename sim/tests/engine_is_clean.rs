@@ -1,10 +1,77 @@
-//! The engine survives every schedule tried, with and without adversity.
+//! The engine survives every schedule tried, without adversity and under each kind of it.
 
 mod support;
 
-use support::{engine, must_be_clean};
+use blkproof_sim::config::{Config, Faults, TargetKind};
+use blkproof_sim::testing::for_each_seed;
+use support::{clean, engine};
+
+/// Schedules for each kind of adversity.
+const SEEDS: u64 = 2_880;
+
+fn survives(name: &str, faults: Faults) {
+    for_each_seed(name, 0..SEEDS, |seed| {
+        clean(&engine(seed, faults), seed);
+    });
+}
 
 #[test]
-fn without_faults() {
-    must_be_clean("without_faults", &engine(), 2_000);
+fn nothing_hinders_it() {
+    survives("nothing_hinders_it", Faults::NONE);
+}
+
+#[test]
+fn signals_interrupt_its_waits() {
+    survives("signals_interrupt_its_waits", Faults { signal: 64, ..Faults::NONE });
+}
+
+#[test]
+fn enter_takes_less_or_refuses() {
+    survives("enter_takes_less_or_refuses", Faults { submit: 64, ..Faults::NONE });
+}
+
+#[test]
+fn resources_run_out() {
+    survives("resources_run_out", Faults { resource: 48, ..Faults::NONE });
+}
+
+#[test]
+fn worker_or_supervisor_is_killed() {
+    survives("worker_or_supervisor_is_killed", Faults { kill: 3, ..Faults::NONE });
+}
+
+#[test]
+fn the_disk_fails() {
+    for_each_seed("the_disk_fails", 0..SEEDS, |seed| {
+        let config = engine(seed, Faults { disk: 64, ..Faults::NONE });
+        clean(&Config { target: TargetKind::File, ..config }, seed);
+    });
+}
+
+#[test]
+fn it_is_stopped_at_any_moment() {
+    survives("it_is_stopped_at_any_moment", Faults { stop: 4, ..Faults::NONE });
+}
+
+#[test]
+fn udev_is_slow() {
+    survives("udev_is_slow", Faults { udev: 96, ..Faults::NONE });
+}
+
+#[test]
+fn the_machine_stalls() {
+    survives("the_machine_stalls", Faults { stall: 3, ..Faults::NONE });
+}
+
+#[test]
+fn everything_at_once() {
+    survives("everything_at_once", Faults::ALL);
+}
+
+#[test]
+fn many_tags_and_requests() {
+    for_each_seed("many_tags_and_requests", 0..60, |seed| {
+        let config = Config { queues: 4, depth: 64, requests: 200, ..engine(seed, Faults::NONE) };
+        clean(&config, seed);
+    });
 }

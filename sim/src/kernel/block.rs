@@ -7,7 +7,7 @@ use crate::config::TargetKind;
 use crate::kernel::process::Work;
 use crate::kernel::tags::TagState;
 use crate::oracle::Allowed;
-use crate::run::Run;
+use crate::run::{Run, Sabotage, actor};
 use crate::world::{BUFFER_SECTORS, RequestId, Version, World};
 
 /// What is asked of the device.
@@ -71,6 +71,8 @@ pub(crate) struct Request {
     /// What a read may bring.
     pub(crate) allowed: Allowed,
     pub(crate) phase: Phase,
+    /// Sectors of a read that are done: a short commit redelivers the rest.
+    pub(crate) done: u16,
 }
 
 impl World {
@@ -110,8 +112,9 @@ impl World {
             data: [0; BUFFER_SECTORS],
             allowed,
             phase: Phase::Waiting,
+            done: 0,
         };
-        run.note(run.issuer_actor(issuer), || {
+        run.note(actor::issuer(issuer), || {
             format!("{} {start}+{sectors} on queue {queue}", op.name())
         });
         self.requests_live += 1;
@@ -155,6 +158,10 @@ impl World {
             self.end_request(run, id, false);
             return;
         }
+        if run.sabotage == Some(Sabotage::FailRequest) && run.strikes() {
+            self.end_request(run, id, false);
+            return;
+        }
         let base = device.slot(queue, 0);
         let busy = device.hw[usize::from(queue)].busy;
         let nth = run.choose(Site::Tag, u32::from(device.depth - busy));
@@ -191,14 +198,14 @@ impl World {
             return;
         };
         self.requests_live -= 1;
-        if request.phase == Phase::Started {
-            if let Some(device) = &mut self.device {
-                device.hw[usize::from(request.queue)].busy -= 1;
-            }
+        if request.phase == Phase::Started
+            && let Some(device) = &mut self.device
+        {
+            device.hw[usize::from(request.queue)].busy -= 1;
         }
         run.seen(u64::from(id.0) << 1 | u64::from(ok));
         run.progress();
-        let actor = run.issuer_actor(request.issuer);
+        let actor = actor::issuer(request.issuer);
         let what = request.op.name();
         run.note(actor, || {
             let how = if ok { "done" } else { "failed (EIO)" };
@@ -232,6 +239,20 @@ impl World {
         self.heard(run, request.issuer, ok);
     }
 
+    /// The first sectors of a read are done: the rest goes back to the queue, for any tag.
+    pub(crate) fn requeue_rest(&mut self, id: RequestId, data: &[Version], sectors: u16) {
+        let (Some(device), Some(request)) = (&mut self.device, &mut self.requests[id.index()])
+        else {
+            return;
+        };
+        device.hw[usize::from(request.queue)].busy -= 1;
+        request.phase = Phase::Waiting;
+        let done = usize::from(request.done);
+        let count = usize::from(sectors);
+        request.data[done..done + count].copy_from_slice(&data[..count]);
+        request.done += sectors;
+    }
+
     /// Whether FLUSH and FUA reach the server.
     pub(crate) fn volatile_cache(run: &Run<'_>) -> bool {
         run.config.target == TargetKind::File
@@ -241,7 +262,11 @@ impl World {
     pub(crate) fn describe_request(request: &Request) -> IoDesc {
         const FUA: u32 = 1 << 13;
         let (op_flags, nr_sectors, start_sector) = match request.op {
-            BlockOp::Read => (0, u32::from(request.sectors), u64::from(request.start)),
+            BlockOp::Read => (
+                0,
+                u32::from(request.sectors - request.done),
+                u64::from(request.start + request.done),
+            ),
             BlockOp::Write { fua } => (
                 1 | if fua { FUA } else { 0 },
                 u32::from(request.sectors),

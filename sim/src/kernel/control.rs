@@ -9,7 +9,7 @@ use crate::kernel::errno;
 use crate::kernel::process::ProcessState;
 use crate::kernel::tags::TagState;
 use crate::kernel::udev::{Node, Probe};
-use crate::run::Run;
+use crate::run::{Run, Sabotage, actor};
 use crate::world::{ControlId, RingId, ThreadId, World};
 
 /// CPUs of the simulated machine: the driver clamps queues to them.
@@ -120,7 +120,7 @@ impl World {
         let control =
             Control { ring, thread, sequence, command, pc: Pc::Queued, interrupted: false };
         let name = control.name();
-        run.note(run.thread_actor(thread), || format!("submits {name}"));
+        run.note(actor::thread(thread), || format!("submits {name}"));
         match &control.command {
             Command::GetFeatures => {
                 let features = Features::NONE
@@ -259,7 +259,7 @@ impl World {
                         device.info.flags,
                         device.info.max_io_buf_bytes,
                     );
-                    device.params = valid.is_ok().then(|| params.clone());
+                    device.params = valid.is_ok().then_some(*params);
                     if valid.is_ok() { Next::done() } else { Next::error(errno::EINVAL) }
                 }
                 _ => Next::error(errno::EINVAL),
@@ -308,7 +308,7 @@ impl World {
                     run.kernel(|| "ST6: STOPPING".into());
                     Next::Go(Pc::StopCancel)
                 } else {
-                    self.after_stop(control)
+                    Self::after_stop(control)
                 }
             }
             Pc::StopCancel => {
@@ -323,7 +323,7 @@ impl World {
                     device.file_refs -= 1;
                 }
                 self.file_dropped(run);
-                self.after_stop(control)
+                Self::after_stop(control)
             }
             Pc::DelLock => {
                 self.global_mutex = Some(id);
@@ -404,7 +404,8 @@ impl World {
             // The round was reset meanwhile.
             return Next::Go(Pc::StartWait);
         }
-        if server.is_none() || server != device.tgid {
+        let refused = run.sabotage == Some(Sabotage::RefuseStart) && run.strikes();
+        if refused || server.is_none() || server != device.tgid {
             return Next::error(errno::EINVAL);
         }
         if device.state == State::Live || device.disk.is_some() {
@@ -429,7 +430,7 @@ impl World {
     }
 
     /// Where a stop leads: STOP_DEV is through, DEL_DEV goes on.
-    fn after_stop(&self, control: &Control) -> Next {
+    fn after_stop(control: &Control) -> Next {
         match control.command {
             Command::DelDev(_) => Next::Go(Pc::DelRemove),
             Command::GetFeatures

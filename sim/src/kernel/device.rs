@@ -27,6 +27,7 @@ pub(crate) enum Holder {
 
 /// A device whose number is allocated.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "they are the driver's own flags")]
 pub(crate) struct Device {
     pub(crate) id: DevId,
     pub(crate) queues: u16,
@@ -159,17 +160,19 @@ impl World {
     /// Frees the device's number when nothing references it any more.
     pub(crate) fn settle_device(&mut self, run: &mut Run<'_>) {
         let Some(device) = &mut self.device else { return };
-        if let Some(disk) = &device.disk {
-            if !disk.attached && disk.openers == 0 && disk.scan != Scan::Reading {
-                device.disk = None;
-            }
+        if let Some(disk) = &device.disk
+            && !disk.attached
+            && disk.openers == 0
+            && disk.scan != Scan::Reading
+        {
+            device.disk = None;
         }
         let referenced = device.cdev
             || device.open
             || device.release.is_some()
             || device.disk.is_some()
             || device.mutex.is_some();
-        if referenced || self.controls.iter().flatten().any(|control| control.holds_device()) {
+        if referenced || self.controls.iter().flatten().any(super::control::Control::holds_device) {
             return;
         }
         let id = device.id.0;

@@ -6,7 +6,7 @@ use blkproof_engine::link::{Link, Message};
 use blkproof_engine::sys::{Call, Cqe, DeviceGeometry, Exit, Ret, Token, WorkerExit};
 use blkproof_engine::uapi::DevId;
 
-use crate::run::Run;
+use crate::run::{Run, actor};
 use crate::server::Program;
 use crate::world::{ProcessId, RingId, ThreadId, World};
 
@@ -203,7 +203,7 @@ impl World {
         };
         run.seen(code);
         run.progress();
-        run.note(run.thread_actor(thread), || format!("exits: {}", describe(&exit)));
+        run.note(actor::thread(thread), || format!("exits: {}", describe(&exit)));
         if let Some(Program::Supervisor(_)) = self.threads[thread.index()].program.as_deref() {
             self.operator.last_exit = Some(exit);
         }
@@ -212,10 +212,10 @@ impl World {
             return;
         }
         // Its own ring and mapping go with it.
-        if let Some(ring) = self.threads[thread.index()].ring {
-            if self.rings[ring.index()].owner == thread {
-                self.close_ring(ring);
-            }
+        if let Some(ring) = self.threads[thread.index()].ring
+            && self.rings[ring.index()].owner == thread
+        {
+            self.close_ring(ring);
         }
         self.unmap(run, thread);
         self.threads[thread.index()].state = ThreadState::Dead;
@@ -242,7 +242,7 @@ impl World {
     /// D1: a thread of a dying process is gone.
     pub(crate) fn thread_dies(&mut self, run: &mut Run<'_>, thread: ThreadId) {
         self.threads[thread.index()].state = ThreadState::Dead;
-        run.note(run.thread_actor(thread), || "D1: dead".into());
+        run.note(actor::thread(thread), || "D1: dead".into());
         let process = self.threads[thread.index()].process;
         for lock in &mut self.processes[process.index()].locks {
             if *lock == Some(thread) {

@@ -12,7 +12,7 @@ use crate::disk::Operation;
 use crate::kernel::errno;
 use crate::kernel::process::{ThreadState, Work};
 use crate::kernel::tags::TagState;
-use crate::run::Run;
+use crate::run::{Run, Sabotage, actor};
 use crate::world::{ProcessId, RingId, ThreadId, TimerKind, World};
 
 /// A submission queue entry.
@@ -94,7 +94,7 @@ impl World {
                 _ => None,
             };
             if let Some(refusal) = refusal {
-                run.note(run.thread_actor(thread), || format!("enter refused (errno {refusal})"));
+                run.note(actor::thread(thread), || format!("enter refused (errno {refusal})"));
                 self.threads[thread.index()].state =
                     ThreadState::Ready(Ret::Failed(Errno(refusal as u16)));
                 return;
@@ -102,7 +102,7 @@ impl World {
             // Fewer taken than offered: then the kernel does not wait.
             left = run.choose(Site::Submit, submit);
             wait = 0;
-            run.note(run.thread_actor(thread), || format!("enter takes {left} of {submit}"));
+            run.note(actor::thread(thread), || format!("enter takes {left} of {submit}"));
         }
         self.threads[thread.index()].state = ThreadState::Submitting { done: 0, left, wait };
         self.submit_invisible(run, thread);
@@ -173,13 +173,16 @@ impl World {
                     self.commit(run, thread, ring, queue, tag.0, result);
                 }
                 Sqe::Backend { tag, op } => {
-                    run.note(run.thread_actor(thread), || {
+                    run.note(actor::thread(thread), || {
                         format!("backend {} for tag {}", crate::disk::name(&op), tag.0)
                     });
                     self.disk.in_flight.push(Operation { ring, thread, queue, tag: tag.0, op });
                 }
                 Sqe::Watch { link } => {
-                    if self.readable(thread, link) {
+                    let endless = run.sabotage == Some(Sabotage::EndlessWakeUps)
+                        && link == Link::Worker
+                        && self.links.supervisor != Some(thread);
+                    if endless || self.readable(thread, link) {
                         let cqe = Cqe { token: Token::Link(link), res: 1 };
                         self.post_by_task_work(thread, ring, cqe);
                     } else {
@@ -229,7 +232,7 @@ impl World {
         let ring = self.threads[thread.index()].ring;
         let there = ring.map_or(0, |ring| self.rings[ring.index()].cq.len());
         if there < wait as usize && done == 0 {
-            run.note(run.thread_actor(thread), || "enter interrupted (EINTR)".into());
+            run.note(actor::thread(thread), || "enter interrupted (EINTR)".into());
             return Ret::Failed(Errno(errno::EINTR as u16));
         }
         Ret::Submitted(done)

@@ -3,9 +3,9 @@
 use blkproof_engine::sys::{Cqe, Token};
 use blkproof_engine::uapi::Tag;
 
-use crate::kernel::block::{BlockOp, Phase};
+use crate::kernel::block::BlockOp;
 use crate::kernel::errno;
-use crate::run::Run;
+use crate::run::{Run, actor};
 use crate::world::{RequestId, RingId, SECTOR, ThreadId, World};
 
 /// Where a tag is (K1: exactly one of these).
@@ -64,7 +64,7 @@ impl World {
         queue: u16,
         tag: u16,
     ) {
-        let actor = run.thread_actor(thread);
+        let actor = actor::thread(thread);
         let res = self.try_fetch(run, thread, ring, queue, tag);
         run.seen(u64::from(tag) << 32 | u64::from(res.unsigned_abs()));
         if res == 0 {
@@ -130,7 +130,7 @@ impl World {
         tag: u16,
         result: i32,
     ) {
-        let actor = run.thread_actor(thread);
+        let actor = actor::thread(thread);
         run.seen(u64::from(tag) << 32 | u64::from(result as u32));
         let refusal = match self.may_commit(run, thread, queue, tag) {
             Ok(request) => {
@@ -191,7 +191,7 @@ impl World {
         }
         let buffer = self.buffers[self.buffer_index(queue, tag)];
         let Some(req) = self.requests[request.index()].as_mut() else { return };
-        let bytes = (u64::from(req.sectors) * SECTOR) as i32;
+        let bytes = (u64::from(req.sectors - req.done) * SECTOR) as i32;
         match req.op {
             BlockOp::Read | BlockOp::Write { .. } => {
                 if result >= 0 && result != bytes {
@@ -206,11 +206,14 @@ impl World {
                 let read = req.op == BlockOp::Read;
                 if read && result > 0 && result < bytes {
                     // Copy mode redelivers the rest; the oracle has spoken already.
-                    req.phase = Phase::Waiting;
+                    let sectors = (u64::from(result.unsigned_abs()) / SECTOR) as u16;
+                    self.requeue_rest(request, &buffer, sectors);
                     return;
                 }
                 if read {
-                    req.data = buffer;
+                    let done = usize::from(req.done);
+                    let rest = req.data.len() - done;
+                    req.data[done..].copy_from_slice(&buffer[..rest]);
                 }
                 // 7.3: any non-negative result of a write completes all of it.
                 self.end_request(run, request, result >= i32::from(read));
@@ -238,7 +241,7 @@ impl World {
             self.buffers[index][..usize::from(req.sectors)].fill(req.version);
         }
         let what = req.op.name();
-        run.note(run.thread_actor(thread), || {
+        run.note(actor::thread(thread), || {
             format!("TW: {what} delivered on tag {tag} of queue {queue}")
         });
         self.post(ring, Cqe { token: Token::Io(Tag(tag)), res: 0 });

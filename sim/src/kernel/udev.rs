@@ -2,7 +2,7 @@
 
 use crate::choices::Site;
 use crate::kernel::block::{BlockOp, Issuer};
-use crate::run::Run;
+use crate::run::{Run, actor};
 use crate::world::{TimerKind, World};
 
 /// The node `/dev/ublkcN`.
@@ -56,7 +56,7 @@ impl World {
         if run.fault(run.config.faults.udev) {
             let which = run.choose(Site::Delay, DELAYS_MS.len() as u32);
             self.udev.node =
-                if run.choose(Site::Delay, 2) == 0 { Node::Absent } else { Node::Denied };
+                if run.choose(Site::Delay, 2) == 0 { Node::Denied } else { Node::Absent };
             self.arm(DELAYS_MS[which as usize] * 1000, TimerKind::Udev);
         }
     }
@@ -68,12 +68,12 @@ impl World {
             (Node::Absent, _) if run.fault(run.config.faults.udev) => {
                 let which = run.choose(Site::Delay, DELAYS_MS.len() as u32);
                 self.udev.node = Node::Denied;
-                run.note(run.udev_actor(), || "creates the node, mode 0600".into());
+                run.note(actor::UDEV, || "creates the node, mode 0600".into());
                 self.arm(DELAYS_MS[which as usize] * 1000, TimerKind::Udev);
             }
             (Node::Absent | Node::Denied | Node::Ready, _) => {
                 self.udev.node = Node::Ready;
-                run.note(run.udev_actor(), || "the node is there, with its owner".into());
+                run.note(actor::UDEV, || "the node is there, with its owner".into());
             }
         }
     }
@@ -103,7 +103,7 @@ impl World {
             Probe::Called => {
                 self.udev.probe = Probe::Idle;
                 if self.open_block() {
-                    run.note(run.udev_actor(), || "opens ublkb".into());
+                    run.note(actor::UDEV, || "opens ublkb".into());
                     let read = self.issue(run, Issuer::Udev, BlockOp::Read, (0, 8), 0);
                     self.udev.probe = if read.is_ok() { Probe::Reading } else { Probe::Closing };
                 }
@@ -118,7 +118,7 @@ impl World {
             }
             Probe::Closing => {
                 self.udev.probe = Probe::Idle;
-                run.note(run.udev_actor(), || "closes ublkb".into());
+                run.note(actor::UDEV, || "closes ublkb".into());
                 self.close_block();
             }
         }

@@ -7,7 +7,7 @@ use crate::kernel::control::Pc;
 use crate::kernel::process::{ProcessState, ThreadState};
 use crate::kernel::tags::TagState;
 use crate::outcome::Wait;
-use crate::run::{KERNEL, OPERATOR, Run, THREADS};
+use crate::run::{Run, actor};
 use crate::server::Program;
 use crate::world::{ThreadId, World};
 
@@ -35,7 +35,7 @@ fn server_of(world: &World, queue: u16) -> Option<usize> {
                 )
                 && serves(thread.program.as_deref())
         })
-        .map(|index| THREADS + index)
+        .map(|index| actor::THREADS + index)
 }
 
 fn serves(program: Option<&Program>) -> bool {
@@ -60,11 +60,11 @@ fn controls(world: &World, waits: &mut Vec<Wait>) {
         });
         let owner = queue.and_then(|queue| server_of(world, queue));
         waits.push(Wait {
-            actor: KERNEL,
+            actor: actor::KERNEL,
             awaits: world.control_awaits(control),
             owner,
             because: owner.map_or(String::new(), |owner| {
-                state_of(world, ThreadId::from_index(owner - THREADS))
+                state_of(world, ThreadId::from_index(owner - actor::THREADS))
             }),
         });
     }
@@ -75,8 +75,8 @@ fn requests(world: &World, waits: &mut Vec<Wait>) {
         let Some(request) = request else { continue };
         let actor = match request.issuer {
             Issuer::Client(client) => usize::from(client),
-            Issuer::Udev => super::UDEV,
-            Issuer::Scan => KERNEL,
+            Issuer::Udev => actor::UDEV,
+            Issuer::Scan => actor::KERNEL,
         };
         let what = request.op.name();
         let held = world.device.as_ref().and_then(|device| {
@@ -90,7 +90,7 @@ fn requests(world: &World, waits: &mut Vec<Wait>) {
                 | TagState::Cancelled => None,
             })
         });
-        let owner = held.and_then(|(task, _)| task).map(|task| THREADS + task.index());
+        let owner = held.and_then(|(task, _)| task).map(|task| actor::THREADS + task.index());
         let because = match held {
             Some((_, true)) => "it was delivered and is not committed".into(),
             Some((_, false)) => "its dispatch waits for the thread to run its task work".into(),
@@ -98,7 +98,7 @@ fn requests(world: &World, waits: &mut Vec<Wait>) {
             None => String::new(),
         };
         let awaits = format!("waits for its {what}");
-        waits.push(Wait { actor, awaits, owner: owner.or(Some(KERNEL)), because });
+        waits.push(Wait { actor, awaits, owner: owner.or(Some(actor::KERNEL)), because });
     }
 }
 
@@ -127,13 +127,13 @@ fn thread(world: &World, run: &Run<'_>, id: ThreadId, waits: &mut Vec<Wait>) {
     if thread.state == ThreadState::Dead || process.state == ProcessState::Reaped {
         return;
     }
-    let actor = run.thread_actor(id);
+    let actor = actor::thread(id);
     if process.state == ProcessState::Dying {
         let control = world.controls.iter().flatten().find(|control| control.thread == id);
         waits.push(Wait {
             actor,
             awaits: "is to die".into(),
-            owner: Some(KERNEL),
+            owner: Some(actor::KERNEL),
             because: match control {
                 Some(control) => format!("its io-wq worker: {}", world.control_awaits(control)),
                 None => state_of(world, id),
@@ -151,9 +151,9 @@ fn thread(world: &World, run: &Run<'_>, id: ThreadId, waits: &mut Vec<Wait>) {
     }
     for pending in program.pending() {
         let owner = match pending.owner {
-            Owner::Kernel | Owner::Backend => Some(KERNEL),
+            Owner::Kernel | Owner::Backend => Some(actor::KERNEL),
             Owner::Client => Some(0),
-            Owner::Operator => Some(OPERATOR),
+            Owner::Operator => Some(actor::OPERATOR),
             Owner::Engine => peer(world, program),
         };
         let because = match pending.otherwise {
@@ -182,5 +182,5 @@ fn peer(world: &World, program: &Program) -> Option<usize> {
         Program::Queue(_) => world.links.worker,
         Program::Specimen(_) => None,
     };
-    peer.map(|thread| THREADS + thread.index())
+    peer.map(|thread| actor::THREADS + thread.index())
 }

@@ -28,6 +28,7 @@ impl Prepare for Plane {
     fn step(&mut self, _ret: Ret, sys: &mut Sys<'_, '_>) -> Prepared {
         if !self.spawned {
             self.spawned = true;
+            sys.say("starts the threads, and waits until every queue is ready");
             let opener = Opener { attempts: 0, asked: false, repaired: self.repaired };
             sys.spawn("data plane", 0, Server::AsyncInitOpener(opener));
             for queue in 0..sys.queues() {
@@ -37,6 +38,7 @@ impl Prepare for Plane {
                     served: Loop::new(),
                     primed: false,
                     reported: false,
+                    looked: false,
                 };
                 sys.spawn(&format!("io loop {queue}"), queue, Server::AsyncInitPoller(poller));
             }
@@ -92,11 +94,16 @@ pub(crate) struct Poller {
     served: Loop,
     primed: bool,
     reported: bool,
+    looked: bool,
 }
 
 impl Poller {
     pub(crate) fn step(&mut self, _ret: Ret, sys: &mut Sys<'_, '_>) -> Act {
         if sys.get(CHAR_FD) == 0 {
+            if !self.looked {
+                self.looked = true;
+                sys.say("looks for the character device; will look again every 10 ms");
+            }
             return Act::Sleep { ms: 10 };
         }
         if let Some(act) = self.set_up.step(sys, self.queue) {

@@ -68,7 +68,7 @@ impl Prepare for Fetch {
 pub(crate) struct Served {
     queue: u16,
     set_up: SetUp,
-    served: Loop,
+    requests: Loop,
     repaired: bool,
     shown: bool,
     reported: bool,
@@ -79,7 +79,7 @@ impl Served {
         Self {
             queue,
             set_up: SetUp::Ring,
-            served: Loop::new(),
+            requests: Loop::new(),
             repaired,
             shown: false,
             reported: false,
@@ -105,11 +105,11 @@ impl Served {
             self.reported = true;
             sys.count(PRIMED, READY);
         }
-        while let Some(tag) = self.served.next(sys) {
+        while let Some(tag) = self.requests.next(sys) {
             let commit = sys.serve(self.queue, tag);
             sys.push(commit);
         }
-        if self.served.is_over(sys) {
+        if self.requests.is_over(sys) {
             return base::end(sys);
         }
         base::enter(sys)

@@ -102,10 +102,10 @@ impl Submitter {
             sys.set(HANDED + queue, 1);
             return base::end(sys);
         }
-        if sys.get(HANDED + queue) == 0 {
-            if let Some(tag) = self.backlog.pop_front() {
-                sys.set(HANDED + queue, u64::from(tag) + 1);
-            }
+        if sys.get(HANDED + queue) == 0
+            && let Some(tag) = self.backlog.pop_front()
+        {
+            sys.set(HANDED + queue, u64::from(tag) + 1);
         }
         if sys.unsubmitted() > 0 {
             return Act::Call(Call::Enter { submit: sys.unsubmitted(), wait: 0 });

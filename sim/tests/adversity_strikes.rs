@@ -1,0 +1,82 @@
+//! Each kind of adversity really happens, and a configuration without it never shows it.
+
+mod support;
+
+use blkproof_sim::config::{Config, Faults, TargetKind};
+use support::{engine, run};
+
+/// How many of the timelines of 300 runs show one of the texts.
+fn shown(faults: Faults, texts: &[&str]) -> usize {
+    (0..300)
+        .filter(|seed| {
+            let config = engine(*seed, faults);
+            let config = Config { timeline: true, target: TargetKind::File, ..config };
+            let outcome = run(&config, *seed);
+            outcome
+                .timeline
+                .iter()
+                .any(|record| texts.iter().any(|text| record.text.contains(text)))
+        })
+        .count()
+}
+
+fn strikes(faults: Faults, texts: &[&str]) {
+    for text in texts {
+        let count = shown(faults, &[text]);
+        println!("{text:?}: {count} of 300");
+        assert!(count > 0, "no run shows {text:?} under {faults:?}");
+    }
+    assert_eq!(shown(Faults::NONE, texts), 0, "{texts:?} without a fault");
+}
+
+#[test]
+fn signals() {
+    let texts = ["enter interrupted (EINTR)", "START_DEV completes: -4", "DEL_DEV completes: -4"];
+    strikes(Faults { signal: 64, ..Faults::NONE }, &texts);
+}
+
+#[test]
+fn submissions() {
+    let texts = ["enter refused (errno 11)", "enter refused (errno 16)", "enter takes 0 of"];
+    strikes(Faults { submit: 64, ..Faults::NONE }, &texts);
+}
+
+#[test]
+fn resources() {
+    let texts = [
+        "opens ublkc: EMFILE",
+        "maps queue 0: ENOMEM",
+        "maps queue 1: ENOMEM",
+        "starts the worker: EAGAIN",
+        "starts the thread of queue 1: EAGAIN",
+    ];
+    strikes(Faults { resource: 48, ..Faults::NONE }, &texts);
+}
+
+#[test]
+fn kills() {
+    let texts = ["SIGKILL to process 100", "SIGKILL to process 101", "runs `del`", "RWc"];
+    strikes(Faults { kill: 3, ..Faults::NONE }, &texts);
+}
+
+#[test]
+fn disks() {
+    let texts = ["= -4", "= -11", "= -5", "failed (EIO)"];
+    strikes(Faults { disk: 64, ..Faults::NONE }, &texts);
+}
+
+#[test]
+fn stops() {
+    strikes(Faults { stop: 4, ..Faults::NONE }, &["ASYNC_CANCEL of START_DEV", "Stopped"]);
+}
+
+#[test]
+fn udev() {
+    let texts = ["opens ublkc: ENOENT", "opens ublkc: EACCES", "creates the node, mode 0600"];
+    strikes(Faults { udev: 96, ..Faults::NONE }, &texts);
+}
+
+#[test]
+fn stalls() {
+    strikes(Faults { stall: 3, ..Faults::NONE }, &["Deadline"]);
+}

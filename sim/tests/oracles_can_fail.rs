@@ -1,0 +1,108 @@
+//! Every oracle sees what it is there for: a bug planted between server and kernel is caught by the one named.
+
+mod support;
+
+use blkproof_engine::supervisor::Deadlines;
+use blkproof_sim::config::{Config, TargetKind};
+use blkproof_sim::drivers::Random;
+use blkproof_sim::outcome::Verdict;
+use blkproof_sim::run::{Sabotage, run_sabotaged};
+use blkproof_sim::specimens::Specimen;
+
+/// Runs until the bug is caught; every catch must be by that oracle.
+fn caught(sabotage: Sabotage, verdict: Verdict, oracle: &str) {
+    let config = Config {
+        target: TargetKind::Mem,
+        deadlines: Deadlines::NONE,
+        requests: 8,
+        steps_max: 2_000,
+        ..Config::engine()
+    };
+    caught_in(&config, sabotage, verdict, oracle);
+}
+
+fn caught_in(config: &Config, sabotage: Sabotage, verdict: Verdict, oracle: &str) {
+    let mut times = 0;
+    for seed in 0..500 {
+        let outcome = run_sabotaged(config, &mut Random::new(seed), Some(sabotage));
+        if outcome.verdict == Verdict::Clean {
+            continue;
+        }
+        times += 1;
+        assert_eq!(
+            (outcome.verdict, outcome.oracle.as_str()),
+            (verdict, oracle),
+            "{sabotage:?} seed {seed}: {}",
+            outcome.finding
+        );
+    }
+    println!("{sabotage:?}: {times} of 500");
+    assert!(times > 0, "{sabotage:?} was not caught");
+}
+
+#[test]
+fn a_dropped_commit_is_a_deadlock() {
+    caught(Sabotage::DropCommit, Verdict::Deadlock, "deadlock");
+}
+
+#[test]
+fn o1_sees_a_double_commit() {
+    caught(Sabotage::DoubleCommit, Verdict::Safety, "O1");
+}
+
+#[test]
+fn o3_sees_a_short_commit() {
+    caught(Sabotage::ShortCommit, Verdict::Safety, "O3");
+}
+
+#[test]
+fn o1_sees_a_descriptor_read_late() {
+    caught(Sabotage::LateDescriptor, Verdict::Safety, "O1");
+}
+
+#[test]
+fn o5_sees_a_lost_write() {
+    caught(Sabotage::LoseWrite, Verdict::DataLoss, "O5");
+}
+
+#[test]
+fn an_ignored_abort_is_a_deadlock() {
+    // The engine is told to quit as well, and needs no abort. A server that ends with its last abort does.
+    let config = Config { depth: 2, ..Specimen::SerialPrime.config() };
+    caught_in(&config, Sabotage::IgnoreAbort, Verdict::Deadlock, "deadlock");
+}
+
+#[test]
+fn o11_sees_a_commit_after_an_abort() {
+    caught(Sabotage::CommitAfterAbort, Verdict::Safety, "O11");
+}
+
+#[test]
+fn a_dropped_wake_up_is_a_deadlock() {
+    caught(Sabotage::DropWakeUp, Verdict::Deadlock, "deadlock");
+}
+
+#[test]
+fn o4_sees_a_buffer_touched_late() {
+    caught(Sabotage::LateBuffer, Verdict::Safety, "O4");
+}
+
+#[test]
+fn l1_sees_a_request_that_fails_for_no_reason() {
+    caught(Sabotage::FailRequest, Verdict::Safety, "L1");
+}
+
+#[test]
+fn l0_sees_a_device_that_never_comes_up() {
+    caught(Sabotage::RefuseStart, Verdict::Safety, "L0");
+}
+
+#[test]
+fn a_panic_of_the_engine_is_an_outcome() {
+    caught(Sabotage::StrayCompletion, Verdict::Safety, "I1");
+}
+
+#[test]
+fn steps_without_progress_are_a_livelock() {
+    caught(Sabotage::EndlessWakeUps, Verdict::Livelock, "livelock");
+}

@@ -1,0 +1,47 @@
+//! The same configuration and the same seed are the same run.
+
+mod support;
+
+use std::collections::BTreeSet;
+
+use blkproof_sim::config::{Config, Faults};
+use blkproof_sim::specimens::Specimen;
+use blkproof_sim::testing::for_each_seed;
+use support::{engine, run};
+
+#[test]
+fn a_thousand_seeds_give_the_same_hash_twice() {
+    let hashes = std::cell::RefCell::new(BTreeSet::new());
+    for_each_seed("a_thousand_seeds_give_the_same_hash_twice", 0..1_000, |seed| {
+        let config = engine(seed, Faults::ALL);
+        let first = run(&config, seed);
+        let second = run(&config, seed);
+        assert_eq!(first.hash, second.hash, "hash of seed {seed}");
+        assert_eq!(first, second, "seed {seed}");
+        hashes.borrow_mut().insert(first.hash);
+    });
+    if std::env::var_os("SIM_SEED").is_none() {
+        assert!(hashes.borrow().len() > 990, "different seeds are different runs");
+    }
+}
+
+#[test]
+fn a_timeline_changes_nothing() {
+    for_each_seed("a_timeline_changes_nothing", 0..200, |seed| {
+        let config = engine(seed, Faults::ALL);
+        let silent = run(&config, seed);
+        let told = run(&Config { timeline: true, ..config }, seed);
+        assert_eq!((silent.hash, silent.steps), (told.hash, told.steps), "seed {seed}");
+        assert!(silent.timeline.is_empty() && !told.timeline.is_empty(), "seed {seed}");
+    });
+}
+
+#[test]
+fn specimens_repeat_too() {
+    for specimen in Specimen::all() {
+        for seed in 0..50 {
+            let config = specimen.config();
+            assert_eq!(run(&config, seed), run(&config, seed), "{} {seed}", specimen.name());
+        }
+    }
+}
