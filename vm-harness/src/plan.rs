@@ -96,8 +96,8 @@ impl Victim {
 pub enum Plant {
     /// The worker is stopped (SIGSTOP) and a client reads.
     StoppedWorker,
-    /// A client reads from a kernel device that answers in an hour, while the engine is idle and sound.
-    SilentKernelDevice,
+    /// A client writes to a frozen file system on a device whose engine is idle and sound.
+    FrozenFileSystem,
     /// The canary device keeps no data, so its own check must fail.
     LyingCanary,
     /// The device's data is changed behind a verifying reader.

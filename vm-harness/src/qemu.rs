@@ -14,6 +14,7 @@ use rustix::process::{Signal, set_parent_process_death_signal};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Attempt, Error, Result};
+use crate::kmsg::{self, Complaint};
 use crate::protocol::{Event, PORT};
 use crate::tools;
 
@@ -319,6 +320,18 @@ pub fn console_tail(console: &Path, lines: usize) -> Vec<String> {
     all[all.len().saturating_sub(lines)..].to_vec()
 }
 
+/// What the console of a guest that went silent says about it: from the kernel's last complaint on, or else the very end.
+pub fn last_words(console: &Path) -> Vec<String> {
+    let tail = console_tail(console, 400);
+    let complains = |line: &String| {
+        matches!(kmsg::classify(line), Some(Complaint::Fault | Complaint::BlockedTask))
+    };
+    match tail.iter().position(complains) {
+        Some(first) => tail.into_iter().skip(first).take(60).collect(),
+        None => tail[tail.len().saturating_sub(10)..].to_vec(),
+    }
+}
+
 /// Files of one guest, in a directory of its own.
 #[derive(Debug, Clone)]
 pub struct Traces {
@@ -388,6 +401,16 @@ mod tests {
         fs::write(&file, "one\r\n\r\ntwo\u{1b}[0m\r\nthree\r\n").expect("written");
         assert_eq!(console_tail(&file, 2), ["two[0m", "three"]);
         assert!(console_tail(&dir.path().join("none"), 2).is_empty());
+    }
+
+    #[test]
+    fn last_words_begin_with_the_complaint() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let file = dir.path().join("console");
+        fs::write(&file, "fine\nOops: 0000 [#1]\nRIP: x\n").expect("written");
+        assert_eq!(last_words(&file), ["Oops: 0000 [#1]", "RIP: x"]);
+        fs::write(&file, "fine\nstill fine\n").expect("written");
+        assert_eq!(last_words(&file), ["fine", "still fine"]);
     }
 
     #[test]

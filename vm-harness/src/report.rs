@@ -110,7 +110,7 @@ pub fn step_evidence(record: &StepRecord) -> Vec<String> {
             ));
             lines.extend(task.stack.iter().take(12).map(|f| format!("    {f}")));
         }
-        lines.extend(facts.console.iter().rev().take(10).rev().map(|l| format!("console: {l}")));
+        lines.extend(facts.console.iter().take(25).map(|l| format!("console: {l}")));
     }
     lines.extend(record.evidence.iter().cloned());
     lines

@@ -111,6 +111,7 @@ pub fn fetch(args: &FetchArgs) -> Result<u8> {
 /// Plants faults and checks that each gets its verdict. Returns the exit code.
 pub fn selftest(args: &SelftestArgs) -> Result<u8> {
     tools::require(&tools::FOR_A_RUN)?;
+    tools::require(&[tools::FSFREEZE])?;
     let target = target_dir();
     let cases = selftest::cases();
     let all: Vec<Step> = cases.iter().flat_map(|c| c.steps.clone()).collect();

@@ -29,9 +29,9 @@ pub fn cases() -> Vec<Case> {
         case(
             true,
             &[(
-                "silent-kernel-device",
+                "frozen-file-system",
                 hang,
-                Action::Plant(Plant::SilentKernelDevice),
+                Action::Plant(Plant::FrozenFileSystem),
                 Verdict::HangKernel,
             )],
         ),

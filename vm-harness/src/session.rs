@@ -253,6 +253,9 @@ impl<'a> Session<'a> {
         for tool in [tools::FIO, tools::MKFS, tools::FSCK] {
             add(tool);
         }
+        if job.steps.iter().any(|s| matches!(s.action, Action::Plant(_))) {
+            add(tools::FSFREEZE);
+        }
         if job.shell {
             add(tools::BUSYBOX);
         }
@@ -367,7 +370,7 @@ impl<'a> Session<'a> {
             waiting_for: "the guest".into(),
             canary_before: if job.canary_passed { Some(true) } else { canary_outcome(records) },
             guest_silent: true,
-            console: qemu::console_tail(&traces.console, 60),
+            console: qemu::last_words(&traces.console),
             ..HangFacts::default()
         };
         let record = StepRecord {

@@ -45,6 +45,8 @@ tools! {
     APT_GET = "apt-get", "fetches kernels", "apt", "apt", "apt";
     /// Unpacks kernel packages.
     DPKG_DEB = "dpkg-deb", "unpacks kernels", "dpkg", "dpkg", "dpkg";
+    /// Freezes a file system, to plant a hang that the kernel owes.
+    FSFREEZE = "fsfreeze", "plants a fault in the self-test", "util-linux", "util-linux", "util-linux";
     /// A shell for looking round in a guest.
     BUSYBOX = "busybox", "gives --keep-console a shell", "busybox-static", "busybox", "busybox";
 }

@@ -93,11 +93,6 @@ impl NullBlk {
         Self::with("canary", &[("memory_backed", if honest { "1" } else { "0" })])
     }
 
-    /// A device that answers each request only after an hour.
-    pub(super) fn silent() -> Checked<Option<Self>> {
-        Self::with("silent", &[("irqmode", "2"), ("completion_nsec", "3600000000000")])
-    }
-
     fn with(name: &str, settings: &[(&str, &str)]) -> Checked<Option<Self>> {
         if !Path::new(NULLB).exists() {
             let _ = mount("configfs", CONFIG, "configfs", MountFlags::empty(), None);

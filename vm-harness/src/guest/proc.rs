@@ -51,6 +51,15 @@ pub(super) fn is_alive(pid: i32) -> bool {
     Stat::of(Path::new(&format!("/proc/{pid}"))).is_some_and(|s| !matches!(s.state, 'Z' | 'X'))
 }
 
+/// Are all threads of the process stopped? A signal takes its time to reach them.
+pub(super) fn is_stopped(pid: i32) -> bool {
+    let dir = format!("/proc/{pid}/task");
+    numbers(Path::new(&dir))
+        .into_iter()
+        .filter_map(|tid| Stat::of(Path::new(&format!("{dir}/{tid}"))))
+        .all(|stat| matches!(stat.state, 'T' | 't'))
+}
+
 /// Living processes whose program has this name.
 pub(super) fn processes_of(program: &str) -> Vec<i32> {
     numbers(Path::new("/proc"))

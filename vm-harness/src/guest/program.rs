@@ -118,10 +118,16 @@ impl Ended {
         if self.status.success() {
             return Ok(self);
         }
-        Err(Trouble::Failed {
-            detail: format!("`{}` ended with {}", self.line, self.status),
-            evidence: self.evidence(),
-        })
+        let (program, arguments) = self.line.split_once(' ').unwrap_or((&self.line, ""));
+        if arguments.len() <= 60 {
+            return Err(Trouble::Failed {
+                detail: format!("`{}` ended with {}", self.line, self.status),
+                evidence: self.evidence(),
+            });
+        }
+        let mut evidence = vec![self.line.clone()];
+        evidence.extend(self.evidence());
+        Err(Trouble::Failed { detail: format!("{program} ended with {}", self.status), evidence })
     }
 
     /// What it printed, as lines.

@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::Read;
-use std::mem;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,7 +13,7 @@ use rustix::process::Signal;
 use sha2::{Digest, Sha256};
 
 use super::blkproof::{self, Device, Wanted};
-use super::canary::{self, NullBlk};
+use super::canary;
 use super::fio::Fio;
 use super::proc;
 use super::program::{Checked, Program, broken, failed, run};
@@ -348,9 +346,10 @@ fn cycles(count: u32, doing: &Doing) -> Checked<String> {
     Ok(format!("{count} times, {each:.2} s each"))
 }
 
+/// Reads a block that nobody has read before: what was read once comes from the page cache, and asks nobody.
 fn read_a_block(device: &Device) -> Checked {
     let mut block = [0_u8; 4096];
-    let read = File::open(&device.path).and_then(|mut f| f.read_exact(&mut block));
+    let read = File::open(&device.path).and_then(|f| f.read_exact_at(&mut block, 5 << 20));
     match read {
         Ok(()) => Ok(()),
         Err(error) => failed(format!("read from {}: {error}", device.path)),
@@ -375,22 +374,26 @@ fn planted(plant: Plant, doing: &Doing) -> Checked<String> {
     match plant {
         Plant::StoppedWorker => {
             let device = added(&small(), doing)?;
-            proc::signal(blkproof::worker(device.id)?, Signal::STOP);
+            let worker = blkproof::worker(device.id)?;
+            proc::signal(worker, Signal::STOP);
+            doing.now(format!("process {worker} to stop"));
+            while !proc::is_stopped(worker) {
+                thread::sleep(Duration::from_millis(5));
+            }
             doing.now(format!("a read from {}", device.path));
             read_a_block(&device)?;
             failed("a stopped worker answered")
         }
-        Plant::SilentKernelDevice => {
-            let _device = added(&small(), doing)?;
-            let Some(silent) = NullBlk::silent()? else {
-                return broken("this kernel has no null_blk to plant the fault with");
-            };
-            let path = silent.path.clone();
-            // Dropping it would wait for the request that never ends.
-            mem::forget(silent);
-            doing.now(format!("a read from {path}"));
-            read_a_block(&Device { id: 0, path })?;
-            failed("a silent device answered")
+        Plant::FrozenFileSystem => {
+            let device = added(&small(), doing)?;
+            run("mkfs.ext4", &["-q", "-F", &device.path])?;
+            mounted(&device, doing)?;
+            if let Err(trouble) = run("fsfreeze", &["--freeze", MOUNT_POINT]) {
+                return broken(format!("cannot plant the fault: {}", trouble.detail()));
+            }
+            doing.now("a write to a frozen file system");
+            let written = fs::write(Path::new(MOUNT_POINT).join("file"), "never");
+            failed(format!("a frozen file system answered: {written:?}"))
         }
         Plant::LyingCanary => {
             doing.now("the control experiment on a device that forgets");
