@@ -115,9 +115,9 @@ pub fn simulation(data: &[u8]) {
     config.queues = 1 + u16::from(shape & 1);
     config.depth = 1 + u16::from(shape >> 1 & 1);
     config.faults = if shape & 4 == 0 {
-        blkproof_sim::config::Faults::default()
+        blkproof_sim::config::Faults::NONE
     } else {
-        blkproof_sim::config::Faults::all()
+        blkproof_sim::config::Faults::ALL
     };
     let outcome = blkproof_sim::run::run(&config, &mut Bytes::new(schedule));
     assert_eq!(outcome.verdict, Verdict::Clean, "{}: {}", outcome.oracle, outcome.finding);

@@ -134,13 +134,11 @@ pub fn faults(text: &str) -> Result<Faults, Unknown> {
             None => (word, None),
         };
         let mut all = Faults::ALL;
-        match (faults.rate_mut(name), all.rate_mut(name)) {
-            (Some(slot), Some(default)) => *slot = rate.unwrap_or(*default),
-            _ => {
-                let names = all.rates().map(|(name, _)| name).join(", ");
-                return Err(unknown("fault", name, format!("none, all, or some of {names}")));
-            }
-        }
+        let (Some(slot), Some(default)) = (faults.rate_mut(name), all.rate_mut(name)) else {
+            let names = all.rates().map(|(name, _)| name).join(", ");
+            return Err(unknown("fault", name, format!("none, all, or some of {names}")));
+        };
+        *slot = rate.unwrap_or(*default);
     }
     Ok(faults)
 }

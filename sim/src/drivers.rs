@@ -54,7 +54,7 @@ impl Random {
 impl Choices for Random {
     fn choose(&mut self, site: Site, n: u32) -> u32 {
         let draw = self.0[stream(site)].next_u32();
-        (u64::from(draw) * u64::from(n) >> 32) as u32
+        ((u64::from(draw) * u64::from(n)) >> 32) as u32
     }
 }
 

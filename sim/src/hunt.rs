@@ -70,7 +70,7 @@ pub fn hunt(hunt: &Hunt, stop: &AtomicBool, progress: &(dyn Fn(u64) + Sync)) -> 
     let lowest = AtomicU64::new(u64::MAX);
     let results: Mutex<BTreeMap<(Verdict, String), Finding>> = Mutex::new(BTreeMap::new());
     let found = AtomicU64::new(0);
-    let steps: Mutex<BTreeMap<u64, u64>> = Mutex::new(BTreeMap::new());
+    let steps = AtomicU64::new(0);
     let limit = match hunt.extent {
         Extent::Seeds(seeds) => seeds,
         Extent::Time(_) => u64::MAX,
@@ -94,7 +94,7 @@ pub fn hunt(hunt: &Hunt, stop: &AtomicBool, progress: &(dyn Fn(u64) + Sync)) -> 
             let outcome = run(&config, &mut recorder);
             own_steps += outcome.steps;
             let runs = done.fetch_add(1, Ordering::Relaxed) + 1;
-            if runs % 64 == 0 {
+            if runs.is_multiple_of(64) {
                 progress(runs);
             }
             if outcome.verdict == Verdict::Clean {
@@ -109,9 +109,7 @@ pub fn hunt(hunt: &Hunt, stop: &AtomicBool, progress: &(dyn Fn(u64) + Sync)) -> 
                 results.insert(key, Finding { seed, choices: recorder.choices, outcome });
             }
         }
-        let mut steps = steps.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let key = steps.len() as u64;
-        steps.insert(key, own_steps);
+        steps.fetch_add(own_steps, Ordering::Relaxed);
     };
     std::thread::scope(|scope| {
         for _ in 0..hunt.jobs.max(1) {
@@ -123,7 +121,7 @@ pub fn hunt(hunt: &Hunt, stop: &AtomicBool, progress: &(dyn Fn(u64) + Sync)) -> 
     findings.sort_by_key(|finding| finding.seed);
     let mut bag = Bag {
         schedules: done.into_inner(),
-        steps: steps.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner).values().sum(),
+        steps: steps.into_inner(),
         findings,
         found: found.into_inner(),
         interrupted: stop.load(Ordering::Relaxed),

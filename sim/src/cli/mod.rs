@@ -55,7 +55,7 @@ pub fn main() -> ExitCode {
     // Without the handler Ctrl-C ends the program at once, which loses nothing but the summary.
     let _ = ctrlc::set_handler(interrupt);
     let result = match args.command {
-        Command::Demo { seeds } => demo::demo(seeds),
+        Command::Demo { seeds } => Ok(demo::demo(seeds)),
         Command::List { json } => {
             list(json);
             Ok(0)
