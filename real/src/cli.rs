@@ -188,11 +188,11 @@ fn run_add(add: Add) -> Result<()> {
     };
     control::probe()?;
     let AddOptions { id, queues, depth, buffer, foreground } = options;
-    let task = Task { id, queues, depth, buffer_bytes: buffer, target };
+    let task = Task { id, queues, depth, buffer_bytes: buffer, target, log: None };
     if foreground {
         return launcher::foreground(task, store, announce);
     }
-    announce(&launcher::detach(&task, store.as_ref())?);
+    announce(&launcher::detach(task, store.as_ref())?);
     Ok(())
 }
 

@@ -50,7 +50,7 @@ pub fn delete(run_dir: &RunDir, id: u32) -> Result<Deleted> {
         }
         Exit::Failed(cause) => return Err(cause.into()),
         Exit::Stuck { cause, step } => {
-            return Err(Error::new(Error::from(cause).to_string(), format!("stuck: {step}")).advice(
+            return Err(Error::stuck(cause, step).advice(
                 "a client may hold the device open: unmount it, close it (fuser -v shows by whom), then run this again",
             ));
         }

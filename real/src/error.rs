@@ -39,6 +39,16 @@ impl Error {
         }
     }
 
+    /// A failure whose unwinding got stuck at `step`.
+    pub fn stuck(cause: Cause, step: Step) -> Self {
+        let stuck = format!("{}; the device is left behind", cause.problem);
+        if step == cause.step {
+            Self::new(step.to_string(), stuck)
+        } else {
+            Self::new(cause.to_string(), format!("and then {step} did not finish; the device is left behind"))
+        }
+    }
+
     /// With what to do next.
     #[must_use]
     pub fn advice(mut self, advice: impl Into<String>) -> Self {
@@ -89,30 +99,12 @@ impl<T, E: fmt::Display> Attempt<T> for std::result::Result<T, E> {
 
 impl From<Cause> for Error {
     fn from(cause: Cause) -> Self {
-        let error = Self::new(cause.step.to_string(), describe(cause.problem));
+        let error = Self::new(cause.step.to_string(), cause.problem);
         match advice(cause) {
             Some(advice) => error.advice(advice),
             None => error,
         }
     }
-}
-
-/// A problem, with the system's own words for an errno.
-fn describe(problem: Problem) -> String {
-    match problem {
-        Problem::Errno(errno) => os_text(errno),
-        Problem::Deadline
-        | Problem::WorkerExited(_)
-        | Problem::LinkClosed
-        | Problem::Stopped
-        | Problem::Protocol
-        | Problem::Unsupported => problem.to_string(),
-    }
-}
-
-/// The C library's text for an errno.
-pub fn os_text(errno: Errno) -> String {
-    std::io::Error::from_raw_os_error(i32::from(errno.0)).to_string()
 }
 
 /// What to do about a cause, where that is known.

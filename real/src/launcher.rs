@@ -1,7 +1,7 @@
 //! The launcher: starts a supervisor, waits for its verdict, and tells the user.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read, Seek};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -20,8 +20,7 @@ use crate::error::{Attempt, Class, Error, Result};
 use crate::peer::Peer;
 use crate::state_file::RunDir;
 use crate::task::Task;
-use crate::worker_process::THIS_PROGRAM;
-use crate::{devices, os, store, supervisor_process};
+use crate::{devices, os, store, supervisor_process, worker_process};
 
 /// Longer than all deadlines of a supervisor on its way up and down again together: beyond it the supervisor itself is stuck.
 const VERDICT_PATIENCE: Duration = Duration::from_secs(180);
@@ -35,22 +34,26 @@ const POLL_INTERVAL: Duration = Duration::from_millis(10);
 ///
 /// # Errors
 /// Why there is no device; nothing is left behind, unless the error says so.
-pub fn detach(task: &Task, store: Option<&OwnedFd>) -> Result<PathBuf> {
+pub fn detach(mut task: Task, store: Option<&OwnedFd>) -> Result<PathBuf> {
+    let attempt = || "starting the supervisor process".to_owned();
     let run_dir = RunDir::from_environment();
     create(&run_dir)?;
-    let log = run_dir.starting_log();
-    let started = start(task, store, &log)
-        .attempting(|| "starting the supervisor process".into())
+    let path = run_dir.starting_log();
+    let mut log = fs::File::create(&path)
+        .and_then(|_| fs::File::options().read(true).append(true).open(&path))
+        .attempting(|| format!("creating {}", path.display()))?;
+    task.log = Some(path.clone());
+    // Before the supervisor starts, so that a signal handed on to it waits until it listens.
+    os::block(&supervisor_process::STOP_SIGNALS).attempting(attempt)?;
+    let up = start(&task, store, &log)
+        .attempting(attempt)
         .and_then(|(peer, child)| await_up(&peer, Some(&child)));
-    match started {
-        Ok(id) => {
-            // Only its name is lost if this fails.
-            let _ = fs::rename(log, run_dir.log(id.0));
-            Ok(await_node(id))
-        }
+    match up {
+        Ok(id) => Ok(await_node(id)),
         Err(error) => {
-            show_log(&log);
-            let _ = fs::remove_file(log);
+            show(&mut log);
+            // There, if it failed before the device had a number.
+            let _ = fs::remove_file(path);
             Err(error)
         }
     }
@@ -92,14 +95,14 @@ fn create(run_dir: &RunDir) -> Result<()> {
     })
 }
 
-fn start(task: &Task, store: Option<&OwnedFd>, log: &Path) -> io::Result<(Peer, Child)> {
+fn start(task: &Task, store: Option<&OwnedFd>, log: &fs::File) -> io::Result<(Peer, Child)> {
     let (ours, theirs) = Peer::pair()?;
-    let child = Command::new(THIS_PROGRAM)
+    let child = Command::new(worker_process::THIS_PROGRAM)
         .arg0("blkproof")
         .args([supervisor_process::SUBCOMMAND, &serde_json::to_string(task)?])
         .stdin(OwnedFd::from(theirs))
         .stdout(store::share(store)?.map_or_else(Stdio::null, Stdio::from))
-        .stderr(fs::File::create(log)?)
+        .stderr(log.try_clone()?)
         .current_dir("/")
         .spawn()?;
     Ok((ours, child))
@@ -108,14 +111,8 @@ fn start(task: &Task, store: Option<&OwnedFd>, log: &Path) -> io::Result<(Peer, 
 /// Waits for the verdict. An interrupt is handed on to the supervisor, which then unwinds and says so.
 fn await_up(peer: &Peer, supervisor: Option<&Child>) -> Result<DevId> {
     let attempt = || "waiting for the supervisor".to_owned();
-    let signals = match supervisor {
-        Some(_) => {
-            os::block(&supervisor_process::STOP_SIGNALS).attempting(attempt)?;
-            os::signal_fd(&supervisor_process::STOP_SIGNALS)
-        }
-        None => os::signal_fd(&[]),
-    }
-    .attempting(attempt)?;
+    let stop = supervisor.map_or(&[][..], |_| &supervisor_process::STOP_SIGNALS);
+    let signals = os::signal_fd(stop).attempting(attempt)?;
     let deadline = Instant::now() + VERDICT_PATIENCE;
     loop {
         match peer.receive() {
@@ -145,8 +142,7 @@ fn await_up(peer: &Peer, supervisor: Option<&Child>) -> Result<DevId> {
 }
 
 fn left_behind(cause: Cause, step: Step) -> Error {
-    let error = Error::from(cause);
-    Error::new(error.to_string(), format!("and unwinding is stuck: {step}"))
+    Error::stuck(cause, step)
         .advice("`blkproof list` shows what is left; `blkproof del ID` tries again")
 }
 
@@ -186,9 +182,12 @@ fn await_node(id: DevId) -> PathBuf {
 }
 
 /// What the processes had to say beyond the cause that the supervisor told us: a panic, for example.
-fn show_log(log: &Path) {
-    let text = fs::read_to_string(log).unwrap_or_default();
-    for line in text.lines().filter(|line| !line.starts_with(supervisor_process::LOG_PREFIX)) {
+fn show(log: &mut fs::File) {
+    let mut text = String::new();
+    // The processes wrote through the same open file: its position is at the end.
+    let _ = log.rewind().and_then(|()| log.read_to_string(&mut text));
+    let known = [supervisor_process::LOG_PREFIX, worker_process::LOG_PREFIX];
+    for line in text.lines().filter(|line| !known.iter().any(|prefix| line.starts_with(prefix))) {
         eprintln!("{line}");
     }
 }

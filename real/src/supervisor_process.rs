@@ -1,6 +1,7 @@
 //! The supervisor process: what surrounds its machine.
 
 use std::cell::Cell;
+use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
@@ -95,6 +96,10 @@ fn start_worker(
 ) -> io::Result<Spawned> {
     let id = device.id.0;
     run_dir.remove(id);
+    if let Some(log) = &task.log {
+        // Only its name is lost if this fails.
+        let _ = fs::rename(log, run_dir.log(id));
+    }
     dump::serve(&run_dir.socket(id, Role::Supervisor), board.clone());
     let spawned = worker_process::spawn(device, &task.target, store)?;
     let shape = (device.queues, device.depth);

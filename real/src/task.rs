@@ -92,6 +92,8 @@ pub struct Task {
     pub buffer_bytes: u32,
     /// Where the bytes are.
     pub target: TargetSpec,
+    /// The file that standard error goes to, to be renamed once the device has a number.
+    pub log: Option<PathBuf>,
 }
 
 impl Task {

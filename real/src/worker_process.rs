@@ -22,6 +22,8 @@ use crate::{dump, inherit, store};
 
 /// The hidden subcommand.
 pub const SUBCOMMAND: &str = "__work";
+/// How a line about the worker's end begins in the log.
+pub const LOG_PREFIX: &str = "blkproof worker: ";
 /// The program, whatever its file is called by now.
 pub const THIS_PROGRAM: &str = "/proc/self/exe";
 
@@ -53,11 +55,12 @@ pub fn main(order: &str) -> ExitCode {
     match work(order) {
         Ok(Exit::Finished) => ExitCode::SUCCESS,
         Ok(Exit::Failed(cause) | Exit::Stuck { cause, step: _ }) => {
-            eprintln!("blkproof worker: {cause}");
+            eprintln!("{LOG_PREFIX}{cause}");
             ExitCode::FAILURE
         }
         Err(error) => {
-            eprintln!("blkproof worker: {error}");
+            // Not with the prefix: the supervisor cannot know this.
+            eprintln!("blkproof: the worker cannot start: {error}");
             ExitCode::FAILURE
         }
     }
