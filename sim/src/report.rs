@@ -64,12 +64,13 @@ pub fn story(outcome: &Outcome, layout: Layout) -> String {
             }),
         }
     }
-    let mut text = format!("{:>9}  ", "time");
+    let mut text = format!("{:>10}  ", "time");
     for name in &names {
         let _ = write!(text, "{}  ", layout.paint(name, STRONG));
     }
+    text.truncate(text.trim_end().len());
     text.push('\n');
-    let lanes: usize = 11 + names.iter().map(|name| name.chars().count() + 2).sum::<usize>();
+    let lanes: usize = 12 + names.iter().map(|name| name.chars().count() + 2).sum::<usize>();
     let room = layout.width.saturating_sub(lanes).max(20);
     // The end matters most, the beginning next: what does not fit is left out between them.
     let body = layout.lines_max.saturating_sub(1);
@@ -83,7 +84,7 @@ pub fn story(outcome: &Outcome, layout: Layout) -> String {
         if number == head && head < tail {
             let _ = writeln!(
                 text,
-                "{:>9}  {}",
+                "{:>10}  {}",
                 "",
                 layout.paint(
                     &format!("… {} more steps; all of them are in the report …", tail - head),
@@ -94,7 +95,7 @@ pub fn story(outcome: &Outcome, layout: Layout) -> String {
         if (head..tail).contains(&number) {
             continue;
         }
-        let _ = write!(text, "{:>9}  ", time(line.time_us));
+        let _ = write!(text, "{:>10}  ", time(line.time_us));
         for (actor, name) in shown.iter().zip(&names) {
             let mark = if *actor == line.actor {
                 layout.paint("●", STRONG)
