@@ -222,17 +222,17 @@ fn run_list(options: &ListOptions) -> Result<()> {
 fn table(devices: &[Listed]) -> String {
     let number = |value: Option<u32>| value.map_or_else(|| "-".to_owned(), |value| value.to_string());
     let mut text = format!(
-        "{:>4} {:<8} {:<6} {:>16} {:>6} {:>5} {:>8} {:>10} {}\n",
+        "{:>4} {:<8} {:<7} {:>16} {:>6} {:>5} {:>8} {:>10} {}\n",
         "ID", "STATE", "TARGET", "BYTES", "QUEUES", "DEPTH", "WORKER", "SUPERVISOR", "PATH"
     );
     for device in devices {
         let _ = writeln!(
             text,
-            "{:>4} {:<8} {:<6} {:>16} {:>6} {:>5} {:>8} {:>10} {}",
+            "{:>4} {:<8} {:<7} {:>16} {:>6} {:>5} {:>8} {:>10} {}",
             device.id,
             device.state,
-            device.target.unwrap_or("-"),
-            device.size_bytes.map_or_else(|| "-".to_owned(), |bytes| bytes.to_string()),
+            device.target,
+            device.size_bytes,
             device.queues,
             device.depth,
             number(device.worker_pid),

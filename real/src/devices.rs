@@ -37,14 +37,14 @@ pub struct Listed {
     pub id: u32,
     /// The kernel's state, or `GONE`.
     pub state: &'static str,
-    /// What it is made of; unknown for another server's device.
-    pub target: Option<&'static str>,
+    /// What it is made of; `unknown` for another server's device.
+    pub target: &'static str,
     /// The block device.
     pub path: PathBuf,
     /// The character device.
     pub char_path: PathBuf,
-    /// Its size; unknown while another server's device is not started.
-    pub size_bytes: Option<u64>,
+    /// Its size; 0 while another server's device is not started: nobody tells.
+    pub size_bytes: u64,
     /// Hardware queues.
     pub queues: u16,
     /// Tags of each queue.
@@ -87,10 +87,10 @@ fn listed(info: &DevInfo, state: Option<&StateFile>) -> Listed {
     Listed {
         id: id.0,
         state: info.state.name(),
-        target: state.map(|state| state.target.name()),
+        target: state.map_or("unknown", |state| state.target.name()),
         path: block_path(id),
         char_path: char_path(id),
-        size_bytes: disk_bytes(id).or_else(|| state.map(|state| state.size_bytes)),
+        size_bytes: disk_bytes(id).or(state.map(|state| state.size_bytes)).unwrap_or(0),
         queues: info.nr_hw_queues,
         depth: info.queue_depth,
         worker_pid: u32::try_from(info.ublksrv_pid)
@@ -109,10 +109,10 @@ fn remembered(state: &StateFile) -> Listed {
     Listed {
         id: state.id,
         state: GONE,
-        target: Some(state.target.name()),
+        target: state.target.name(),
         path: block_path(id),
         char_path: char_path(id),
-        size_bytes: Some(state.size_bytes),
+        size_bytes: state.size_bytes,
         queues: state.queues,
         depth: state.depth,
         worker_pid: running(state.worker),
