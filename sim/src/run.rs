@@ -191,7 +191,9 @@ impl<'c> Run<'c> {
 
     /// Whether the faults of this run explain that a client's request fails.
     pub(crate) fn errors_expected(&self) -> bool {
-        self.killed || self.config.faults.disk > 0 || self.config.subject != Subject::Engine
+        let faults = &self.config.faults;
+        // After a stall the supervisor may kill a worker whose stop seems to take too long.
+        self.killed || faults.disk > 0 || faults.stall > 0 || self.config.subject != Subject::Engine
     }
 
     pub(crate) fn add_actor(&mut self, name: &str) {

@@ -327,12 +327,18 @@ impl World {
         if self.refuse(run) {
             return Ret::Failed(Errno(errno::EAGAIN as u16));
         }
+        // A small ring fills up: the same schedule, in more turns.
+        let mut entries = QueueConfig::ring_entries(geometry.depth);
+        if run.fault(run.config.faults.submit) {
+            entries = [2, 4][run.choose(Site::Submit, 2) as usize];
+            run.kernel(|| format!("queue {} gets a ring of {entries} entries", queue.0));
+        }
         let config = QueueConfig {
             id: queue,
             depth: geometry.depth,
             buffer_bytes: geometry.buffer_bytes,
             sectors: geometry.sectors,
-            entries: QueueConfig::ring_entries(geometry.depth),
+            entries,
             mode: run.config.mode,
         };
         let program = Program::Queue(Queue::new(config, target(run.config.target)));

@@ -150,7 +150,7 @@ impl World {
             udev: Udev::new(),
             operator: Operator::new(),
             register: Register::new(config.target),
-            budget: Budget { signals: 8, submits: 8, resources: 3, kills: 1, disks: 8, stalls: 3 },
+            budget: Budget { signals: 8, submits: 8, resources: 3, kills: 2, disks: 8, stalls: 3 },
         }
     }
 

@@ -37,7 +37,12 @@ fn signals() {
 
 #[test]
 fn submissions() {
-    let texts = ["enter refused (errno 11)", "enter refused (errno 16)", "enter takes 0 of"];
+    let texts = [
+        "enter refused (errno 11)",
+        "enter refused (errno 16)",
+        "enter takes 0 of",
+        "gets a ring of 2",
+    ];
     strikes(Faults { submit: 64, ..Faults::NONE }, &texts);
 }
 

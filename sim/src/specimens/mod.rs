@@ -79,10 +79,14 @@ impl Specimen {
             }
             Self::StartBeforeFetch => "ublk-go e98e38a, 94c53e7, c30be57, 18cb5c7; go-ublk 2424101",
             Self::PrimeOnAnotherThread => "go-ublk 9789eb3 (prime on the thread that serves)",
-            Self::EintrLost => "ublk-go 8f2a561, then b3a8815 (the first fix was incomplete)",
+            Self::EintrLost => "go-ublk cba6776; libublk 23a14a1 (a command orphaned by EINTR)",
             Self::UnpublishedSqe => "go-ublk f640002, b06b276 (no barrier before the tail)",
-            Self::BlockingLog => "go-ublk: a log write that blocks the serving thread",
-            Self::SerialPrime => "go-ublk: a pause of 250 ms after each FETCH",
+            Self::BlockingLog => {
+                "go-ublk b451b7d (threads of the rings blocked on a synchronous log)"
+            }
+            Self::SerialPrime => {
+                "go-ublk 339808f (start-up takes depth x 250 ms, one FETCH after another)"
+            }
         }
     }
 
