@@ -8,7 +8,7 @@ use std::process::Command;
 use crate::error::{Attempt, Error, ErrorKind, Result};
 use crate::kernel::{self, Kernel, Series};
 use crate::sources::{self, Source};
-use crate::tools;
+use crate::tools::{self, Tool};
 
 /// Suites that carry the series we test.
 const SUITES: [&str; 2] = ["trixie", "trixie-backports"];
@@ -93,13 +93,13 @@ impl Archive {
 
         let mut archive = Self { apt, names: Vec::new() };
         say(&format!("reading the package index of {}", SUITES.join(" and ")));
-        archive.call("apt-get", &["update", "--error-on=any"]).map_err(|answer| {
+        archive.call(tools::APT_GET, &["update", "--error-on=any"]).map_err(|answer| {
             unavailable("read the archive's package index")
                 .answer(answer)
                 .advice("check the network and the mirror in /etc/apt; a kernel that is already cached needs neither")
         })?;
         let names = archive
-            .call("apt-cache", &["pkgnames", "linux-"])
+            .call(tools::APT_CACHE, &["pkgnames", "linux-"])
             .map_err(|answer| Error::environment("list the archive's kernels").answer(answer))?;
         archive.names = names.lines().map(str::to_owned).collect();
         Ok(archive)
@@ -129,7 +129,7 @@ impl Archive {
 
     fn version(&self, package: &str) -> Result<String> {
         let shown = self
-            .call("apt-cache", &["show", "--no-all-versions", package])
+            .call(tools::APT_CACHE, &["show", "--no-all-versions", package])
             .map_err(|answer| unavailable(format!("look up {package}")).answer(answer))?;
         shown.lines().find_map(|line| line.strip_prefix("Version: ")).map(str::to_owned).ok_or_else(
             || unavailable(format!("look up {package}")).answer("the index gives no version"),
@@ -139,7 +139,7 @@ impl Archive {
     fn download(&self, packages: &[String]) -> Result<()> {
         let mut arguments = vec!["download"];
         arguments.extend(packages.iter().map(String::as_str));
-        self.call("apt-get", &arguments).map(drop).map_err(|answer| {
+        self.call(tools::APT_GET, &arguments).map(drop).map_err(|answer| {
             unavailable(format!("download {}", packages.join(", ")))
                 .answer(answer)
                 .advice("check the network; if the archive dropped this point release just now, run the command again")
@@ -147,9 +147,11 @@ impl Archive {
     }
 
     /// Runs an apt program on the private state. The error is what it printed.
-    fn call(&self, program: &str, arguments: &[&str]) -> std::result::Result<String, String> {
+    fn call(&self, tool: Tool, arguments: &[&str]) -> std::result::Result<String, String> {
         let apt = self.apt.display();
-        let output = Command::new(program)
+        let program = tool.program;
+        let output = tool
+            .command()
             .current_dir(self.apt.join("debs"))
             .env("LC_ALL", "C")
             .args(["-q", "-q"])
@@ -209,7 +211,7 @@ fn unpack(debs: &Path, packages: &[String], dir: &Path, version: &str) -> Result
         .attempting(|| format!("create a directory in {}", parent.display()))?;
     for package in packages {
         let deb = newest_deb(debs, package)?;
-        run(Command::new("dpkg-deb").arg("-x").arg(&deb).arg(fresh.path()))?;
+        run(tools::DPKG_DEB.command().arg("-x").arg(&deb).arg(fresh.path()))?;
         let _ = fs::remove_file(deb);
     }
     let found = kernel::search(fresh.path())?;
@@ -239,10 +241,24 @@ pub fn index_modules(modules: &Path, release: &str) -> Result<()> {
     if modules.join("modules.dep").is_file() {
         return Ok(());
     }
-    // depmod wants BASE/lib/modules/RELEASE; packages use BASE/usr/lib/modules/RELEASE.
-    let base = modules.ancestors().nth(3).unwrap_or(modules);
-    let depmod = tools::find("depmod").unwrap_or_else(|| "depmod".into());
-    run(Command::new(depmod).arg("-b").arg(base).arg(release))
+    tools::require(&[tools::DEPMOD])?;
+    // Where depmod looks below its base, lib/modules or usr/lib/modules, was decided when it was built.
+    let mut refused = None;
+    for base in modules.ancestors().skip(3).take(2) {
+        match run(tools::DEPMOD.command().arg("-b").arg(base).arg(release)) {
+            Ok(()) if modules.join("modules.dep").is_file() => return Ok(()),
+            Ok(()) => {}
+            Err(error) => refused = Some(error),
+        }
+    }
+    Err(refused
+        .unwrap_or_else(|| {
+            Error::environment("index the kernel's modules").answer("depmod wrote no modules.dep")
+        })
+        .advice(format!(
+            "run depmod for {} yourself, or name its directory with --modules",
+            modules.display()
+        )))
 }
 
 fn newest_deb(debs: &Path, package: &str) -> Result<PathBuf> {

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use cpio::newc::{Builder, ModeFileType, trailer};
 
@@ -75,7 +74,8 @@ pub fn write(path: &Path, contents: &Contents<'_>) -> Result<()> {
 
 /// Adds the libraries (and the loader) that `program` needs, under the names the loader will look for.
 fn closure(program: &Path, libraries: &mut BTreeSet<PathBuf>) -> Result<()> {
-    let output = Command::new(tools::LDD.program)
+    let output = tools::LDD
+        .command()
         .env("LC_ALL", "C")
         .arg(program)
         .output()

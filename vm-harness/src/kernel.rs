@@ -6,7 +6,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
+use crate::fetch;
 
 /// A kernel series: major and minor number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -100,7 +101,7 @@ impl Kernel {
                 image,
                 modules,
             }),
-            _ => Err(Error::usage(format!("boot this host's kernel {release}"))
+            _ => Err(unavailable(format!("boot this host's kernel {release}"))
                 .answer(format!(
                     "no readable image in /boot, or no {}",
                     modules.join("modules.dep").display()
@@ -122,10 +123,17 @@ impl Kernel {
             };
             (path.to_path_buf(), modules.to_path_buf())
         };
+        let absolute = |p: PathBuf| fs::canonicalize(&p).unwrap_or(p);
+        let (image, modules) = (absolute(image), absolute(modules));
         let release =
             modules.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        fetch::index_modules(&modules, &release)?;
         Ok(Self { release, origin: path.display().to_string(), image, modules })
     }
+}
+
+fn unavailable(attempted: String) -> Error {
+    Error::new(ErrorKind::KernelUnavailable, attempted)
 }
 
 /// The image and the modules inside an unpacked package.
@@ -151,7 +159,7 @@ pub fn search(root: &Path) -> Result<Unpacked> {
         .flat_map(|dir| list(root.join(dir)))
         .find(|dir| dir.join("kernel").is_dir());
     let Some(modules) = modules else {
-        return Err(Error::usage(format!("find kernel modules below {}", root.display()))
+        return Err(unavailable(format!("find kernel modules below {}", root.display()))
             .answer("no usr/lib/modules/RELEASE/kernel there")
             .advice("name the directory into which the kernel's packages were unpacked"));
     };
@@ -161,7 +169,7 @@ pub fn search(root: &Path) -> Result<Unpacked> {
         .or_else(|| Some(modules.join("vmlinuz")).filter(|p| p.is_file()));
     match image {
         Some(image) => Ok(Unpacked { image, modules }),
-        None => Err(Error::usage(format!("find a kernel image below {}", root.display()))
+        None => Err(unavailable(format!("find a kernel image below {}", root.display()))
             .answer("neither boot/vmlinuz-* nor lib/modules/RELEASE/vmlinuz")
             .advice(
                 "unpack the package that holds the image too, or name the image and --modules DIR",

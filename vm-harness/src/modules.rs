@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use crate::error::{Attempt, Error, Result};
 use crate::tools;
@@ -112,7 +111,8 @@ fn unpack(path: &Path) -> Result<Vec<u8>> {
         _ => return fs::read(path).attempting(|| format!("read {}", path.display())),
     };
     tools::require(&[program])?;
-    let output = Command::new(program.program)
+    let output = program
+        .command()
         .args(["-d", "-c", "-q"])
         .arg(path)
         .output()

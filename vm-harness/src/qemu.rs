@@ -104,7 +104,7 @@ pub fn emulate(arguments: &[OsString]) -> Error {
     if let Err(error) = set_parent_process_death_signal(Some(Signal::KILL)) {
         return Error::environment("bind QEMU to the harness").answer(error);
     }
-    let error = Command::new(tools::QEMU.program).args(arguments).exec();
+    let error = tools::QEMU.command().args(arguments).exec();
     Error::environment("start QEMU")
         .answer(error)
         .advice(format!("is {} installed?", tools::QEMU.program))
@@ -300,7 +300,8 @@ pub fn probe(cache: &Path, boots: impl FnOnce() -> bool) -> Accelerator {
 
 /// The first line of `qemu --version`.
 pub fn version() -> String {
-    Command::new(tools::QEMU.program)
+    tools::QEMU
+        .command()
         .arg("--version")
         .output()
         .ok()

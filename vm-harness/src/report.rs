@@ -119,33 +119,37 @@ pub fn step_evidence(record: &StepRecord) -> Vec<String> {
 /// The closing table: one line per kernel, then the verdict.
 pub fn summary(report: &RunReport) -> String {
     let mut text = String::new();
-    let count = |kernel: &KernelReport, wanted: Outcome| {
-        kernel.steps.iter().filter(|s| s.outcome == wanted).count()
+    let count = |kernel: &KernelReport, wanted: Outcome| -> String {
+        kernel.steps.iter().filter(|s| s.outcome == wanted).count().to_string()
     };
-    let _ = writeln!(
-        text,
-        "{:<10} {:<32} {:>6} {:>6} {:>5} {:>5} {:>5} {:>8}  verdict",
-        "kernel", "release", "passed", "failed", "hung", "env", "skip", "time"
-    );
-    for kernel in &report.kernels {
-        let _ = writeln!(
-            text,
-            "{:<10} {:<32} {:>6} {:>6} {:>5} {:>5} {:>5} {:>7.1}s  {}",
-            kernel.requested,
-            kernel.release,
-            count(kernel, Outcome::Passed),
-            count(kernel, Outcome::Failed),
-            count(kernel, Outcome::Hung),
-            count(kernel, Outcome::Environment),
-            count(kernel, Outcome::Skipped),
-            kernel.seconds,
-            kernel.verdict.text()
-        );
+    let header =
+        ["kernel", "release", "passed", "failed", "hung", "env", "skip", "time", "verdict"];
+    let mut rows = vec![header.map(str::to_owned)];
+    rows.extend(report.kernels.iter().map(|k| {
+        [
+            k.requested.clone(),
+            k.release.clone(),
+            count(k, Outcome::Passed),
+            count(k, Outcome::Failed),
+            count(k, Outcome::Hung),
+            count(k, Outcome::Environment),
+            count(k, Outcome::Skipped),
+            format!("{:.1} s", k.seconds),
+            k.verdict.text().to_owned(),
+        ]
+    }));
+    let width = |column: usize| rows.iter().map(|r| r[column].chars().count()).max().unwrap_or(0);
+    for row in &rows {
+        let cells = row.iter().enumerate().map(|(column, cell)| match column {
+            2..=7 => format!("{cell:>width$}", width = width(column)),
+            _ => format!("{cell:<width$}", width = width(column)),
+        });
+        let _ = writeln!(text, "{}", cells.collect::<Vec<_>>().join("  ").trim_end());
     }
     let _ = write!(
         text,
         "{}: {} in {:.0} s, exit code {}",
-        if report.interrupted { "interrupted" } else { "all kernels" },
+        if report.interrupted { "interrupted; until then" } else { "all kernels" },
         report.verdict.text(),
         report.seconds,
         report.exit_code

@@ -52,6 +52,9 @@ pub fn run(args: &RunArgs) -> Result<u8> {
 
     let store = Store::new(&target.join("vm"), args.kernels.mirror.clone());
     let kernels = resolve(&store, &args.kernels.kernel, args.kernels.modules.as_deref());
+    if let Some(Err(error)) = kernels.iter().find(|k| is_usage(k)) {
+        return Err(error.clone());
+    }
     let mut accelerator = None;
     let mut reports = Vec::new();
     for (choice, kernel) in args.kernels.kernel.iter().zip(kernels) {
@@ -242,6 +245,10 @@ fn decide(choice: AcceleratorChoice, target: &Path, session: &mut Session<'_>) -
             session.boots_under_kvm()
         }),
     }
+}
+
+fn is_usage<T>(result: &Result<T>) -> bool {
+    result.as_ref().is_err_and(|e| e.kind() == ErrorKind::Usage)
 }
 
 fn verdict_of(error: &Error) -> Verdict {

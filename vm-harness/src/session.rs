@@ -194,7 +194,7 @@ impl<'a> Session<'a> {
             } else if records.len() == before && !INTERRUPTED.load(Ordering::Relaxed) {
                 return Err(Error::environment("make a guest do anything")
                     .answer("it finished without doing its steps"));
-            } else if records.len() < steps.len() {
+            } else if records.len() < steps.len() && !INTERRUPTED.load(Ordering::Relaxed) {
                 progress.note("a fresh guest for the remaining steps");
             }
         }
@@ -296,7 +296,7 @@ impl<'a> Session<'a> {
         let end = self.watch(&mut guest, &traces, job, records, progress, begun);
         drop(guest);
         traces.clean();
-        end
+        Ok(end)
     }
 
     fn watch(
@@ -307,7 +307,7 @@ impl<'a> Session<'a> {
         records: &mut Vec<StepRecord>,
         progress: &dyn Progress,
         begun: Instant,
-    ) -> Result<GuestEnd> {
+    ) -> GuestEnd {
         let patient = |duration: Duration| duration.mul_f64(self.setup.patience);
         let mut up = false;
         let mut current: Option<(String, Instant)> = None;
@@ -315,7 +315,7 @@ impl<'a> Session<'a> {
         let mut step_until: Option<Instant> = None;
         let silence = loop {
             if INTERRUPTED.load(Ordering::Relaxed) {
-                return Ok(GuestEnd::Interrupted);
+                return GuestEnd::Interrupted;
             }
             let now = Instant::now();
             if now >= quiet_until {
@@ -355,15 +355,15 @@ impl<'a> Session<'a> {
                     let error = Error::environment("prepare the guest")
                         .answer(detail)
                         .advice(format!("its console is in {}", traces.console.display()));
-                    return Ok(GuestEnd::Unfit(error));
+                    return GuestEnd::Unfit(error);
                 }
-                Line::Event(Event::Finished) => return Ok(GuestEnd::Done),
+                Line::Event(Event::Finished) => return GuestEnd::Done,
                 Line::Garbage(text) => progress.note(&format!("not an event: {text}")),
                 Line::End => break format!("QEMU ended {}", guest.complaints()).trim().to_owned(),
             }
         };
         if !up {
-            return Ok(GuestEnd::Unfit(self.no_boot(traces, &silence)));
+            return GuestEnd::Unfit(self.no_boot(traces, &silence));
         }
         let (name, since) = current.unwrap_or_else(|| (next_step(job, records), Instant::now()));
         let facts = HangFacts {
@@ -385,7 +385,7 @@ impl<'a> Session<'a> {
         };
         progress.ended(&record);
         records.push(record);
-        Ok(GuestEnd::Done)
+        GuestEnd::Done
     }
 
     fn no_boot(&self, traces: &Traces, how: &str) -> Error {

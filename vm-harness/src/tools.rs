@@ -2,6 +2,7 @@
 
 use std::env;
 use std::path::PathBuf;
+use std::process::Command;
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -43,6 +44,8 @@ tools! {
     ZSTD = "zstd", "unpacks kernel modules", "zstd", "zstd", "zstd";
     /// Fetches kernel packages.
     APT_GET = "apt-get", "fetches kernels", "apt", "apt", "apt";
+    /// Searches the index of kernel packages.
+    APT_CACHE = "apt-cache", "finds kernels", "apt", "apt", "apt";
     /// Unpacks kernel packages.
     DPKG_DEB = "dpkg-deb", "unpacks kernels", "dpkg", "dpkg", "dpkg";
     /// Freezes a file system, to plant a hang that the kernel owes.
@@ -51,10 +54,17 @@ tools! {
     BUSYBOX = "busybox", "gives --keep-console a shell", "busybox-static", "busybox", "busybox";
 }
 
+impl Tool {
+    /// A command that calls the program where [`find`] found it.
+    pub fn command(&self) -> Command {
+        Command::new(find(self.program).unwrap_or_else(|| self.program.into()))
+    }
+}
+
 /// What every run needs, wherever its kernel comes from.
 pub const FOR_A_RUN: [Tool; 7] = [QEMU, FIO, MKFS, FSCK, LDD, DEPMOD, XZ];
 /// What fetching a kernel needs besides.
-pub const FOR_A_FETCH: [Tool; 4] = [APT_GET, DPKG_DEB, DEPMOD, XZ];
+pub const FOR_A_FETCH: [Tool; 5] = [APT_GET, APT_CACHE, DPKG_DEB, DEPMOD, XZ];
 
 /// Finds a program in `PATH` or in the system directories that a plain user's `PATH` leaves out.
 pub fn find(program: &str) -> Option<PathBuf> {
