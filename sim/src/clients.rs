@@ -201,6 +201,10 @@ impl World {
             return;
         }
         let Some(id) = self.device.as_ref().map(|device| device.id) else { return };
+        if !run.killed && run.config.faults.stall == 0 && run.config.subject == Subject::Engine {
+            run.violate("L2", "the supervisor ended and left the device behind".into());
+            return;
+        }
         self.operator.deletions += 1;
         let worker = self
             .processes

@@ -34,6 +34,8 @@ pub const START_UP_BOUND_US: u64 = 10_000_000;
 const LATENESS_MAX_US: u64 = 250_000;
 /// Timers that may fire in a row while something else could move.
 const EARLY_MAX: u8 = 4;
+/// What a worker bears at least while udev is at work: it tries to open for some 5 s.
+const PATIENCE_US: u64 = 4_500_000;
 /// Steps of a run in units of `steps_max`, progress or not.
 const RUNS_MAX: u64 = 64;
 
@@ -62,6 +64,8 @@ pub enum Sabotage {
     FailRequest,
     /// START_DEV is refused for no reason: L0.
     RefuseStart,
+    /// DEL_DEV is refused for no reason: L2.
+    RefuseDelete,
     /// The supervisor gets a completion of something it never submitted: I1.
     StrayCompletion,
     /// A commit is lost, and a queue is woken for nothing, again and again: livelock.
@@ -93,6 +97,10 @@ pub(crate) struct Run<'c> {
     calm: bool,
     /// A process was killed.
     pub(crate) killed: bool,
+    /// A worker was killed, or lost its supervisor before it was told that the device is LIVE.
+    pub(crate) worker_killed: bool,
+    /// How long udev keeps the character device's node away, in all.
+    pub(crate) node_delay_us: u64,
     /// Fingerprints of the world at moments when only timers could move, since the last progress.
     idle: Vec<u128>,
     violation: RefCell<Option<Violation>>,
@@ -143,6 +151,8 @@ impl<'c> Run<'c> {
             progress_at: 0,
             calm: false,
             killed: false,
+            worker_killed: false,
+            node_delay_us: 0,
             idle: Vec::new(),
             violation: RefCell::new(None),
             actors: names.iter().map(|name| Actor { name: (*name).into() }).collect(),
@@ -189,11 +199,14 @@ impl<'c> Run<'c> {
         self.violation.borrow_mut().get_or_insert(Violation { oracle, text });
     }
 
-    /// Whether the faults of this run explain that a client's request fails.
+    /// Whether the faults of this run explain that a client's request fails. A killed supervisor alone does not.
     pub(crate) fn errors_expected(&self) -> bool {
         let faults = &self.config.faults;
         // After a stall the supervisor may kill a worker whose stop seems to take too long.
-        self.killed || faults.disk > 0 || faults.stall > 0 || self.config.subject != Subject::Engine
+        self.worker_killed
+            || faults.disk > 0
+            || faults.stall > 0
+            || self.config.subject != Subject::Engine
     }
 
     pub(crate) fn add_actor(&mut self, name: &str) {
@@ -447,7 +460,7 @@ fn goal(world: &World, run: &Run<'_>) -> Option<End> {
     let must_succeed = faults.kill == 0
         && faults.resource == 0
         && faults.stop == 0
-        && faults.udev == 0
+        && run.node_delay_us < PATIENCE_US
         && faults.stall == 0
         && run.config.subject == Subject::Engine;
     if must_succeed {

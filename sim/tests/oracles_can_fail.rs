@@ -98,6 +98,11 @@ fn l0_sees_a_device_that_never_comes_up() {
 }
 
 #[test]
+fn l2_sees_a_device_left_behind() {
+    caught(Sabotage::RefuseDelete, Verdict::Safety, "L2");
+}
+
+#[test]
 fn a_panic_of_the_engine_is_an_outcome() {
     caught(Sabotage::StrayCompletion, Verdict::Safety, "I1");
 }

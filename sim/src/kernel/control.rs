@@ -325,6 +325,9 @@ impl World {
                 self.file_dropped(run);
                 Self::after_stop(control)
             }
+            Pc::DelLock if run.sabotage == Some(Sabotage::RefuseDelete) && run.strikes() => {
+                Next::error(errno::EBUSY)
+            }
             Pc::DelLock => {
                 self.global_mutex = Some(id);
                 let first = self.device.as_ref().is_some_and(|device| device.cdev);

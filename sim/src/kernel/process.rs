@@ -206,6 +206,13 @@ impl World {
         run.note(actor::thread(thread), || format!("exits: {}", describe(&exit)));
         if let Some(Program::Supervisor(_)) = self.threads[thread.index()].program.as_deref() {
             self.operator.last_exit = Some(exit);
+            let orphan = self
+                .processes
+                .iter()
+                .any(|child| child.parent == Some(process) && child.state != ProcessState::Reaped);
+            if orphan && !matches!(exit, Exit::Stuck { .. }) {
+                run.violate("L2", "the supervisor ended before its worker".into());
+            }
         }
         if main {
             self.begin_exit(process, WorkerExit::Code(code as u8));

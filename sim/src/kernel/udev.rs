@@ -57,6 +57,7 @@ impl World {
             let which = run.choose(Site::Delay, DELAYS_MS.len() as u32);
             self.udev.node =
                 if run.choose(Site::Delay, 2) == 0 { Node::Denied } else { Node::Absent };
+            run.node_delay_us += DELAYS_MS[which as usize] * 1000;
             self.arm(DELAYS_MS[which as usize] * 1000, TimerKind::Udev);
         }
     }
@@ -68,6 +69,7 @@ impl World {
             (Node::Absent, _) if run.fault(run.config.faults.udev) => {
                 let which = run.choose(Site::Delay, DELAYS_MS.len() as u32);
                 self.udev.node = Node::Denied;
+                run.node_delay_us += DELAYS_MS[which as usize] * 1000;
                 run.note(actor::UDEV, || "creates the node, mode 0600".into());
                 self.arm(DELAYS_MS[which as usize] * 1000, TimerKind::Udev);
             }
