@@ -1,5 +1,6 @@
 //! Control commands as the supervisor means them, and what they bring back.
 
+use crate::cause::Step;
 use crate::uapi::{ControlOp, DevId, DevInfo, Features, Params};
 
 /// A control command with its payload.
@@ -67,6 +68,19 @@ impl Command {
 }
 
 impl Kind {
+    /// The step that sending it is.
+    pub const fn step(self) -> Step {
+        match self {
+            Self::GetFeatures => Step::GetFeatures,
+            Self::AddDev => Step::AddDev,
+            Self::SetParams => Step::SetParams,
+            Self::StartDev => Step::StartDev,
+            Self::StopDev => Step::StopDev,
+            Self::DelDev => Step::DelDev,
+            Self::GetDevInfo => Step::GetDevInfo,
+        }
+    }
+
     /// Its number and name in the kernel's header.
     pub const fn uapi(self) -> ControlOp {
         match self {

@@ -17,6 +17,7 @@ pub mod control;
 pub mod link;
 pub mod pending;
 pub mod pump;
+pub mod query;
 pub mod queue;
 pub mod supervisor;
 pub mod sys;

@@ -49,7 +49,7 @@ fn mem_allocates_nothing_after_start() {
 
 #[test]
 fn loop_allocates_nothing_after_start() {
-    let file = File { sectors: 2048, logical_bs_shift: 9, discard: true };
+    let file = File { sectors: 2048, logical_bs_shift: 9, discard: true, write_zeroes: true };
     assert_eq!(allocations(AnyTarget::File(file)), 0);
 }
 

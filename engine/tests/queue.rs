@@ -28,8 +28,12 @@ fn mem_queue(depth: u16, entries: u32) -> (Queue<AnyTarget>, Kernel) {
 
 fn file_queue(depth: u16, entries: u32) -> (Queue<AnyTarget>, Kernel) {
     let config = config(depth, entries);
-    let target =
-        AnyTarget::File(File { sectors: config.sectors, logical_bs_shift: 9, discard: true });
+    let target = AnyTarget::File(File {
+        sectors: config.sectors,
+        logical_bs_shift: 9,
+        discard: true,
+        write_zeroes: true,
+    });
     (Queue::new(config, target), Kernel::new(&config))
 }
 
@@ -237,7 +241,7 @@ proptest! {
         let target = match target {
             0 => AnyTarget::Null(Null { sectors: config.sectors }),
             1 => AnyTarget::Mem(Mem { sectors: config.sectors }),
-            _ => AnyTarget::File(File { sectors: config.sectors, logical_bs_shift: 9, discard: true }),
+            _ => AnyTarget::File(File { sectors: config.sectors, logical_bs_shift: 9, discard: true, write_zeroes: true }),
         };
         let mut queue = Queue::new(config, target);
         let mut kernel = Kernel::new(&config);

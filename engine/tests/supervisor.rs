@@ -520,3 +520,45 @@ fn deleting_what_does_not_exist_says_so() {
     let exit = run(Plan::Delete { id: ID, worker: None }, &mut system, false);
     assert_eq!(exit, Exit::Failed(Cause::errno(Step::GetDevInfo, Errno::ENODEV)));
 }
+
+#[test]
+fn a_question_is_answered_refused_or_given_up() {
+    use blkproof_engine::query::Query;
+    for (plant, expected) in [
+        (Plant::Nothing, Ok(())),
+        (
+            Plant::Command(Kind::GetFeatures, Errno::EPERM),
+            Err(Cause::errno(Step::GetFeatures, Errno::EPERM)),
+        ),
+        (Plant::Silence(Kind::GetFeatures), Err(Cause::new(Step::GetFeatures, Problem::Deadline))),
+        (
+            Plant::Call(Step::ControlRing, Errno::ENOMEM),
+            Err(Cause::errno(Step::ControlRing, Errno::ENOMEM)),
+        ),
+    ] {
+        let mut system = System::new(plant);
+        let mut query = Query::new(Command::GetFeatures);
+        let mut ret = Ret::Start;
+        let exit = loop {
+            ret = match query.resume(ret, &mut system) {
+                Call::SetupRing(_) => match plant {
+                    Plant::Call(_, errno) => Ret::Failed(errno),
+                    _ => Ret::Done,
+                },
+                Call::Enter { submit, wait } => {
+                    assert!(system.enter(wait), "a deadlock: {query:?}");
+                    Ret::Submitted(submit)
+                }
+                Call::Exit(exit) => break exit,
+                other => panic!("a question never asks for {other:?}"),
+            };
+        };
+        match expected {
+            Ok(()) => {
+                assert_eq!(exit, Exit::Finished);
+                assert_eq!(query.reply(), Some(Reply::Features(Features(u64::MAX))));
+            }
+            Err(cause) => assert_eq!(exit, Exit::Failed(cause)),
+        }
+    }
+}

@@ -108,7 +108,7 @@ proptest! {
         requests in proptest::collection::vec((request(), any::<u8>(), proptest::collection::vec(any::<u8>(), 0..8)), 1..40),
     ) {
         let target = if file {
-            AnyTarget::File(File { sectors: SECTORS, logical_bs_shift: 9, discard: true })
+            AnyTarget::File(File { sectors: SECTORS, logical_bs_shift: 9, discard: true, write_zeroes: true })
         } else {
             AnyTarget::Mem(Mem { sectors: SECTORS })
         };
@@ -150,7 +150,7 @@ proptest! {
 
 #[test]
 fn a_backend_that_never_answers_well_is_an_error() {
-    let target = File { sectors: SECTORS, logical_bs_shift: 9, discard: true };
+    let target = File { sectors: SECTORS, logical_bs_shift: 9, discard: true, write_zeroes: true };
     let request = Request { op: Op::Write { fua: true }, offset: 0, len: 4096 };
     for (res, errno) in [
         (Errno::EAGAIN.to_result(), Errno::EIO),
@@ -177,8 +177,18 @@ fn the_parameters_of_every_target_are_valid_on_every_kernel() {
     let targets = [
         AnyTarget::Null(Null { sectors: 1 << 29 }),
         AnyTarget::Mem(Mem { sectors: 8 }),
-        AnyTarget::File(File { sectors: 2048, logical_bs_shift: 12, discard: false }),
-        AnyTarget::File(File { sectors: 2048, logical_bs_shift: 9, discard: true }),
+        AnyTarget::File(File {
+            sectors: 2048,
+            logical_bs_shift: 12,
+            discard: false,
+            write_zeroes: false,
+        }),
+        AnyTarget::File(File {
+            sectors: 2048,
+            logical_bs_shift: 9,
+            discard: true,
+            write_zeroes: true,
+        }),
     ];
     for target in targets {
         for series in KernelSeries::ALL {

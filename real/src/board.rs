@@ -7,7 +7,7 @@ use std::fmt;
 
 use blkproof_engine::pending::{Pending, PendingSink};
 use blkproof_engine::uapi::QueueId;
-use blkproof_engine::{queue, supervisor, worker};
+use blkproof_engine::{query, queue, supervisor, worker};
 
 use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::{Arc, Mutex};
@@ -47,6 +47,8 @@ pub enum State {
     Worker(worker::Phase),
     /// The thread of a queue.
     Queue(queue::Phase),
+    /// A question.
+    Query(query::Stage),
 }
 
 impl fmt::Display for State {
@@ -56,6 +58,7 @@ impl fmt::Display for State {
             Self::Supervisor(stage) => write!(f, "{stage:?}"),
             Self::Worker(phase) => write!(f, "{phase:?}"),
             Self::Queue(phase) => write!(f, "{phase:?}"),
+            Self::Query(stage) => write!(f, "{stage:?}"),
         }
     }
 }

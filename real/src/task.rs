@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use blkproof_engine::supervisor::Plan;
 use blkproof_engine::sys::DeviceGeometry;
 use blkproof_engine::target::{AnyTarget, File, Mem, Null, Target};
-use blkproof_engine::uapi::{BasicParams, DevId, DevInfo, DiscardParams, ParamAttrs, Params};
+use blkproof_engine::uapi::{DevId, DevInfo};
 use serde::{Deserialize, Serialize};
 
 /// Bytes in a sector.
@@ -57,23 +57,16 @@ impl TargetSpec {
         }
     }
 
-    /// Whether it can be asked to write zeroes; if not, the block layer writes them as data.
-    const fn zeroes(&self) -> bool {
-        match self {
-            Self::Null { .. } | Self::Mem { .. } => true,
-            Self::Loop { zeroes, .. } => *zeroes,
-        }
-    }
-
     /// The engine's target.
     pub fn target(&self) -> AnyTarget {
         match *self {
             Self::Null { bytes } => AnyTarget::Null(Null { sectors: bytes / SECTOR }),
             Self::Mem { bytes } => AnyTarget::Mem(Mem { sectors: bytes / SECTOR }),
-            Self::Loop { file: _, bytes, logical_bs_shift, discard, zeroes: _ } => AnyTarget::File(File {
+            Self::Loop { file: _, bytes, logical_bs_shift, discard, zeroes } => AnyTarget::File(File {
                 sectors: bytes / SECTOR,
                 logical_bs_shift,
                 discard,
+                write_zeroes: zeroes,
             }),
         }
     }
@@ -106,40 +99,8 @@ impl Task {
             dev_id: self.id.map_or(DevId::AUTO, DevId),
             ..DevInfo::default()
         };
-        Plan::Serve { info, params: params(&self.target, self.buffer_bytes) }
+        Plan::Serve { info, params: self.target.target().geometry().params(self.buffer_bytes) }
     }
-}
-
-/// The largest discard or write-zeroes, in sectors: a gibibyte, so that one request does not keep a queue for long.
-const MAX_DISCARD_SECTORS: u32 = 1 << 21;
-
-/// What SET_PARAMS says of a target.
-fn params(target: &TargetSpec, buffer_bytes: u32) -> Params {
-    let geometry = target.target().geometry();
-    let block_bytes = 1 << geometry.logical_bs_shift;
-    let attrs = if geometry.volatile_cache {
-        ParamAttrs::VOLATILE_CACHE.union(ParamAttrs::FUA)
-    } else {
-        ParamAttrs::default()
-    };
-    let basic = BasicParams {
-        attrs,
-        logical_bs_shift: geometry.logical_bs_shift,
-        physical_bs_shift: geometry.physical_bs_shift,
-        io_min_shift: geometry.logical_bs_shift,
-        io_opt_shift: geometry.physical_bs_shift,
-        max_sectors: buffer_bytes / SECTOR as u32,
-        dev_sectors: geometry.sectors,
-        ..BasicParams::default()
-    };
-    let discard = geometry.discard.then(|| DiscardParams {
-        discard_granularity: block_bytes,
-        max_discard_sectors: MAX_DISCARD_SECTORS,
-        max_write_zeroes_sectors: if target.zeroes() { MAX_DISCARD_SECTORS } else { 0 },
-        max_discard_segments: 1,
-        ..DiscardParams::default()
-    });
-    Params { basic: Some(basic), discard, ..Params::default() }
 }
 
 /// What the worker is to do.

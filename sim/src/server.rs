@@ -59,7 +59,12 @@ pub(crate) fn target(kind: TargetKind) -> AnyTarget {
     match kind {
         TargetKind::Null => AnyTarget::Null(Null { sectors }),
         TargetKind::Mem => AnyTarget::Mem(Mem { sectors }),
-        TargetKind::File => AnyTarget::File(File { sectors, logical_bs_shift: 9, discard: true }),
+        TargetKind::File => AnyTarget::File(File {
+            sectors,
+            logical_bs_shift: 9,
+            discard: true,
+            write_zeroes: true,
+        }),
     }
 }
 

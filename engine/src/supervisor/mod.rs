@@ -400,15 +400,7 @@ impl Supervisor {
         };
         match stage {
             Stage::Boot | Stage::SettingUp => Step::ControlRing,
-            Stage::Commanding(op) => match op {
-                Kind::GetFeatures => Step::GetFeatures,
-                Kind::AddDev => Step::AddDev,
-                Kind::SetParams => Step::SetParams,
-                Kind::StartDev => Step::StartDev,
-                Kind::StopDev => Step::StopDev,
-                Kind::DelDev => Step::DelDev,
-                Kind::GetDevInfo => Step::GetDevInfo,
-            },
+            Stage::Commanding(op) => op.step(),
             Stage::Spawning => Step::SpawnWorker,
             Stage::Attaching => Step::AttachWorker,
             Stage::Priming => Step::Prime,

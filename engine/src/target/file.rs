@@ -16,6 +16,8 @@ pub struct File {
     pub logical_bs_shift: u8,
     /// Whether the file system can punch holes.
     pub discard: bool,
+    /// Whether it can also write zeroes and keep the space (FALLOC_FL_ZERO_RANGE).
+    pub write_zeroes: bool,
 }
 
 /// How far one request has come.
@@ -56,6 +58,7 @@ impl Target for File {
             physical_bs_shift: self.logical_bs_shift.max(12),
             volatile_cache: true,
             discard: self.discard,
+            write_zeroes: self.write_zeroes,
         }
     }
 

@@ -20,6 +20,7 @@ impl Target for Mem {
             physical_bs_shift: 12,
             volatile_cache: false,
             discard: true,
+            write_zeroes: true,
         }
     }
 

@@ -141,8 +141,10 @@ pub struct Geometry {
     pub physical_bs_shift: u8,
     /// Completed writes may be lost until a flush: advertise a volatile cache, honour FLUSH and FUA.
     pub volatile_cache: bool,
-    /// Discard and write-zeroes are supported.
+    /// Discard is supported.
     pub discard: bool,
+    /// Write-zeroes is supported, with and without unmapping. Only with discard.
+    pub write_zeroes: bool,
 }
 
 /// Largest discard or write-zeroes in sectors (64 MiB): zeroing memory happens inside the pump and must stay short.
@@ -172,7 +174,7 @@ impl Geometry {
                 discard_alignment: 0,
                 discard_granularity: 1 << self.physical_bs_shift,
                 max_discard_sectors: RANGE_SECTORS_MAX,
-                max_write_zeroes_sectors: RANGE_SECTORS_MAX,
+                max_write_zeroes_sectors: if self.write_zeroes { RANGE_SECTORS_MAX } else { 0 },
                 max_discard_segments: 1,
             }),
             ..Params::default()

@@ -10,6 +10,7 @@ pub use worker::WorkerDriver;
 
 use std::ops::ControlFlow;
 
+use blkproof_engine::query::Query;
 use blkproof_engine::queue::Queue;
 use blkproof_engine::supervisor::Supervisor;
 use blkproof_engine::sys::{Call, Cqe, Exit, Ret, SqFull, Token};
@@ -82,6 +83,18 @@ impl Machine<SupervisorDriver> for Supervisor {
 
     fn view(&self) -> View {
         let mut view = View::new(State::Supervisor(self.stage()));
+        self.pending(&mut view);
+        view
+    }
+}
+
+impl Machine<SupervisorDriver> for Query {
+    fn resume(&mut self, ret: Ret, driver: &mut SupervisorDriver) -> Call {
+        self.resume(ret, driver)
+    }
+
+    fn view(&self) -> View {
+        let mut view = View::new(State::Query(self.stage()));
         self.pending(&mut view);
         view
     }
