@@ -52,6 +52,7 @@ impl World {
         if self.budget.disks > 0 && run.fault(run.config.faults.disk) {
             self.budget.disks -= 1;
             verdict = Some(run.choose(crate::choices::Site::Fault, 4));
+            run.disk_failed |= verdict == Some(3);
         }
         let sector = |bytes: u64| (bytes / SECTOR) as usize;
         let res = match (verdict, op) {

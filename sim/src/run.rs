@@ -99,6 +99,8 @@ pub(crate) struct Run<'c> {
     pub(crate) killed: bool,
     /// A worker was killed, or lost its supervisor before it was told that the device is LIVE.
     pub(crate) worker_killed: bool,
+    /// The disk answered EIO. Anything less the server must cope with.
+    pub(crate) disk_failed: bool,
     /// How long udev keeps the character device's node away, in all.
     pub(crate) node_delay_us: u64,
     /// Fingerprints of the world at moments when only timers could move, since the last progress.
@@ -152,6 +154,7 @@ impl<'c> Run<'c> {
             calm: false,
             killed: false,
             worker_killed: false,
+            disk_failed: false,
             node_delay_us: 0,
             idle: Vec::new(),
             violation: RefCell::new(None),
@@ -204,7 +207,7 @@ impl<'c> Run<'c> {
         let faults = &self.config.faults;
         // After a stall the supervisor may kill a worker whose stop seems to take too long.
         self.worker_killed
-            || faults.disk > 0
+            || self.disk_failed
             || faults.stall > 0
             || self.config.subject != Subject::Engine
     }

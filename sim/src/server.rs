@@ -625,14 +625,7 @@ impl World {
         let pid = self.processes[victim].pid;
         run.killed = true;
         // A worker that was told that the device is LIVE outlives its supervisor; any other gives up with it.
-        let live = self.links.worker.is_some_and(|worker| {
-            match self.threads[worker.index()].program.as_deref() {
-                Some(Program::Worker(machine)) => machine.is_live(),
-                Some(Program::Supervisor(_) | Program::Queue(_) | Program::Specimen(_)) | None => {
-                    false
-                }
-            }
-        });
+        let live = self.is_up();
         run.worker_killed |= self.processes[victim].geometry.is_some() || !live;
         run.note(actor::OPERATOR, || format!("SIGKILL to process {pid}"));
         self.begin_exit(ProcessId::from_index(victim), WorkerExit::Signal(SIGKILL));

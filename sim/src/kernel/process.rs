@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use blkproof_engine::link::{Link, Message};
 use blkproof_engine::sys::{Call, Cqe, DeviceGeometry, Exit, Ret, Token, WorkerExit};
+use blkproof_engine::tag::TagState;
 use blkproof_engine::uapi::DevId;
 
 use crate::run::{Run, actor};
@@ -212,6 +213,12 @@ impl World {
                 .any(|child| child.parent == Some(process) && child.state != ProcessState::Reaped);
             if orphan && !matches!(exit, Exit::Stuck { .. }) {
                 run.violate("L2", "the supervisor ended before its worker".into());
+            }
+        }
+        if let Some(Program::Queue(queue)) = self.threads[thread.index()].program.as_deref() {
+            let held = queue.tags().iter().filter(|tag| **tag == TagState::Owned).count();
+            if held > 0 && exit == Exit::Finished {
+                run.violate("L1", format!("a queue ended in good order holding {held} request(s)"));
             }
         }
         if main {
