@@ -80,6 +80,7 @@ struct Violation {
 }
 
 /// Everything of a run that is not the world: choices, clock, rolling hash, timeline.
+#[expect(clippy::struct_excessive_bools, reason = "each records that something happened once")]
 pub(crate) struct Run<'c> {
     pub(crate) config: &'c Config,
     choices: &'c mut dyn Choices,
