@@ -39,9 +39,9 @@ fn a_timeline_changes_nothing() {
 #[test]
 fn specimens_repeat_too() {
     for specimen in Specimen::all() {
-        for seed in 0..50 {
-            let config = specimen.config();
+        let config = specimen.config();
+        for_each_seed("specimens_repeat_too", 0..50, |seed| {
             assert_eq!(run(&config, seed), run(&config, seed), "{} {seed}", specimen.name());
-        }
+        });
     }
 }
