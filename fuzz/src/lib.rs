@@ -88,10 +88,10 @@ pub fn tag(data: &[u8]) {
         match action {
             TagAction::Violation => assert_eq!(state, before, "a violation changes nothing"),
             TagAction::Fetch => {
-                assert_eq!((before, state), (TagState::Idle, TagState::Armed(Sent::Fetch)))
+                assert_eq!((before, state), (TagState::Idle, TagState::Armed(Sent::Fetch)));
             }
             TagAction::Serve => {
-                assert!(matches!(before, TagState::Armed(_)) && state == TagState::Owned)
+                assert!(matches!(before, TagState::Armed(_)) && state == TagState::Owned);
             }
             TagAction::Commit { result } => {
                 let TagState::Armed(Sent::Commit { result: sent, .. }) = state else {
