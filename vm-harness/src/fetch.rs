@@ -338,15 +338,14 @@ fn choose(names: &[String], series: Series) -> Option<Packages> {
             })
             .max_by(|a, b| a.0.cmp(&b.0))
     };
-    if let Some((split, version)) = newest("linux-binary-") {
-        let whole_is_newer = newest("linux-modules-").is_none_or(|(modules, _)| modules != split);
-        if !whole_is_newer {
-            return Some(Packages {
-                names: ["binary", "modules", "base"]
-                    .map(|part| format!("linux-{part}-{version}"))
-                    .to_vec(),
-            });
-        }
+    if let Some((image, version)) = newest("linux-binary-")
+        && newest("linux-modules-").is_some_and(|(modules, _)| modules == image)
+    {
+        return Some(Packages {
+            names: ["binary", "modules", "base"]
+                .map(|part| format!("linux-{part}-{version}"))
+                .to_vec(),
+        });
     }
     newest("linux-image-")
         .map(|(_, version)| Packages { names: vec![format!("linux-image-{version}")] })

@@ -4,13 +4,14 @@
 //! what it calls ([`modules`], [`image`]), boots it ([`qemu`]), watches it ([`session`]) and reports ([`report`]). In the guest it is init and
 //! runner ([`guest`]): it carries out the steps of the plan ([`plan`], [`pairwise`]) and sends events home ([`protocol`]).
 //!
-//! What went wrong is judged by pure functions over recorded facts ([`verdict`], [`kmsg`]), tested without any kernel; [`selftest`] plants
+//! What went wrong is judged by pure functions over recorded facts ([`facts`], [`verdict`], [`kmsg`]), tested without any kernel; [`selftest`] plants
 //! faults in real guests and checks that every alarm rings.
 
 #![forbid(unsafe_code)]
 
 pub mod cli;
 pub mod error;
+pub mod facts;
 pub mod fetch;
 pub mod guest;
 pub mod image;

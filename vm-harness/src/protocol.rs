@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::facts::HangFacts;
 use crate::plan::Step;
-use crate::verdict::{HangFacts, Judgement};
+use crate::verdict::Judgement;
 
 /// Name of the virtio port that carries the events.
 pub const PORT: &str = "org.blkproof.vm-harness";

@@ -7,6 +7,7 @@ use quick_junit::{NonSuccessKind, Property, TestCase, TestCaseStatus, TestSuite}
 use serde::{Deserialize, Serialize};
 
 use crate::protocol::{Outcome, StepRecord};
+use crate::qemu::Accelerator;
 use crate::verdict::{self, Verdict};
 
 /// The outcome of one kernel.
@@ -40,8 +41,8 @@ pub struct RunReport {
     pub exit_code: u8,
     /// The run was cut short by Ctrl-C.
     pub interrupted: bool,
-    /// `kvm` or `tcg`.
-    pub accelerator: String,
+    /// How guest code was executed; absent if none was.
+    pub accelerator: Option<Accelerator>,
     /// QEMU's own version line.
     pub qemu: String,
     /// Wall time in seconds.
@@ -59,7 +60,7 @@ impl RunReport {
             verdict,
             exit_code: verdict.exit_code(),
             interrupted: false,
-            accelerator: String::new(),
+            accelerator: None,
             qemu: String::new(),
             seconds,
             kernels,
@@ -206,7 +207,8 @@ fn case(kernel: &KernelReport, step: &StepRecord) -> TestCase {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::verdict::{CanaryResult, HangFacts, Role, TaskFacts, judge};
+    use crate::facts::{CanaryResult, HangFacts, Role, TaskFacts};
+    use crate::verdict::judge;
 
     fn sample() -> RunReport {
         let facts = HangFacts {

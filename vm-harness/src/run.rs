@@ -85,7 +85,7 @@ pub fn run(args: &RunArgs) -> Result<u8> {
     }
     let mut report = RunReport::new(reports, begun.elapsed().as_secs_f64());
     report.qemu = qemu::version();
-    report.accelerator = accelerator.map_or_else(String::new, |a| a.name().to_owned());
+    report.accelerator = accelerator;
     report.interrupted = INTERRUPTED.load(Ordering::Relaxed);
     if report.interrupted {
         report.exit_code = INTERRUPTED_CODE;

@@ -7,6 +7,7 @@ use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
+use crate::facts::HangFacts;
 use crate::image::{self, Contents};
 use crate::kernel::Kernel;
 use crate::modules;
@@ -14,7 +15,7 @@ use crate::plan::{Action, Step};
 use crate::protocol::{Event, Job, Outcome, StepRecord};
 use crate::qemu::{self, Accelerator, Guest, Line, Machine, Traces};
 use crate::tools::{self, Tool};
-use crate::verdict::{HangFacts, Owner, judge};
+use crate::verdict::{Owner, judge};
 
 /// Longest boot to the runner's hello.
 const BOOT: Duration = Duration::from_secs(60);

@@ -10,8 +10,8 @@ use serde::Deserialize;
 
 use super::proc;
 use super::program::{Checked, Ended, Program, Trouble, failed, run};
+use crate::facts::MachineFacts;
 use crate::plan::Target;
-use crate::verdict::MachineFacts;
 
 /// The program's name.
 pub(super) const PROGRAM: &str = "blkproof";

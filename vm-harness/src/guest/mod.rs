@@ -2,7 +2,7 @@
 
 mod blkproof;
 mod canary;
-mod facts;
+mod evidence;
 mod fio;
 mod init;
 mod kmsg;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::verdict::{DeviceFacts, Role, TaskFacts};
+use crate::facts::{DeviceFacts, Role, TaskFacts};
 
 /// The fields of `/proc/…/stat` that are used here.
 #[derive(Debug, Clone, PartialEq, Eq)]

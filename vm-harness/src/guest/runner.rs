@@ -14,7 +14,7 @@ use rustix::mount::{MountFlags, mount};
 use super::kmsg::{KernelLog, complaints};
 use super::program::{Checked, Trouble, bounded, run as run_program};
 use super::scenario::{Doing, perform};
-use super::{blkproof, facts, init};
+use super::{blkproof, evidence, init};
 use crate::kmsg::Complaint;
 use crate::plan::{Action, Step};
 use crate::protocol::{Event, HEARTBEAT, Job, Outcome, PORT, StepRecord};
@@ -193,7 +193,7 @@ impl Runner {
             },
             Ending::Hung(waiting_for) => {
                 spoiled = true;
-                let facts = facts::collect(
+                let facts = evidence::collect(
                     waiting_for.clone(),
                     self.canary_before,
                     messages.clone(),

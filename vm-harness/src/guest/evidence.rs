@@ -7,7 +7,7 @@ use super::canary;
 use super::kmsg::KernelLog;
 use super::proc;
 use super::program::bounded;
-use crate::verdict::{CanaryResult, DeviceFacts, HangFacts};
+use crate::facts::{CanaryResult, DeviceFacts, HangFacts};
 
 const ANSWER: Duration = Duration::from_secs(10);
 const CANARY: Duration = Duration::from_secs(45);
