@@ -1,5 +1,8 @@
 //! Reports: a story with a lane for each actor, who waits for whom, and the same as JSON.
 
+mod chain;
+mod wrap;
+
 use std::fmt::Write as _;
 
 use anstyle::{AnsiColor, Color, Style};
@@ -8,6 +11,9 @@ use serde::Serialize;
 use crate::config::Config;
 use crate::describe::config_lines;
 use crate::outcome::{Outcome, Verdict};
+
+pub use chain::{Chain, End, chain};
+pub(crate) use wrap::wrap;
 
 /// How a report is laid out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -32,6 +38,9 @@ impl Layout {
 const STRONG: Style = Style::new().bold();
 const DIM: Style = Style::new().dimmed();
 const BAD: Style = Style::new().bold().fg_color(Some(Color::Ansi(AnsiColor::Red)));
+
+/// Columns that the steps' texts need beside the lanes. With less, lanes are named by numbers.
+const ROOM_MIN: usize = 40;
 
 /// A line of the story: a step, or several equal ones in a row.
 struct Line<'a> {
@@ -64,16 +73,26 @@ pub fn story(outcome: &Outcome, layout: Layout) -> String {
             }),
         }
     }
-    let mut text = format!("{:>10}  ", "time");
-    for name in &names {
-        let _ = write!(text, "{}  ", layout.paint(name, STRONG));
+    let lanes = |labels: &[String]| -> usize {
+        12 + labels.iter().map(|label| label.chars().count() + 2).sum::<usize>()
+    };
+    let mut text = String::new();
+    let mut labels: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    if lanes(&labels) + ROOM_MIN > layout.width {
+        labels = (1..=names.len()).map(|number| number.to_string()).collect();
+        let legend: Vec<String> =
+            labels.iter().zip(&names).map(|(label, name)| format!("{label} {name}")).collect();
+        text = wrap(&legend.join(", "), "", "", layout.width);
+    }
+    let _ = write!(text, "{:>10}  ", "time");
+    for label in &labels {
+        let _ = write!(text, "{}  ", layout.paint(label, STRONG));
     }
     text.truncate(text.trim_end().len());
     text.push('\n');
-    let lanes: usize = 12 + names.iter().map(|name| name.chars().count() + 2).sum::<usize>();
-    let room = layout.width.saturating_sub(lanes).max(20);
+    let room = layout.width.saturating_sub(lanes(&labels)).max(20);
     // The end matters most, the beginning next: what does not fit is left out between them.
-    let body = layout.lines_max.saturating_sub(1);
+    let body = layout.lines_max.saturating_sub(text.lines().count());
     let (head, tail) = if lines.len() <= body {
         (lines.len(), lines.len())
     } else {
@@ -96,13 +115,13 @@ pub fn story(outcome: &Outcome, layout: Layout) -> String {
             continue;
         }
         let _ = write!(text, "{:>10}  ", time(line.time_us));
-        for (actor, name) in shown.iter().zip(&names) {
+        for (actor, label) in shown.iter().zip(&labels) {
             let mark = if *actor == line.actor {
                 layout.paint("●", STRONG)
             } else {
                 layout.paint("│", DIM)
             };
-            let _ = write!(text, "{mark}{:width$}", "", width = name.chars().count() + 1);
+            let _ = write!(text, "{mark}{:width$}", "", width = label.chars().count() + 1);
         }
         let times = if line.repeats > 1 { format!(" (×{})", line.repeats) } else { String::new() };
         let _ = writeln!(text, "{}", clip(&format!("{}{times}", line.text), room));
@@ -110,24 +129,40 @@ pub fn story(outcome: &Outcome, layout: Layout) -> String {
     text
 }
 
-/// Who waits for whom: one line for each wait, and why the owner does not deliver.
+/// Who waits for whom: each wait with why its owner does not deliver, then the chain they make.
 pub fn waits(outcome: &Outcome, layout: Layout) -> String {
     let mut text = String::new();
     for wait in &outcome.waits {
         let actor = &outcome.actors[wait.actor].name;
         let owner = wait.owner.map_or("nobody", |owner| outcome.actors[owner].name.as_str());
-        let _ = write!(
-            text,
-            "  {} waits for {}: {}",
+        let mut line = format!(
+            "{} waits for {}: {}",
             layout.paint(actor, STRONG),
             layout.paint(owner, if wait.owner.is_some() { STRONG } else { BAD }),
-            wait.awaits
+            wait.awaits.strip_prefix("waits for ").unwrap_or(&wait.awaits)
         );
-        if wait.because.is_empty() {
-            text.push('\n');
-        } else {
-            let _ = writeln!(text, " — {}", wait.because);
+        if !wait.because.is_empty() {
+            let _ = write!(line, " — {}", wait.because);
         }
+        text.push_str(&wrap(&line, "  ", "      ", layout.width));
+    }
+    if let Some(chain) = chain(outcome) {
+        let mut names: Vec<String> = chain
+            .actors
+            .iter()
+            .map(|actor| layout.paint(&outcome.actors[*actor].name, STRONG))
+            .collect();
+        let end = match &chain.end {
+            End::Cycle => "a cycle".to_owned(),
+            End::Debtor(because) => because.clone(),
+            End::Nobody(awaits) => {
+                names.push(layout.paint("nobody", BAD));
+                awaits.clone()
+            }
+        };
+        let arrows = names.join(" → ");
+        let line = if end.is_empty() { arrows } else { format!("{arrows}: {end}") };
+        text.push_str(&wrap(&line, "  in short: ", "      ", layout.width));
     }
     text
 }
@@ -150,7 +185,8 @@ pub fn headline(outcome: &Outcome, layout: Layout) -> String {
 
 /// The whole report as text.
 pub fn text(config: &Config, outcome: &Outcome, layout: Layout) -> String {
-    let mut text = format!("{}\n\n", headline(outcome, layout));
+    let mut text = wrap(&headline(outcome, layout), "", "  ", layout.width);
+    text.push('\n');
     for (key, value) in config_lines(config) {
         let _ = writeln!(text, "{key}: {value}");
     }
@@ -174,6 +210,7 @@ struct Json<'a> {
     time_us: u64,
     timeline: Vec<JsonStep<'a>>,
     waits: Vec<JsonWait<'a>>,
+    chain: Option<JsonChain<'a>>,
 }
 
 #[derive(Serialize)]
@@ -190,6 +227,12 @@ struct JsonWait<'a> {
     awaits: &'a str,
     owner: Option<&'a str>,
     because: &'a str,
+}
+
+#[derive(Serialize)]
+struct JsonChain<'a> {
+    actors: Vec<&'a str>,
+    cycle: bool,
 }
 
 /// The whole report as JSON.
@@ -223,6 +266,10 @@ pub fn json(config: &Config, outcome: &Outcome) -> serde_json::Value {
                 because: &wait.because,
             })
             .collect(),
+        chain: chain(outcome).map(|chain| JsonChain {
+            cycle: chain.end == End::Cycle,
+            actors: chain.actors.into_iter().map(name).collect(),
+        }),
     };
     serde_json::to_value(report).expect("a report has string keys only")
 }
@@ -298,6 +345,16 @@ mod tests {
     }
 
     #[test]
+    fn a_narrow_terminal_gets_numbered_lanes_and_broken_lines() {
+        let mut outcome = outcome();
+        outcome.finding = "nobody can move, and a sentence that says so at length".to_owned();
+        let layout = Layout { width: 60, ..Layout::FILE };
+        let text = text(&Config::engine(), &outcome, layout);
+        assert!(text.lines().all(|line| line.chars().count() <= 60), "{text}");
+        insta::assert_snapshot!(text);
+    }
+
+    #[test]
     fn a_long_story_keeps_its_beginning_and_its_end() {
         let mut outcome = outcome();
         for (number, record) in outcome.timeline.iter_mut().enumerate() {
@@ -318,5 +375,7 @@ mod tests {
         assert_eq!(json["waits"][0]["owner"], "io loop");
         assert_eq!(json["waits"][1]["owner"], serde_json::Value::Null);
         assert_eq!(json["verdict"], "deadlock");
+        assert_eq!(json["chain"]["actors"], serde_json::json!(["main", "io loop"]));
+        assert_eq!(json["chain"]["cycle"], false);
     }
 }
