@@ -1,7 +1,12 @@
 //! Findings on disk: a directory for each, with the tape, the report as text and as JSON.
+//!
+//! The directory's name ends with a fingerprint of the tape, so that the same seed in another configuration does not
+//! overwrite what was found before, and the same finding found again replaces itself.
 
 use std::path::{Path, PathBuf};
 use std::{fs, io};
+
+use siphasher::sip::SipHasher13;
 
 use crate::config::Config;
 use crate::describe::subject_name;
@@ -20,7 +25,10 @@ pub fn write(
     outcome: &Outcome,
 ) -> Result<PathBuf, (PathBuf, io::Error)> {
     let seed = tape.seed.map_or_else(|| "tape".to_owned(), |seed| format!("seed{seed}"));
-    let name = format!("{}-{}-{seed}", subject_name(config.subject), outcome.verdict.name());
+    let text = tape.to_text();
+    let fingerprint = SipHasher13::new().hash(text.as_bytes()) as u32;
+    let (subject, verdict) = (subject_name(config.subject), outcome.verdict.name());
+    let name = format!("{subject}-{verdict}-{seed}-{fingerprint:08x}");
     let dir = dir.join(name);
     let put = |path: PathBuf, text: &str| -> Result<PathBuf, (PathBuf, io::Error)> {
         fs::write(&path, text).map_err(|error| (path.clone(), error))?;
@@ -29,5 +37,5 @@ pub fn write(
     fs::create_dir_all(&dir).map_err(|error| (dir.clone(), error))?;
     put(dir.join("report.txt"), &report::text(config, outcome, Layout::FILE))?;
     put(dir.join("report.json"), &format!("{:#}\n", report::json(config, outcome)))?;
-    put(dir.join("tape"), &tape.to_text())
+    put(dir.join("tape"), &text)
 }

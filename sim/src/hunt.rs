@@ -50,7 +50,7 @@ pub struct Finding {
 pub struct Bag {
     /// Runs made. With a finding and without `keep_going`: the runs of the seeds up to the finding's, whatever the jobs.
     pub schedules: u64,
-    /// Steps of those runs.
+    /// Steps of every run made, also of those that other threads were in when the finding came.
     pub steps: u64,
     /// The finding with the lowest seed of each verdict and oracle, by seed.
     pub findings: Vec<Finding>,
@@ -60,7 +60,7 @@ pub struct Bag {
     pub interrupted: bool,
 }
 
-/// Hunts. `progress` is told the runs so far, from time to time; `stop` ends the hunt early. For a number of seeds
+/// Hunts, up to the largest seed there is. `progress` is told the runs so far, from time to time; `stop` ends the hunt early. For a number of seeds
 /// the findings do not depend on `jobs`: the lowest seed counts.
 pub fn hunt(hunt: &Hunt, stop: &AtomicBool, progress: &(dyn Fn(u64) + Sync)) -> Bag {
     let started = Instant::now();
@@ -74,7 +74,9 @@ pub fn hunt(hunt: &Hunt, stop: &AtomicBool, progress: &(dyn Fn(u64) + Sync)) -> 
     let limit = match hunt.extent {
         Extent::Seeds(seeds) => seeds,
         Extent::Time(_) => u64::MAX,
-    };
+    }
+    // Seeds end with the largest; they do not begin again at 0, or the lowest would not be the first.
+    .min((u64::MAX - hunt.first_seed).saturating_add(1));
     let config = Config { timeline: false, ..hunt.config.clone() };
     let work = || {
         let mut own_steps = 0;
@@ -89,7 +91,7 @@ pub fn hunt(hunt: &Hunt, stop: &AtomicBool, progress: &(dyn Fn(u64) + Sync)) -> 
             {
                 break;
             }
-            let seed = hunt.first_seed.wrapping_add(offset);
+            let seed = hunt.first_seed + offset;
             let mut recorder = Recorder::new(Random::new(seed));
             let outcome = run(&config, &mut recorder);
             own_steps += outcome.steps;
@@ -129,9 +131,41 @@ pub fn hunt(hunt: &Hunt, stop: &AtomicBool, progress: &(dyn Fn(u64) + Sync)) -> 
     if !hunt.keep_going {
         bag.findings.truncate(1);
         if let Some(first) = bag.findings.first() {
-            bag.schedules = first.seed.wrapping_sub(hunt.first_seed) + 1;
+            bag.schedules = (first.seed - hunt.first_seed).saturating_add(1);
             bag.found = 1;
         }
     }
     bag
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::specimens::Specimen;
+
+    fn bag(first_seed: u64, seeds: u64, jobs: usize, stop: bool) -> Bag {
+        let what = Hunt {
+            config: Specimen::SerialPrime.config(),
+            first_seed,
+            extent: Extent::Seeds(seeds),
+            jobs,
+            keep_going: false,
+        };
+        hunt(&what, &AtomicBool::new(stop), &|_| {})
+    }
+
+    #[test]
+    fn seeds_end_with_the_largest() {
+        for jobs in [1, 4] {
+            let bag = bag(u64::MAX - 2, 50, jobs, false);
+            let first = bag.findings.first().expect("every seed of it is found");
+            assert_eq!((first.seed, bag.schedules), (u64::MAX - 2, 1));
+        }
+    }
+
+    #[test]
+    fn a_stop_before_the_first_run_shows_nothing() {
+        let bag = bag(0, 50, 2, true);
+        assert_eq!((bag.interrupted, bag.schedules, bag.findings.len()), (true, 0, 0));
+    }
 }

@@ -16,6 +16,15 @@ pub enum Verdict {
 }
 
 impl Verdict {
+    /// Every verdict.
+    pub const ALL: [Self; 5] =
+        [Self::Clean, Self::Safety, Self::Deadlock, Self::Livelock, Self::DataLoss];
+
+    /// The verdict of that [`name`](Self::name).
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|verdict| verdict.name() == name)
+    }
+
     /// The exit code of the program `sim`.
     pub const fn exit_code(self) -> u8 {
         match self {

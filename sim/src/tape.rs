@@ -9,6 +9,7 @@ use crate::choices::Site;
 use crate::config::Config;
 use crate::describe::{config_lines, read_config_line, validate};
 use crate::drivers::{Choice, SITES, stream};
+use crate::outcome::Verdict;
 
 /// The first line of every tape.
 const FORMAT: &str = "blkproof-tape: 1";
@@ -16,8 +17,10 @@ const FORMAT: &str = "blkproof-tape: 1";
 const LETTERS: [char; SITES.len()] = ['s', 'b', 'i', 'd', 'f', 'c', 't'];
 /// Choices written on one line.
 const PER_LINE: usize = 16;
-/// A tape with more choices is not one of ours.
-const CHOICES_MAX: usize = 50_000_000;
+/// A tape with more choices is not one of ours. It also bounds what a short text with repeats can make us allocate.
+const CHOICES_MAX: usize = 10_000_000;
+/// What a tape cannot do without.
+const REQUIRED: [&str; 3] = ["subject", "verdict", "hash"];
 
 /// A recorded run.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -26,8 +29,10 @@ pub struct Tape {
     pub config: Config,
     /// The seed it was recorded from, if it was.
     pub seed: Option<u64>,
-    /// The verdict's name.
-    pub verdict: String,
+    /// The version of blkproof that recorded it; empty if it does not say.
+    pub version: String,
+    /// The verdict.
+    pub verdict: Verdict,
     /// The rolling hash of the run.
     pub hash: u64,
     /// Every choice.
@@ -55,13 +60,16 @@ impl Tape {
     /// Writes it.
     pub fn to_text(&self) -> String {
         let mut text = format!("{FORMAT}\n");
+        if !self.version.is_empty() {
+            let _ = writeln!(text, "recorded-by: {}", self.version);
+        }
         for (key, value) in config_lines(&self.config) {
             let _ = writeln!(text, "{key}: {value}");
         }
         if let Some(seed) = self.seed {
             let _ = writeln!(text, "seed: {seed}");
         }
-        let _ = writeln!(text, "verdict: {}", self.verdict);
+        let _ = writeln!(text, "verdict: {}", self.verdict.name());
         let _ = writeln!(text, "hash: {:016x}", self.hash);
         let mut written = 0;
         let mut rest = &self.choices[..];
@@ -88,10 +96,13 @@ impl Tape {
         let mut tape = Self {
             config: Config::engine(),
             seed: None,
-            verdict: String::new(),
+            version: String::new(),
+            verdict: Verdict::Clean,
             hash: 0,
             choices: Vec::new(),
         };
+        let mut seen: Vec<&str> = Vec::new();
+        let mut header_end = 0;
         let mut lines = text.lines().enumerate();
         match lines.next() {
             Some((_, line)) if line == FORMAT => {}
@@ -102,6 +113,7 @@ impl Tape {
             None => return Err(error(0, "the file is empty".to_owned())),
         }
         for (number, line) in lines.by_ref() {
+            header_end = number;
             if line.is_empty() {
                 break;
             }
@@ -109,9 +121,16 @@ impl Tape {
                 .split_once(": ")
                 .ok_or_else(|| error(number, "expected \"key: value\"".to_owned()))?;
             let bad = |what: &str| error(number, format!("{value:?} is no {what}"));
+            if seen.contains(&key) {
+                return Err(error(number, format!("{key:?} stands there twice")));
+            }
+            seen.push(key);
             match key {
+                "recorded-by" => value.clone_into(&mut tape.version),
                 "seed" => tape.seed = Some(value.parse().map_err(|_| bad("seed"))?),
-                "verdict" => value.clone_into(&mut tape.verdict),
+                "verdict" => {
+                    tape.verdict = Verdict::from_name(value).ok_or_else(|| bad("verdict"))?;
+                }
                 "hash" => tape.hash = u64::from_str_radix(value, 16).map_err(|_| bad("hash"))?,
                 _ => match read_config_line(&mut tape.config, key, value) {
                     Ok(true) => {}
@@ -119,6 +138,9 @@ impl Tape {
                     Err(unknown) => return Err(error(number, unknown.to_string())),
                 },
             }
+        }
+        if let Some(missing) = REQUIRED.into_iter().find(|key| !seen.contains(key)) {
+            return Err(error(header_end, format!("the header has no \"{missing}: …\"")));
         }
         validate(&tape.config).map_err(|unknown| error(0, unknown.to_string()))?;
         for (number, line) in lines {
@@ -156,7 +178,8 @@ mod tests {
         Tape {
             config: Config::engine(),
             seed: Some(7),
-            verdict: "deadlock".to_owned(),
+            version: "0.1.0".to_owned(),
+            verdict: Verdict::Deadlock,
             hash: 0xab,
             choices,
         }
@@ -177,7 +200,7 @@ mod tests {
         #[test]
         fn garbage_is_refused_not_panicked_at(text in any::<String>(), body in "[sbidfct0-9/x \n]{0,80}") {
             prop_assert!(Tape::from_text(&text).is_err());
-            let _ = Tape::from_text(&format!("{FORMAT}\nsubject: engine\n\n{body}"));
+            let _ = Tape::from_text(&format!("{FORMAT}\nsubject: engine\nverdict: clean\nhash: 0\n\n{body}"));
         }
     }
 
@@ -187,10 +210,13 @@ mod tests {
         assert!(good.ends_with("\n\nf1/256x3\n"), "{good}");
         for (wrong, line) in [
             (good.replace("queues: 2", "queues: 9"), "line 1: unknown number of queues"),
-            (good.replace("queues: 2", "queues: two"), "line 3: unknown number"),
-            (good.replace("seed: 7", "sed: 7"), "line 11: unknown key \"sed\""),
-            (good.replace("f1/256", "f256/256"), "line 15: \"f256/256x3\" is no choice"),
-            (good.replace("x3", "x99999999999"), "line 15: more than"),
+            (good.replace("queues: 2", "queues: two"), "line 4: unknown number"),
+            (good.replace("seed: 7", "sed: 7"), "line 12: unknown key \"sed\""),
+            (good.replace("seed: 7", "hash: 7"), "line 14: \"hash\" stands there twice"),
+            (good.replace("deadlock", "maybe"), "line 13: \"maybe\" is no verdict"),
+            (good.replace("subject: engine\n", ""), "line 14: the header has no \"subject: "),
+            (good.replace("f1/256", "f256/256"), "line 16: \"f256/256x3\" is no choice"),
+            (good.replace("x3", "x99999999999"), "line 16: more than"),
         ] {
             let error = Tape::from_text(&wrong).unwrap_err().to_string();
             assert!(error.starts_with(line), "{error}");

@@ -18,14 +18,14 @@ pub fn replaying() -> bool {
 /// # Panics
 /// As `test` does, after printing the seed and the command that replays it.
 pub fn for_each_seed(name: &str, seeds: Range<u64>, test: impl Fn(u64)) {
-    let seeds = match env::var(SEED_VARIABLE) {
-        Ok(seed) => {
-            let seed = seed.parse().unwrap_or_else(|error| {
-                panic!("reading {SEED_VARIABLE}={seed:?} failed: {error}; set it to a number")
-            });
-            seed..seed + 1
-        }
-        Err(_) => seeds,
+    let seeds = if let Ok(seed) = env::var(SEED_VARIABLE) {
+        let seed = seed.parse().unwrap_or_else(|error| {
+            panic!("reading {SEED_VARIABLE}={seed:?} failed: {error}; set it to a number")
+        });
+        seed..=seed
+    } else {
+        assert!(!seeds.is_empty(), "{name} tries no seed at all");
+        seeds.start..=seeds.end - 1
     };
     for seed in seeds {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| test(seed))) {

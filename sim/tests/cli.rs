@@ -95,7 +95,7 @@ fn lists_what_can_be_hunted() {
 
 #[test]
 fn wrong_usage_is_explained_with_exit_code_2() {
-    let cases: [(&[&str], &str); 9] = [
+    let cases: [(&[&str], &str); 13] = [
         (&[], "Usage"),
         (&["run", "--seed", "1"], "--specimen"),
         (&["run", "--specimen", "perfect", "--seed", "1"], "one of async-init"),
@@ -103,7 +103,11 @@ fn wrong_usage_is_explained_with_exit_code_2() {
         (&["run", "--engine", "--seed", "1", "--queues", "9"], "1 to 4"),
         (&["run", "--engine", "--seed", "1", "--faults", "flood"], "resource"),
         (&["hunt", "--engine", "--time", "soon"], "30s"),
+        (&["hunt", "--engine", "--seeds", "0"], "0"),
+        (&["demo", "--seeds", "0"], "0"),
+        (&["hunt", "--engine", "--first-seed", "18446744073709551614", "--seeds", "3"], "largest"),
         (&["replay", "/nonexistent/tape"], "Check the path"),
+        (&["replay", "/dev/zero"], "longer than any tape"),
         (&["replay", env!("CARGO_BIN_EXE_sim")], "failed"),
     ];
     for (args, expected) in cases {
@@ -135,4 +139,123 @@ fn an_unwritable_directory_for_findings_is_explained() {
     assert_eq!(output.status.code(), Some(2));
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(text.contains("/proc/nothing") && text.contains("--findings"), "{text}");
+}
+
+#[test]
+fn the_demonstration_shows_it_all_in_thirty_lines() {
+    let demo = sim(&["demo", "--seeds", "21"]);
+    let text = stdout(&demo);
+    assert_eq!(demo.status.code(), Some(0), "{text}");
+    let (_, story) = text.split_once("made short:\n\n").expect("a story");
+    let (story, after) = story.split_once("\n\n3. Replayed: the same run").expect("a replay");
+    assert!(story.lines().count() <= 30, "{story}");
+    for part in ["main", "io loop 0", "kernel", "waits for", "in short: main → io loop 0 → "] {
+        assert!(story.contains(part), "{part}: {story}");
+    }
+    assert_eq!(after.matches("survived all 11 schedules").count(), 2, "{after}");
+}
+
+#[test]
+fn a_replay_with_another_verdict_is_not_the_same_run() {
+    let dir = findings("altered");
+    let path = dir.to_str().expect("UTF-8");
+    let args = ["hunt", "--specimen", "async-init", "--seeds", "2000", "--findings", path];
+    let report = json(&sim(&[&args[..], &["--json"]].concat()));
+    let tape = report["tape"].as_str().expect("a tape");
+    let text = std::fs::read_to_string(tape).expect("a tape");
+    assert!(text.contains("recorded-by: blkproof "), "{text}");
+    std::fs::write(tape, text.replace("verdict: deadlock", "verdict: livelock")).expect("a file");
+    let replay = sim(&["replay", tape]);
+    let text = stdout(&replay);
+    assert_eq!(replay.status.code(), Some(2), "{text}");
+    assert!(text.contains("NOT the same run: recorded livelock"), "{text}");
+    assert_eq!(json(&sim(&["replay", tape, "--json"]))["same"], false);
+}
+
+#[test]
+fn another_configuration_does_not_overwrite_a_finding() {
+    let dir = findings("configurations");
+    let path = dir.to_str().expect("UTF-8");
+    let run = |queues| {
+        let args = ["run", "--specimen", "async-init", "--seed", "3", "--findings", path];
+        json(&sim(&[&args[..], &["--queues", queues, "--json"]].concat()))["tape"].clone()
+    };
+    let (one, two) = (run("1"), run("2"));
+    assert!(one.is_string() && two.is_string() && one != two, "{one} {two}");
+    assert_eq!(run("1"), one, "the same finding replaces itself");
+    assert_eq!(std::fs::read_dir(&dir).expect("a directory").count(), 2);
+}
+
+#[test]
+fn a_path_with_a_space_is_one_word_of_the_command() {
+    let dir = findings("two words");
+    let path = dir.to_str().expect("UTF-8");
+    let run = sim(&["run", "--specimen", "async-init", "--seed", "3", "--findings", path]);
+    let text = stdout(&run);
+    let last = text.lines().last().expect("output");
+    let tape = last.strip_prefix("cargo run --release -p sim -- replay '").expect(last);
+    assert!(PathBuf::from(tape.trim_end_matches('\'')).is_file(), "{last}");
+}
+
+#[test]
+fn a_reader_who_has_seen_enough_is_no_failure() {
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let output = Command::new(env!("CARGO_BIN_EXE_sim"))
+        .arg("list")
+        .stdout(writer)
+        .output()
+        .expect("the program starts");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!((output.status.code(), text.as_ref()), (Some(0), ""));
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_full_disk_is_explained() {
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("/dev/full");
+    let output = Command::new(env!("CARGO_BIN_EXE_sim"))
+        .args(["run", "--engine", "--seed", "1", "--json"])
+        .stdout(full)
+        .output()
+        .expect("the program starts");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    assert!(text.contains("writing to standard output failed"), "{text}");
+}
+
+/// Starts the program, interrupts it once it listens for that, and waits for its end.
+#[cfg(target_os = "linux")]
+fn interrupted(args: &[&str]) -> Output {
+    let child = Command::new(env!("CARGO_BIN_EXE_sim"))
+        .args(args)
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    let id = child.id();
+    let listens = || {
+        let status = std::fs::read_to_string(format!("/proc/{id}/status")).expect("a process");
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).expect("a mask");
+        u64::from_str_radix(caught.trim(), 16).expect("a mask") & 0b10 != 0
+    };
+    while !listens() {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    let kill = format!("kill -INT {id}");
+    assert!(Command::new("sh").args(["-c", &kill]).status().expect("a shell").success());
+    child.wait_with_output().expect("an end")
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn an_interrupted_hunt_claims_nothing() {
+    let output = interrupted(&["hunt", "--engine", "--seeds", "1000000000000", "--json"]);
+    assert_eq!(output.status.code(), Some(130), "{}", stdout(&output));
+    assert_eq!(json(&output)["interrupted"], true);
+    let output = interrupted(&["demo", "--seeds", "1000000000000"]);
+    let text = stdout(&output);
+    assert_eq!(output.status.code(), Some(130), "{text}");
+    assert!(text.contains("Interrupted") && !text.contains("survived all"), "{text}");
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use blkproof_engine::supervisor::Deadlines;
 use blkproof_engine::sys::RingMode;
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, value_parser};
 
 use crate::config::{Config, Faults, Subject, TargetKind};
 use crate::describe::{self, Unknown};
@@ -24,10 +24,10 @@ use crate::specimens::Specimen;
   sim hunt --specimen eintr-lost --seeds 10000    find what is wrong with a known-bad server
   sim hunt --engine --faults all --time 30s       try to break the real engine
   sim run --engine --seed 7 --queues 2 --depth 4  one schedule
-  sim replay findings/async-init-deadlock-seed3/tape
+  sim replay findings/…/tape                      a recorded one, with its whole story
 
 Exit codes: 0 clean; 2 usage, or a tape that does not fit; 10 safety violation; 11 deadlock;
-12 livelock or missed bound; 13 data loss."
+12 livelock or missed bound; 13 data loss; 130 interrupted with nothing found."
 )]
 pub(super) struct Args {
     #[command(subcommand)]
@@ -39,7 +39,7 @@ pub(super) enum Command {
     /// Find a start-up deadlock, explain and replay it, then run the engine through the same adversity
     Demo {
         /// Schedules that the engine must survive
-        #[arg(long, default_value_t = 20_000)]
+        #[arg(long, default_value_t = 20_000, value_parser = value_parser!(u64).range(1..))]
         seeds: u64,
     },
     /// List the known-bad servers
@@ -78,7 +78,7 @@ pub(super) struct HuntArgs {
     #[command(flatten)]
     pub(super) what: What,
     /// How many seeds
-    #[arg(long, default_value_t = 10_000, conflicts_with = "time")]
+    #[arg(long, default_value_t = 10_000, conflicts_with = "time", value_parser = value_parser!(u64).range(1..))]
     pub(super) seeds: u64,
     /// How long, e.g. 30s, 5m, 1h
     #[arg(long, value_parser = duration)]

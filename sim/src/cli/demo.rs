@@ -4,27 +4,41 @@ use std::time::Instant;
 
 use blkproof_engine::supervisor::Deadlines;
 
-use super::{MINIMISE_ATTEMPTS, hunt_with_progress, layout};
+use super::print::print;
+use super::{Failure, INTERRUPTED, MINIMISE_ATTEMPTS, hunt_with_progress, layout};
 use crate::config::Config;
 use crate::drivers::Player;
 use crate::hunt::{Extent, Hunt};
 use crate::minimise::minimise;
-use crate::outcome::Verdict;
-use crate::report;
+use crate::outcome::{Outcome, Verdict};
+use crate::report::{self, wrap};
 use crate::run::run;
 use crate::specimens::Specimen;
 
-/// Lines that the story may take, with its table of waits.
-const STORY_LINES: usize = 22;
+/// Lines that the story may take, with what was found and who waits for whom.
+const STORY_LINES: usize = 30;
+/// Lines of the timeline that are shown however much the rest takes.
+const TIMELINE_LINES_MIN: usize = 8;
 /// Seeds after which the specimen must have been found.
 const SEEDS_MAX: u64 = 100_000;
 
-pub(super) fn demo(engine_seeds: u64) -> u8 {
+/// The story and what explains it, in [`STORY_LINES`].
+fn story(outcome: &Outcome) -> String {
+    let layout = layout(usize::MAX);
+    let mut end = wrap(&report::headline(outcome, layout), "\n   ", "   ", layout.width);
+    end.push_str(&report::waits(outcome, layout));
+    let lines_max = STORY_LINES.saturating_sub(end.lines().count()).max(TIMELINE_LINES_MIN);
+    report::story(outcome, report::Layout { lines_max, ..layout }) + &end
+}
+
+/// Shows it all. `engine_seeds` are shared between the engine's two configurations.
+pub(super) fn demo(engine_seeds: u64) -> Result<u8, Failure> {
     let started = Instant::now();
     let specimen = Specimen::AsyncInit;
-    let layout = layout(STORY_LINES);
-    println!("1. Hunting {}: {}.", specimen.name(), specimen.summary());
-    println!("   Source: {}\n", specimen.source());
+    let width = layout(0).width;
+    let hunting = format!("Hunting {}: {}.", specimen.name(), specimen.summary());
+    print(&wrap(&hunting, "1. ", "   ", width))?;
+    print(&format!("   Source: {}\n\n", specimen.source()))?;
     let jobs = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let config = specimen.config();
     let what = Hunt {
@@ -36,31 +50,32 @@ pub(super) fn demo(engine_seeds: u64) -> u8 {
     };
     let bag = hunt_with_progress(&what);
     let Some(finding) = bag.findings.first() else {
-        println!("   NOT found in {} schedules: this is a bug in sim.", bag.schedules);
-        return 1;
+        if bag.interrupted {
+            return interrupted();
+        }
+        print(&format!("   NOT found in {} schedules: this is a bug in sim.\n", bag.schedules))?;
+        return Ok(1);
     };
-    println!(
-        "2. Found with seed {} after {} schedule(s), and made short:\n",
+    print(&format!(
+        "2. Found with seed {} after {} schedule(s), and made short:\n\n",
         finding.seed, bag.schedules
-    );
-    let story = minimise(&config, &finding.choices, MINIMISE_ATTEMPTS);
-    print!("{}", report::story(&story.outcome, layout));
-    println!("\n   {}", report::headline(&story.outcome, layout));
-    print!("{}", report::waits(&story.outcome, layout));
+    ))?;
+    let short = minimise(&config, &finding.choices, MINIMISE_ATTEMPTS);
+    print(&story(&short.outcome))?;
 
-    let mut player = Player::new(&story.choices);
+    let mut player = Player::new(&short.choices);
     let again = run(&Config { timeline: true, ..config.clone() }, &mut player);
-    let same = player.misaligned().is_none() && again == story.outcome;
-    println!(
-        "\n3. Replayed: {} (hash {:016x}, {} steps).",
+    let same = player.misaligned().is_none() && player.left_over() == 0 && again == short.outcome;
+    print(&format!(
+        "\n3. Replayed: {} (hash {:016x}, {} steps).\n\n",
         if same { "the same run, step by step" } else { "NOT the same run: this is a bug in sim" },
         again.hash,
         again.steps
-    );
+    ))?;
 
-    println!(
-        "\n4. The real engine through the same adversity (the device node late, closed or held open):"
-    );
+    let engine =
+        "The real engine through the same adversity (the device node late, closed or held open):";
+    print(&wrap(engine, "4. ", "   ", width))?;
     let mut survived = true;
     for (deadlines, words) in
         [(Deadlines::DEFAULT, "with its deadlines"), (Deadlines::NONE, "waiting for ever")]
@@ -68,28 +83,36 @@ pub(super) fn demo(engine_seeds: u64) -> u8 {
         let what = Hunt {
             config: Config { faults: config.faults, deadlines, ..Config::engine() },
             first_seed: 0,
-            extent: Extent::Seeds(engine_seeds / 2),
+            extent: Extent::Seeds(engine_seeds.div_ceil(2)),
             jobs,
             keep_going: false,
         };
         let bag = hunt_with_progress(&what);
-        match bag.findings.first() {
-            None => println!("   {words}, it survived all {} schedules.", bag.schedules),
-            Some(finding) => {
-                survived = false;
-                let headline = report::headline(&finding.outcome, layout);
-                println!("   {words}, it is NOT clean with seed {}: {headline}", finding.seed);
-            }
+        if let Some(finding) = bag.findings.first() {
+            survived = false;
+            let headline = report::headline(&finding.outcome, layout(0));
+            let line = format!("{words}, it is NOT clean with seed {}: {headline}", finding.seed);
+            print(&wrap(&line, "   ", "   ", width))?;
+        } else if bag.interrupted {
+            print(&format!("   {words}, it survived {} schedules so far.\n", bag.schedules))?;
+            return interrupted();
+        } else {
+            print(&format!("   {words}, it survived all {} schedules.\n", bag.schedules))?;
         }
     }
     if survived {
-        println!("   Every schedule ended with the device deleted and nothing left behind.");
+        print("   Every schedule ended with the device deleted and nothing left behind.\n")?;
     }
-    println!("\nDone in {:.1} s.", started.elapsed().as_secs_f64());
-    println!(
-        "Replay it yourself: cargo run --release -p sim -- run --specimen {} --seed {}",
+    print(&format!(
+        "\nDone in {:.1} s.\nReplay it yourself: cargo run --release -p sim -- run --specimen {} --seed {}\n",
+        started.elapsed().as_secs_f64(),
         specimen.name(),
         finding.seed
-    );
-    u8::from(!(story.outcome.verdict == Verdict::Deadlock && same && survived))
+    ))?;
+    Ok(u8::from(!(short.outcome.verdict == Verdict::Deadlock && same && survived)))
+}
+
+fn interrupted() -> Result<u8, Failure> {
+    print("   Interrupted: nothing is shown by this run.\n")?;
+    Ok(INTERRUPTED)
 }

@@ -2,13 +2,16 @@
 
 mod args;
 mod demo;
+mod print;
 
-use std::io::IsTerminal as _;
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{self, IsTerminal as _, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
-use std::{fs, thread};
 
 use clap::Parser as _;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -26,9 +29,14 @@ use crate::run::run;
 use crate::specimens::Specimen;
 use crate::tape::Tape;
 use args::{Args, Command, HuntArgs, RunArgs};
+use print::print;
 
 /// Usage errors, unreadable and unwritable files, tapes that do not fit this version.
 const USAGE: u8 = 2;
+/// Ended by Ctrl-C before anything was found; a shell says the same of a program that SIGINT killed.
+const INTERRUPTED: u8 = 130;
+/// Bytes of a file that can be a tape.
+const TAPE_MAX: u64 = 64 << 20;
 /// Runs spent on making a finding's story short.
 const MINIMISE_ATTEMPTS: u32 = 4_000;
 
@@ -49,17 +57,14 @@ pub fn main() -> ExitCode {
     let args = Args::parse();
     let interrupt = || {
         if STOP.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
+            std::process::exit(INTERRUPTED.into());
         }
     };
     // Without the handler Ctrl-C ends the program at once, which loses nothing but the summary.
     let _ = ctrlc::set_handler(interrupt);
     let result = match args.command {
-        Command::Demo { seeds } => Ok(demo::demo(seeds)),
-        Command::List { json } => {
-            list(json);
-            Ok(0)
-        }
+        Command::Demo { seeds } => demo::demo(seeds),
+        Command::List { json } => list(json).map(|()| 0),
         Command::Run(args) => run_one(&args),
         Command::Hunt(args) => run_hunt(&args),
         Command::Replay { tape, json } => replay(&tape, json),
@@ -67,7 +72,8 @@ pub fn main() -> ExitCode {
     match result {
         Ok(code) => ExitCode::from(code),
         Err(Failure(text)) => {
-            eprintln!("sim: {text}");
+            // With standard error gone too, the exit code is all that is left to say it.
+            let _ = writeln!(io::stderr(), "sim: {text}");
             ExitCode::from(USAGE)
         }
     }
@@ -76,18 +82,19 @@ pub fn main() -> ExitCode {
 /// The layout for standard output.
 fn layout(lines_max: usize) -> Layout {
     let (_, columns) = console::Term::stdout().size();
-    let terminal = std::io::stdout().is_terminal();
+    let terminal = io::stdout().is_terminal();
     let width = if terminal { usize::from(columns).max(60) } else { Layout::FILE.width };
-    let colour = terminal && std::env::var_os("NO_COLOR").is_none();
+    let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let colour = terminal && !plain;
     Layout { width, lines_max, colour }
 }
 
 /// Prints one JSON object, alone on standard output.
-fn print_json(value: &serde_json::Value) {
-    println!("{value}");
+fn print_json(value: &serde_json::Value) -> Result<(), Failure> {
+    print(&format!("{value}\n"))
 }
 
-fn list(json: bool) {
+fn list(json: bool) -> Result<(), Failure> {
     if json {
         let all: Vec<_> = Specimen::all()
             .iter()
@@ -100,19 +107,16 @@ fn list(json: bool) {
                 })
             })
             .collect();
-        print_json(&json!({ "specimens": all }));
-        return;
+        return print_json(&json!({ "specimens": all }));
     }
-    println!("Known-bad servers. Hunt one with: sim hunt --specimen NAME --seeds 10000\n");
+    let mut text =
+        "Known-bad servers. Hunt one with: sim hunt --specimen NAME --seeds 10000\n".to_owned();
     for specimen in Specimen::all() {
-        println!("{:<24} {}", specimen.name(), specimen.summary());
-        println!(
-            "{:<24} found as {}; source: {}\n",
-            "",
-            specimen.expected().name(),
-            specimen.source()
-        );
+        let _ = writeln!(text, "\n{:<24} {}", specimen.name(), specimen.summary());
+        let (expected, source) = (specimen.expected().name(), specimen.source());
+        let _ = writeln!(text, "{:<24} found as {expected}; source: {source}", "");
     }
+    print(&text)
 }
 
 /// A progress bar on standard error, if that is a terminal.
@@ -126,7 +130,7 @@ fn bar(extent: Extent) -> ProgressBar {
             (ProgressBar::new_spinner(), "{spinner} {human_pos} schedules  {per_sec}  {elapsed}")
         }
     };
-    if !std::io::stderr().is_terminal() {
+    if !io::stderr().is_terminal() {
         bar.set_draw_target(ProgressDrawTarget::hidden());
     }
     bar.set_style(
@@ -144,11 +148,12 @@ fn hunt_with_progress(what: &Hunt) -> Bag {
 }
 
 /// The tape of a run.
-fn tape_of(config: &Config, seed: Option<u64>, outcome: &Outcome, story: &Story) -> Tape {
+fn tape_of(config: &Config, seed: u64, story: &Story) -> Tape {
     Tape {
         config: config.clone(),
-        seed,
-        verdict: outcome.verdict.name().to_owned(),
+        seed: Some(seed),
+        version: format!("blkproof {}", env!("CARGO_PKG_VERSION")),
+        verdict: story.outcome.verdict,
         hash: story.outcome.hash,
         choices: story.choices.clone(),
     }
@@ -157,7 +162,7 @@ fn tape_of(config: &Config, seed: Option<u64>, outcome: &Outcome, story: &Story)
 /// Shortens a finding and keeps it on disk. Returns the story and the tape's path.
 fn keep(config: &Config, finding: &Finding, dir: &Path) -> Result<(Story, PathBuf), Failure> {
     let story = minimise(config, &finding.choices, MINIMISE_ATTEMPTS);
-    let tape = tape_of(config, Some(finding.seed), &finding.outcome, &story);
+    let tape = tape_of(config, finding.seed, &story);
     let path = findings::write(dir, &tape, config, &story.outcome).map_err(|(path, error)| {
         Failure(format!(
             "writing the finding to {} failed: {error}. Name a writable directory with --findings DIR.",
@@ -175,38 +180,48 @@ fn run_one(args: &RunArgs) -> Result<u8, Failure> {
     let finding = Finding { seed: args.seed, choices: recorder.choices, outcome };
     if clean {
         if args.output.json {
-            print_json(&summary(&config, Some(args.seed), 1, None, &finding.outcome));
+            print_json(&summary(&config, Some(args.seed), 1, None, &finding.outcome))?;
         } else {
-            println!(
-                "clean: seed {}, {} steps, {} us of virtual time, hash {:016x}",
+            print(&format!(
+                "clean: seed {}, {} steps, {} us of virtual time, hash {:016x}\n",
                 args.seed, finding.outcome.steps, finding.outcome.time_us, finding.outcome.hash
-            );
+            ))?;
         }
         return Ok(0);
     }
     let (story, tape) = keep(&config, &finding, &args.output.findings)?;
     if args.output.json {
-        print_json(&summary(&config, Some(args.seed), 1, Some(&tape), &story.outcome));
+        print_json(&summary(&config, Some(args.seed), 1, Some(&tape), &story.outcome))?;
     } else {
-        print_finding(&config, args.seed, &story, &tape);
+        print(&finding_text(&config, args.seed, &story, &tape))?;
     }
     Ok(story.outcome.verdict.exit_code())
 }
 
-fn print_finding(config: &Config, seed: u64, story: &Story, tape: &Path) {
+fn finding_text(config: &Config, seed: u64, story: &Story, tape: &Path) -> String {
     let layout = layout(40);
-    println!("{}", report::headline(&story.outcome, layout));
-    println!("{}, seed {seed}\n", subject_name(config.subject));
-    print!("{}", report::story(&story.outcome, layout));
+    let headline = report::headline(&story.outcome, layout);
+    let mut text = report::wrap(&headline, "", "  ", layout.width);
+    let _ = writeln!(text, "{}, seed {seed}\n", subject_name(config.subject));
+    text.push_str(&report::story(&story.outcome, layout));
     if !story.outcome.waits.is_empty() {
-        println!("\nWho waits for whom");
-        print!("{}", report::waits(&story.outcome, layout));
+        text.push_str("\nWho waits for whom\n");
+        text.push_str(&report::waits(&story.outcome, layout));
     }
-    println!(
-        "\nThe tape and the whole report are in {}. Replay with:",
+    let _ = writeln!(
+        text,
+        "\nThe tape and the whole report:\n{}\nReplay with:",
         tape.with_file_name("").display()
     );
-    println!("cargo run --release -p sim -- replay {}", tape.display());
+    let _ = writeln!(text, "cargo run --release -p sim -- replay {}", shell_word(tape));
+    text
+}
+
+/// The path as one word of a shell.
+fn shell_word(path: &Path) -> String {
+    let path = path.display().to_string();
+    let plain = |c: char| c.is_alphanumeric() || "/._-+=:,@%".contains(c);
+    if path.chars().all(plain) { path } else { format!("'{}'", path.replace('\'', r"'\''")) }
 }
 
 /// What every `--json` prints.
@@ -237,6 +252,14 @@ fn summary(
 fn run_hunt(args: &HuntArgs) -> Result<u8, Failure> {
     let config = args.what.config()?;
     let extent = args.time.map_or(Extent::Seeds(args.seeds), Extent::Time);
+    if args.time.is_none() && args.first_seed.checked_add(args.seeds - 1).is_none() {
+        return Err(Failure(format!(
+            "hunting {} seeds from {} failed: the largest seed is {}. Ask for fewer with --seeds.",
+            args.seeds,
+            args.first_seed,
+            u64::MAX
+        )));
+    }
     let jobs = match args.jobs {
         Some(jobs) => jobs.get().into(),
         None => thread::available_parallelism().map_or(1, std::num::NonZero::get),
@@ -249,7 +272,8 @@ fn run_hunt(args: &HuntArgs) -> Result<u8, Failure> {
         keep_going: args.keep_going,
     };
     let bag = hunt_with_progress(&what);
-    let mut code = 0;
+    let stopped = bag.interrupted && bag.findings.is_empty();
+    let mut code = if stopped { INTERRUPTED } else { 0 };
     let mut kept = Vec::new();
     for finding in &bag.findings {
         code = code.max(finding.outcome.verdict.exit_code());
@@ -272,25 +296,36 @@ fn run_hunt(args: &HuntArgs) -> Result<u8, Failure> {
             "interrupted": bag.interrupted,
             "tape": first.map(|(_, (_, tape))| tape.display().to_string()),
             "findings": outcomes,
-        }));
+        }))?;
         return Ok(code);
     }
     let interrupted = if bag.interrupted { ", interrupted" } else { "" };
-    println!(
-        "{}: {} schedules, {} not clean{interrupted}",
+    let mut text = format!(
+        "{}: {} schedules, {} not clean{interrupted}\n",
         subject_name(config.subject),
         bag.schedules,
         bag.found
     );
     for (finding, (story, tape)) in &kept {
-        println!();
-        print_finding(&config, finding.seed, story, tape);
+        text.push('\n');
+        text.push_str(&finding_text(&config, finding.seed, story, tape));
     }
+    print(&text)?;
     Ok(code)
 }
 
+/// Reads a file that may be anything, even endless.
+fn read_tape(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    File::open(path)?.take(TAPE_MAX + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > TAPE_MAX {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "longer than any tape"));
+    }
+    Ok(text)
+}
+
 fn replay(path: &Path, json: bool) -> Result<u8, Failure> {
-    let text = fs::read_to_string(path).map_err(|error| {
+    let text = read_tape(path).map_err(|error| {
         Failure(format!(
             "reading the tape {} failed: {error}. Check the path; `sim hunt` prints where it wrote one.",
             path.display()
@@ -308,19 +343,29 @@ fn replay(path: &Path, json: bool) -> Result<u8, Failure> {
     };
     if let Some(astray) = astray {
         return Err(Failure(format!(
-            "the tape {} does not fit this version: {astray}. It was recorded with other rules; hunt again, or replay at the commit that recorded it.",
-            path.display()
+            "the tape {} does not fit this version: {astray}. {} recorded it, with other rules than those of this one, blkproof {}; hunt again, or replay at the commit that recorded it.",
+            path.display(),
+            if tape.version.is_empty() { "A version that does not say so" } else { &tape.version },
+            env!("CARGO_PKG_VERSION")
         )));
     }
-    let same = outcome.hash == tape.hash;
+    let same = (outcome.hash, outcome.verdict) == (tape.hash, tape.verdict);
     if json {
         let mut value = summary(&config, tape.seed, 1, Some(path), &outcome);
         value["same"] = same.into();
-        print_json(&value);
+        print_json(&value)?;
     } else {
-        print!("{}", report::text(&config, &outcome, layout(usize::MAX)));
+        let mut text = report::text(&config, &outcome, layout(usize::MAX));
         let word = if same { "the same run" } else { "NOT the same run" };
-        println!("{word}: recorded hash {:016x}, replayed hash {:016x}", tape.hash, outcome.hash);
+        let _ = writeln!(
+            text,
+            "{word}: recorded {} with hash {:016x}, replayed {} with hash {:016x}",
+            tape.verdict.name(),
+            tape.hash,
+            outcome.verdict.name(),
+            outcome.hash
+        );
+        print(&text)?;
     }
     if same { Ok(outcome.verdict.exit_code()) } else { Ok(USAGE) }
 }
