@@ -145,7 +145,7 @@ fn advice(cause: Cause) -> Option<&'static str> {
 }
 
 /// The control device is missing.
-pub const NO_DRIVER: &str = "load the driver: modprobe ublk_drv (it needs Linux 6.0 or later, built with CONFIG_BLK_DEV_UBLK)";
+pub const NO_DRIVER: &str = "load the driver: modprobe ublk_drv (part of Linux built with CONFIG_BLK_DEV_UBLK; blkproof is tested on 6.12 and later)";
 /// The caller may not.
 pub const NO_PERMISSION: &str = "run as root, or with the capability CAP_SYS_ADMIN";
 /// `io_uring` is switched off.
