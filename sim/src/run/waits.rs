@@ -144,8 +144,11 @@ fn thread(world: &World, run: &Run<'_>, id: ThreadId, waits: &mut Vec<Wait>) {
     let Some(program) = thread.program.as_deref() else { return };
     if let Program::Specimen(server) = program {
         let said = server.waits();
-        let owner =
+        let named =
             said.owner.and_then(|name| run.actors.iter().position(|actor| actor.name == name));
+        // A control command in flight is the kernel's to complete, whatever the kernel waits for itself.
+        let commands = world.controls.iter().flatten().any(|control| control.thread == id);
+        let owner = named.or(commands.then_some(actor::KERNEL));
         waits.push(Wait { actor, awaits: said.what.into(), owner, because: said.because.into() });
         return;
     }

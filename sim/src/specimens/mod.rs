@@ -240,6 +240,11 @@ impl Server {
                 because: "its initialisation failed and it returned, telling nobody",
             },
             Self::AsyncInitPoller(_) => nobody("waits for a request"),
+            Self::Plain(thread) if thread.is_preparing() => Waits {
+                what: thread.awaits(),
+                owner: Some("queue 0"),
+                because: "it has not said that it is ready",
+            },
             Self::Plain(thread) => nobody(thread.awaits()),
             Self::Queue(thread) => Waits {
                 what: thread.awaits(),
