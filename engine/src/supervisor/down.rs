@@ -118,9 +118,11 @@ impl Supervisor {
     }
 
     pub(super) fn kill(&mut self, io: &mut impl SupervisorIo) -> Next {
-        let deadline = match self.stage {
-            Stage::AwaitingExit => self.deadlines.exit_ms,
-            _ => self.deadlines.stop_ms,
+        // Only a stage whose deadline passed gets here: the exit, or a command that the worker holds up.
+        let deadline = if self.stage == Stage::AwaitingExit {
+            self.deadlines.exit_ms
+        } else {
+            self.deadlines.stop_ms
         };
         self.arm(deadline, io);
         self.overdue = true;

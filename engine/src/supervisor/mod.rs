@@ -424,7 +424,13 @@ impl Supervisor {
                 let otherwise = match op {
                     Kind::StartDev if !self.down => Otherwise::Unwind,
                     Kind::StopDev if self.worker_lives() => Otherwise::KillWorker,
-                    _ => Otherwise::GiveUp,
+                    Kind::GetFeatures
+                    | Kind::AddDev
+                    | Kind::SetParams
+                    | Kind::StartDev
+                    | Kind::StopDev
+                    | Kind::DelDev
+                    | Kind::GetDevInfo => Otherwise::GiveUp,
                 };
                 add(Awaits::Control(op.uapi().name()), Owner::Kernel, otherwise);
             }
