@@ -28,6 +28,8 @@ enum Plant {
     WorkerFails,
     /// The worker dies instead of being primed.
     WorkerDies,
+    /// The worker reports that it is primed, and dies.
+    WorkerPrimesAndDies,
     /// The worker never says anything and ignores Quit.
     WorkerHangs,
     /// The operator asks to stop while this command is in flight.
@@ -319,6 +321,10 @@ fn run(plan: Plan, system: &mut System, stop_when_live: bool) -> Exit {
                     match system.plant {
                         Plant::WorkerHangs => {}
                         Plant::WorkerDies => system.worker = Some(false),
+                        Plant::WorkerPrimesAndDies => {
+                            system.from_worker.push_back(Message::Primed);
+                            system.worker = Some(false);
+                        }
                         Plant::WorkerFails => {
                             let cause = Cause::errno(Step::OpenChar, Errno::EACCES);
                             system.from_worker.push_back(Message::Failed(cause));
@@ -424,6 +430,15 @@ fn a_failure_at_any_step_leaves_nothing_behind_and_reports_the_first_cause() {
         assert_ne!(system.worker, Some(true), "{plant:?}: the worker was left behind");
         assert_eq!(system.to_launcher, [Message::Down { cause, stuck: None }], "{plant:?}");
     }
+}
+
+#[test]
+fn a_worker_that_died_is_not_started() {
+    let mut system = System::new(Plant::WorkerPrimesAndDies);
+    let exit = run(plan(), &mut system, false);
+    assert!(matches!(exit, Exit::Failed(_)), "{exit:?}");
+    assert!(!system.commands.contains(&Kind::StartDev), "{:?}", system.commands);
+    assert!(!system.exists);
 }
 
 #[test]

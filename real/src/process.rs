@@ -42,11 +42,16 @@ pub fn comm(pid: u32) -> Option<String> {
     Some(fs::read_to_string(format!("/proc/{pid}/comm")).ok()?.trim_end().to_owned())
 }
 
-/// Field 22 of `/proc/PID/stat`. The name in field 2 may hold anything, but ends at the last parenthesis.
+/// Field 22 of `/proc/PID/stat`; none for a process that has ended and only waits to be reaped. The name in field 2 may hold anything,
+/// but ends at the last parenthesis.
 fn start_time(stat: &str) -> Option<u64> {
     const FIELD: usize = 22;
     let (_, after_name) = stat.rsplit_once(')')?;
-    after_name.split_ascii_whitespace().nth(FIELD - 3)?.parse().ok()
+    let mut fields = after_name.split_ascii_whitespace();
+    if matches!(fields.next()?, "Z" | "X") {
+        return None;
+    }
+    fields.nth(FIELD - 4)?.parse().ok()
 }
 
 #[cfg(test)]
@@ -58,6 +63,7 @@ mod tests {
         let stat = "7 (a) b (c)) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4242 20";
         assert_eq!(start_time(stat), Some(4242));
         assert_eq!(start_time("7 (short) S 1"), None);
+        assert_eq!(start_time(&stat.replace(") S", ") Z")), None, "it has ended");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Going up: what each success leads to, and what the peers say.
 
-use super::{INTERRUPTS_MAX, InFlight, Next, Plan, Stage, Supervisor, push, tell};
+use super::{INTERRUPTS_MAX, InFlight, Next, Plan, Stage, Supervisor, WorkerState, push, tell};
 use crate::cause::{Cause, Problem, Step};
 use crate::control::{Command, Kind, Reply};
 use crate::link::{Link, Message, Received};
@@ -76,10 +76,7 @@ impl Supervisor {
                 self.started = false;
                 self.descend(io)
             }
-            Kind::DelDev => {
-                self.device = None;
-                self.descend(io)
-            }
+            Kind::DelDev => self.deleted(io),
         }
     }
 
@@ -113,10 +110,7 @@ impl Supervisor {
                 self.descend(io)
             }
             // Somebody else deleted it: that is what we wanted.
-            Kind::DelDev if errno == Errno::ENODEV => {
-                self.device = None;
-                self.descend(io)
-            }
+            Kind::DelDev if errno == Errno::ENODEV => self.deleted(io),
             Kind::DelDev => {
                 self.fail(Cause::errno(Step::DelDev, errno));
                 self.give_up(Step::DelDev, io)
@@ -191,6 +185,15 @@ impl Supervisor {
         Next::Park
     }
 
+    /// The device is gone. Who only wanted that has what it wanted, however long it took.
+    fn deleted(&mut self, io: &mut impl SupervisorIo) -> Next {
+        self.device = None;
+        if matches!(self.plan, Plan::Delete { .. }) {
+            self.first = None;
+        }
+        self.descend(io)
+    }
+
     /// GET_DEV_INFO answered: a START_DEV in doubt, or the beginning of a deletion.
     pub(super) fn informed(&mut self, info: DevInfo, io: &mut impl SupervisorIo) -> Next {
         match &self.plan {
@@ -225,7 +228,11 @@ impl Supervisor {
             match io.receive(Link::Worker) {
                 Received::Message(Message::Primed) => {
                     let Some(device) = self.device else { continue };
-                    if self.stage == Stage::Priming && !self.down {
+                    // A worker that is gone primes nothing any more: older kernels would start the device over dead commands (H07).
+                    if self.stage == Stage::Priming
+                        && !self.down
+                        && self.worker == WorkerState::Alive
+                    {
                         if watch {
                             push(io, Sqe::Watch { link: Link::Worker });
                         }
