@@ -208,7 +208,12 @@ fn run_list(options: &ListOptions) -> Result<()> {
     let mut found = Vec::new();
     let ids = options.id.map_or_else(|| devices::ids(&run_dir), |id| [id].into());
     for id in ids {
-        found.extend(devices::look(&run_dir, id)?);
+        match devices::look(&run_dir, id) {
+            Ok(device) => found.extend(device),
+            // One device that cannot be asked, somebody else's perhaps, is no reason to keep quiet about the others.
+            Err(error) if options.id.is_none() => eprintln!("blkproof: device {id}: {error}"),
+            Err(error) => return Err(error),
+        }
     }
     if let (Some(id), true) = (options.id, found.is_empty()) {
         return Err(unknown(id));

@@ -12,7 +12,8 @@
 //! * Polls, timeouts and backend operations complete by task work; control commands post their completion directly.
 //! * A completion queue never overflows: its backlog is not told from the queue.
 //! * An interruptible wait of an io-wq worker may be interrupted under the fault *signal*, although only SIGKILL and task work reach such a worker.
-//! * A thread that returns from its function closes its ring and unmaps its descriptors, as the real driver does; a killed one does not.
+//! * A thread that returns from its function closes its ring and unmaps its descriptors; the real driver leaves both to
+//!   the end of its process, which follows. A killed thread does neither.
 //! * Memory is sequentially consistent; what a weaker order would allow has to be spelled out by a specimen.
 //! * Copies never fault; buffers are pinned.
 //! * GET_FEATURES and GET_DEV_INFO run inline. The request timer (30 s, re-armed for ever on a privileged device) has no effect and is left out.
