@@ -96,7 +96,17 @@ impl Query {
                 self.reply = Some(io.reply());
                 self.end(Exit::Finished)
             }
-            Some(_) => self.fail(Problem::Deadline),
+            Some(Cqe { token: Token::Timer(_), res: _ }) => self.fail(Problem::Deadline),
+            Some(Cqe {
+                token:
+                    Token::Io(_)
+                    | Token::Backend(_)
+                    | Token::Link(_)
+                    | Token::Worker
+                    | Token::Control(_)
+                    | Token::Cancel,
+                res: _,
+            }) => unreachable!("I1: a completion of something never submitted"),
             None => self.pump.park(io, false),
         }
     }

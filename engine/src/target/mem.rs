@@ -14,14 +14,7 @@ impl Target for Mem {
     type Job = ();
 
     fn geometry(&self) -> Geometry {
-        Geometry {
-            sectors: self.sectors,
-            logical_bs_shift: 9,
-            physical_bs_shift: 12,
-            volatile_cache: false,
-            discard: true,
-            write_zeroes: true,
-        }
+        Geometry::in_memory(self.sectors)
     }
 
     fn begin(&self, request: &Request) -> ((), Step) {

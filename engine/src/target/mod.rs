@@ -151,6 +151,18 @@ pub struct Geometry {
 const RANGE_SECTORS_MAX: u32 = 1 << 17;
 
 impl Geometry {
+    /// A device that is as durable as it will ever be when a write completes, and whose ranges can be zeroed.
+    pub const fn in_memory(sectors: u64) -> Self {
+        Self {
+            sectors,
+            logical_bs_shift: 9,
+            physical_bs_shift: 12,
+            volatile_cache: false,
+            discard: true,
+            write_zeroes: true,
+        }
+    }
+
     /// The parameters for SET_PARAMS, with requests of up to `max_io_bytes`.
     pub fn params(&self, max_io_bytes: u32) -> Params {
         let cache = if self.volatile_cache {
