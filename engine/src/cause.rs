@@ -6,6 +6,7 @@ use crate::uapi::{Errno, QueueId};
 
 /// The first cause of a failure.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Cause {
     /// What was attempted.
     pub step: Step,
@@ -15,6 +16,7 @@ pub struct Cause {
 
 /// What was attempted.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Step {
     /// Creating the supervisor's ring.
     ControlRing,
@@ -42,6 +44,8 @@ pub enum Step {
     Prime,
     /// START_DEV.
     StartDev,
+    /// Waiting for the queues to end.
+    QueuesEnd,
     /// Serving requests on a queue.
     Serve(QueueId),
     /// Serving requests (the worker as a whole).
@@ -56,12 +60,21 @@ pub enum Step {
     WorkerExit,
     /// DEL_DEV.
     DelDev,
+    /// Killing the worker.
+    KillWorker,
+    /// Waiting for the supervisor that had brought the device up to exit.
+    SupervisorExit,
+    /// Creating the launcher's ring.
+    LauncherRing,
+    /// Waiting for the supervisor to say whether the device is up.
+    Verdict,
     /// Waiting in io_uring_enter.
     Enter,
 }
 
 /// What came of it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Problem {
     /// The kernel answered with this errno.
     Errno(Errno),
@@ -109,6 +122,7 @@ impl fmt::Display for Step {
             Self::Fetch(q) => write!(f, "arming the tags of queue {} (FETCH_REQ)", q.0),
             Self::Prime => f.write_str("waiting for every queue to be primed"),
             Self::StartDev => f.write_str("starting the device (START_DEV)"),
+            Self::QueuesEnd => f.write_str("waiting for the queues to end"),
             Self::Serve(q) => write!(f, "serving requests on queue {}", q.0),
             Self::Worker => f.write_str("serving requests"),
             Self::GetDevInfo => f.write_str("asking for the device's state (GET_DEV_INFO)"),
@@ -116,6 +130,12 @@ impl fmt::Display for Step {
             Self::StopDev => f.write_str("stopping the device (STOP_DEV)"),
             Self::WorkerExit => f.write_str("waiting for the worker to exit"),
             Self::DelDev => f.write_str("deleting the device (DEL_DEV)"),
+            Self::KillWorker => f.write_str("killing the worker process"),
+            Self::SupervisorExit => {
+                f.write_str("waiting for the device's own supervisor process to exit")
+            }
+            Self::LauncherRing => f.write_str("creating the launcher's ring"),
+            Self::Verdict => f.write_str("waiting for the supervisor"),
             Self::Enter => f.write_str("waiting in io_uring_enter"),
         }
     }

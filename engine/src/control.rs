@@ -1,7 +1,10 @@
 //! Control commands as the supervisor means them, and what they bring back.
 
 use crate::cause::Step;
-use crate::uapi::{ControlOp, DevId, DevInfo, Features, Params};
+use crate::uapi::{ControlOp, CtrlCmd, DevId, DevInfo, Features, Params};
+
+/// Bytes that hold the payload and the reply of every command.
+pub const PAYLOAD_BYTES_MAX: usize = 256;
 
 /// A control command with its payload.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -67,7 +70,38 @@ impl Command {
     }
 }
 
+impl Command {
+    /// The command's header and, at the beginning of `payload`, what it points to. The address is the driver's to fill in,
+    /// unless `len` is 0: then there is none.
+    pub fn encode(&self, payload: &mut [u8; PAYLOAD_BYTES_MAX]) -> CtrlCmd {
+        let mut fill = |bytes: &[u8]| {
+            payload[..bytes.len()].copy_from_slice(bytes);
+            bytes.len() as u16
+        };
+        let (dev_id, len, data) = match self {
+            Self::GetFeatures => (DevId::AUTO, CtrlCmd::FEATURES_BYTES, 0),
+            Self::AddDev(info) => (info.dev_id, fill(&info.encode()), 0),
+            Self::SetParams(id, params) => (*id, fill(&params.encode()), 0),
+            Self::StartDev(id, pid) => (*id, 0, u64::from(*pid)),
+            Self::StopDev(id) | Self::DelDev(id) => (*id, 0, 0),
+            Self::GetDevInfo(id) => (*id, DevInfo::SIZE as u16, 0),
+        };
+        CtrlCmd { dev_id, queue_id: CtrlCmd::NO_QUEUE, len, addr: 0, data, dev_path_len: 0 }
+    }
+}
+
 impl Kind {
+    /// What a command of this kind wrote. [`Reply::Nothing`] also for bytes that make no sense.
+    pub fn decode(self, payload: &[u8; PAYLOAD_BYTES_MAX]) -> Reply {
+        match self {
+            Self::GetFeatures => Reply::Features(Features(u64::from_ne_bytes(head(payload)))),
+            Self::AddDev | Self::GetDevInfo => {
+                DevInfo::decode(&head(payload)).map_or(Reply::Nothing, Reply::DevInfo)
+            }
+            Self::SetParams | Self::StartDev | Self::StopDev | Self::DelDev => Reply::Nothing,
+        }
+    }
+
     /// The step that sending it is.
     pub const fn step(self) -> Step {
         match self {
@@ -93,4 +127,8 @@ impl Kind {
             Self::GetDevInfo => ControlOp::GetDevInfo,
         }
     }
+}
+
+fn head<const N: usize>(payload: &[u8; PAYLOAD_BYTES_MAX]) -> [u8; N] {
+    *payload.first_chunk().expect("no reply is larger than the payload")
 }

@@ -1,23 +1,23 @@
-//! Links: the bounded FIFO channels between supervisor, worker, queues, operator and launcher.
+//! Links: the bounded FIFO channels between launcher, supervisor, worker, queues and operator.
+//!
+//! Each direction has a message type of its own, so that a message which a link never carries cannot be sent on it (I9).
+//! Telling never waits and never fails: each link has room for all that its senders may ever say, and a peer that is gone
+//! needs no telling.
 
 use crate::cause::{Cause, Step};
 use crate::uapi::{DevId, QueueId};
 
-/// One end of a link, named by who is at the other end.
+/// A link that a thread hears, named by who is at the other end.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub enum Link {
-    /// To the supervisor (worker's end).
+    /// The supervisor (heard by launcher and worker).
     Supervisor,
-    /// To the worker (supervisor's end, and each queue's end).
+    /// The worker (heard by the supervisor, and by each queue).
     Worker,
-    /// From all queues (worker's receiving end).
+    /// All queues (heard by the worker).
     Queues,
-    /// To one queue (worker's sending end).
-    Queue(QueueId),
-    /// From the operator: a signal, or a request on the command line (supervisor's receiving end).
+    /// The operator: a signal (heard by launcher and supervisor).
     Operator,
-    /// To whoever launched the supervisor and waits for the verdict (supervisor's sending end).
-    Launcher,
 }
 
 impl Link {
@@ -28,8 +28,6 @@ impl Link {
             Self::Worker => 1,
             Self::Queues => 2,
             Self::Operator => 3,
-            Self::Launcher => 4,
-            Self::Queue(queue) => 0x1_0000 | queue.0 as u32,
         }
     }
 
@@ -40,37 +38,25 @@ impl Link {
             1 => Some(Self::Worker),
             2 => Some(Self::Queues),
             3 => Some(Self::Operator),
-            4 => Some(Self::Launcher),
-            0x1_0000..=0x1_ffff => Some(Self::Queue(QueueId(number as u16))),
             _ => None,
         }
     }
 }
 
-/// What travels on a link.
+/// Operator to launcher, operator to supervisor. Any number of them counts as one.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Message {
-    /// Queue to worker: every FETCH of this queue was accepted.
-    QueuePrimed(QueueId),
-    /// Queue to worker: this queue cannot serve.
-    QueueFailed(QueueId, Cause),
-    /// Queue to worker: this queue's thread is about to exit, owing nothing.
-    QueueEnded(QueueId),
-    /// Worker to supervisor: every queue is primed.
-    Primed,
-    /// Worker to supervisor: the worker gives up.
-    Failed(Cause),
-    /// Worker to supervisor: every queue ended in good order.
-    Ended,
-    /// Supervisor to worker: the device is LIVE. From here on the worker outlives its supervisor.
-    Live,
-    /// Supervisor to worker, worker to queue: finish what you hold, then exit.
-    Quit,
-    /// Operator to supervisor: stop and delete the device.
+pub enum Order {
+    /// Stop and delete the device.
     Stop,
-    /// Supervisor to launcher: the device is LIVE under this number.
+}
+
+/// Supervisor to launcher: at most one.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub enum Verdict {
+    /// The device is LIVE under this number.
     Up(DevId),
-    /// Supervisor to launcher: the device is not up.
+    /// The device is not up.
     Down {
         /// The first cause.
         cause: Cause,
@@ -79,20 +65,61 @@ pub enum Message {
     },
 }
 
-/// Why a message could not be sent.
+/// Supervisor to worker.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum SendError {
-    /// The link holds its maximum of messages.
-    Full,
-    /// Nobody is at the other end any more.
-    Closed,
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub enum ToWorker {
+    /// The device is LIVE. From here on the worker outlives its supervisor.
+    Live,
+    /// Finish what you hold, then exit.
+    Quit,
 }
 
-/// What a receive found.
+/// Worker to supervisor.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Received {
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub enum FromWorker {
+    /// Every queue is primed.
+    Primed,
+    /// The worker gives up, and exits.
+    Failed(Cause),
+    /// Every queue ended in good order; the worker exits.
+    Ended,
+}
+
+/// Worker to queue: at most one.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum ToQueue {
+    /// Finish what you hold, then exit.
+    Quit,
+}
+
+/// Queue to worker.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum FromQueue {
+    /// Every FETCH of this queue was accepted.
+    Primed(QueueId),
+    /// This queue cannot serve; its thread exits.
+    Failed(QueueId, Cause),
+    /// This queue's thread exits, owing nothing.
+    Ended(QueueId),
+}
+
+/// Messages that a link to or from the worker holds: [`ToWorker::Live`] and [`ToWorker::Quit`]; [`FromWorker::Primed`] and an end.
+pub const WORKER_MESSAGES_MAX: usize = 2;
+/// Messages that a link to a queue holds.
+pub const TO_QUEUE_MESSAGES_MAX: usize = 1;
+
+/// Messages that the link from a worker's `queues` queues holds: [`FromQueue::Primed`] and an end of each.
+pub const fn from_queues_messages_max(queues: u16) -> usize {
+    2 * queues as usize
+}
+
+/// What hearing a link found.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Received<M> {
     /// The oldest message.
-    Message(Message),
+    Message(M),
     /// Nothing now; the other end is still there.
     Empty,
     /// Nothing, and nothing will come.

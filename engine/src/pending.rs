@@ -38,6 +38,12 @@ pub enum Awaits {
     WorkerExit,
     /// The supervisor starting the device.
     DeviceLive,
+    /// The supervisor process exiting.
+    SupervisorExit,
+    /// The supervisor saying whether the device is up.
+    Verdict,
+    /// The node of the block device.
+    Node,
     /// The operator asking to stop.
     StopRequest,
     /// A pause before the next attempt.
@@ -72,6 +78,8 @@ pub enum Otherwise {
     GiveUp,
     /// The peer's own deadline covers it.
     PeerUnwinds,
+    /// Nothing: the call waits for no other party, and the kernel is trusted to return from it.
+    Trusted,
 }
 
 impl Owner {
@@ -101,6 +109,9 @@ impl fmt::Display for Awaits {
             Self::WorkerPrimed => f.write_str("the worker to have every queue primed"),
             Self::WorkerExit => f.write_str("the worker process to exit"),
             Self::DeviceLive => f.write_str("the supervisor to start the device"),
+            Self::SupervisorExit => f.write_str("the supervisor process to exit"),
+            Self::Verdict => f.write_str("the supervisor to say whether the device is up"),
+            Self::Node => f.write_str("the node of the block device"),
             Self::StopRequest => f.write_str("a request to stop"),
             Self::Retry => f.write_str("a pause before the next attempt"),
         }
@@ -115,6 +126,7 @@ impl fmt::Display for Otherwise {
             Self::KillWorker => "kills the worker at its deadline",
             Self::GiveUp => "gives up at its deadline",
             Self::PeerUnwinds => "is unwound by its peer",
+            Self::Trusted => "nothing: it is trusted to return",
         })
     }
 }

@@ -4,7 +4,7 @@ use crate::cause::{Cause, Problem, Step};
 use crate::control::{Command, Reply};
 use crate::pending::{Awaits, Otherwise, Owner, Pending, PendingSink};
 use crate::pump::Pump;
-use crate::sys::{Call, Cqe, Exit, Ret, RingMode, RingSpec, Sqe, SupervisorIo, Token};
+use crate::sys::{Call, ControlIo, Cqe, Exit, Ret, RingMode, RingSpec, Sqe, Token};
 use crate::uapi::Errno;
 
 /// How long an answer may take, in milliseconds: the driver answers at once, whatever state its devices are in.
@@ -63,7 +63,7 @@ impl Query {
     }
 
     /// Goes on after the last call returned `ret`. O(1).
-    pub fn resume(&mut self, ret: Ret, io: &mut impl SupervisorIo) -> Call {
+    pub fn resume(&mut self, ret: Ret, io: &mut impl ControlIo) -> Call {
         match self.stage {
             Stage::Boot => {
                 self.stage = Stage::SettingUp;
@@ -103,6 +103,7 @@ impl Query {
                     | Token::Backend(_)
                     | Token::Link(_)
                     | Token::Worker
+                    | Token::Supervisor
                     | Token::Control(_)
                     | Token::Cancel,
                 res: _,

@@ -4,16 +4,19 @@ use alloc::boxed::Box;
 use alloc::vec;
 
 use crate::cause::{Cause, Problem, Step as Attempt};
-use crate::link::{Link, Message, Received, SendError};
+use crate::link::{FromQueue, Link, Received, ToQueue};
 use crate::pending::{Awaits, Otherwise, Owner, Pending, PendingSink};
 use crate::pump::Pump;
-use crate::sys::{Call, Cqe, Exit, QueueIo, Ret, RingMode, RingSpec, Sqe, Token};
+use crate::sys::{Call, Cqe, Exit, QueueIo, Ret, RingMode, RingSpec, Sqe, Token, mismatch};
 use crate::tag::{TagAction, TagEvent, TagState};
 use crate::target::{Request, Step, Target};
-use crate::uapi::{FetchResult, QueueId, Tag};
+use crate::uapi::{Errno, FetchResult, QueueId, Tag};
 
 /// The most entries that handling one completion pushes: a commit, a backend operation, or a watch renewed.
 const PUSHES_PER_COMPLETION_MAX: u8 = 1;
+
+/// Memory operations in a row that a target may ask for on behalf of one request; then the client is answered EIO.
+pub const MEMORY_STEPS_MAX: u16 = 1024;
 
 /// What a queue is told when its thread starts.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -127,18 +130,28 @@ impl<T: Target> Queue<T> {
             }
             Phase::SettingUp => match ret {
                 Ret::Failed(errno) => self.fail(Cause::errno(Attempt::QueueRing(id), errno), io),
-                Ret::Start | Ret::Done | Ret::Submitted(_) | Ret::Spawned(_) | Ret::Exited(_) => {
+                Ret::Done => {
                     self.phase = Phase::Mapping;
                     Call::MapQueue { queue: id }
                 }
+                Ret::Start
+                | Ret::Submitted(_)
+                | Ret::Spawned(_)
+                | Ret::Exited(_)
+                | Ret::Running => mismatch("a ring's setup", ret),
             },
             Phase::Mapping => match ret {
                 Ret::Failed(errno) => self.fail(Cause::errno(Attempt::MapQueue(id), errno), io),
-                Ret::Start | Ret::Done | Ret::Submitted(_) | Ret::Spawned(_) | Ret::Exited(_) => {
+                Ret::Done => {
                     self.phase = Phase::Priming { armed: 0 };
                     push(io, Sqe::Watch { link: Link::Worker });
                     self.turn(Ret::Done, io)
                 }
+                Ret::Start
+                | Ret::Submitted(_)
+                | Ret::Spawned(_)
+                | Ret::Exited(_)
+                | Ret::Running => mismatch("a map", ret),
             },
             Phase::Priming { .. } | Phase::Serving => self.turn(ret, io),
             Phase::Ended => unreachable!("I1: a thread that exited was resumed"),
@@ -160,7 +173,7 @@ impl<T: Target> Queue<T> {
         if self.may_end() {
             if io.sq_ready() == 0 {
                 self.phase = Phase::Ended;
-                tell(io, Message::QueueEnded(self.config.id));
+                io.tell_worker(FromQueue::Ended(self.config.id));
                 return Call::Exit(Exit::Finished);
             }
             // The last commits must reach the kernel, and nothing is to be waited for behind them.
@@ -187,13 +200,12 @@ impl<T: Target> Queue<T> {
             armed += 1;
         }
         self.phase = Phase::Priming { armed };
-        if armed < self.config.depth || io.sq_ready() > 0 {
+        // Until the kernel took every FETCH, and every completion it posted meanwhile was handled: a refusal would have been seen.
+        if armed < self.config.depth || io.sq_ready() > 0 || !self.pump.drained() {
             return true;
         }
-        // The kernel took every FETCH, and completions it posted meanwhile were reaped at the top of this turn:
-        // a refusal would have been seen.
         self.phase = Phase::Serving;
-        tell(io, Message::QueuePrimed(self.config.id));
+        io.tell_worker(FromQueue::Primed(self.config.id));
         false
     }
 
@@ -224,10 +236,9 @@ impl<T: Target> Queue<T> {
                 self.listen(io);
                 Ok(())
             }
-            Token::Link(
-                Link::Supervisor | Link::Queues | Link::Queue(_) | Link::Operator | Link::Launcher,
-            )
+            Token::Link(Link::Supervisor | Link::Queues | Link::Operator)
             | Token::Worker
+            | Token::Supervisor
             | Token::Timer(_)
             | Token::Control(_)
             | Token::Cancel => Err(self.violation()),
@@ -280,7 +291,7 @@ impl<T: Target> Queue<T> {
         mut step: Step,
         io: &mut impl QueueIo,
     ) -> Result<(), Cause> {
-        loop {
+        for _ in 0..MEMORY_STEPS_MAX {
             match step {
                 Step::Memory(op) => {
                     io.memory(tag, op);
@@ -300,6 +311,8 @@ impl<T: Target> Queue<T> {
                 }
             }
         }
+        // A target that never ends would keep this thread from all other requests.
+        self.finish(tag, Errno::EIO.to_result(), io)
     }
 
     /// The target is done with a tag's request.
@@ -311,20 +324,8 @@ impl<T: Target> Queue<T> {
     /// Reads the mailbox.
     fn listen(&mut self, io: &mut impl QueueIo) {
         loop {
-            match io.receive(Link::Worker) {
-                Received::Message(Message::Quit) => self.quitting = true,
-                Received::Message(
-                    Message::QueuePrimed(_)
-                    | Message::QueueFailed(..)
-                    | Message::QueueEnded(_)
-                    | Message::Primed
-                    | Message::Failed(_)
-                    | Message::Ended
-                    | Message::Live
-                    | Message::Stop
-                    | Message::Up(_)
-                    | Message::Down { .. },
-                ) => unreachable!("I9: the worker tells a queue nothing but Quit"),
+            match io.hear_worker() {
+                Received::Message(ToQueue::Quit) => self.quitting = true,
                 Received::Empty => {
                     push(io, Sqe::Watch { link: Link::Worker });
                     return;
@@ -345,7 +346,7 @@ impl<T: Target> Queue<T> {
     /// Tells the worker, and exits.
     fn fail(&mut self, cause: Cause, io: &mut impl QueueIo) -> Call {
         self.phase = Phase::Ended;
-        tell(io, Message::QueueFailed(self.config.id, cause));
+        io.tell_worker(FromQueue::Failed(self.config.id, cause));
         Call::Exit(Exit::Failed(cause))
     }
 
@@ -384,14 +385,18 @@ impl<T: Target> Queue<T> {
             Phase::Boot | Phase::SettingUp | Phase::Mapping => {
                 add(Awaits::CallReturn, Owner::Kernel, Otherwise::PeerUnwinds);
             }
-            Phase::Priming { armed } => {
-                add(Awaits::Submission(armed), Owner::Kernel, Otherwise::PeerUnwinds);
+            Phase::Priming { armed: _ } => {
+                add(Awaits::Submission(self.config.depth), Owner::Kernel, Otherwise::PeerUnwinds);
             }
             Phase::Serving => {
                 let armed = self.config.depth - self.owned - self.dead;
                 if self.owned > 0 {
-                    add(Awaits::BackendResults(self.owned), Owner::Backend, Otherwise::WaitOn);
+                    let otherwise =
+                        if self.quitting { Otherwise::PeerUnwinds } else { Otherwise::WaitOn };
+                    add(Awaits::BackendResults(self.owned), Owner::Backend, otherwise);
                 }
+                // Told to quit, it ends as soon as it holds nothing, whatever is armed.
+                let armed = if self.quitting { 0 } else { armed };
                 if armed > 0 && self.dead > 0 {
                     add(Awaits::Aborts(armed), Owner::Kernel, Otherwise::PeerUnwinds);
                 } else if armed > 0 {
@@ -406,12 +411,4 @@ impl<T: Target> Queue<T> {
 /// Pushes an entry that has room by I3.
 fn push(io: &mut impl QueueIo, sqe: Sqe) {
     io.push(sqe).expect("I3: a push has room, because the pump looked first");
-}
-
-/// Tells the worker. Its mailbox holds all that the queues may ever say; a worker that is gone needs no telling.
-fn tell(io: &mut impl QueueIo, message: Message) {
-    match io.send(Link::Worker, message) {
-        Ok(()) | Err(SendError::Closed) => {}
-        Err(SendError::Full) => unreachable!("I9: a mailbox holds all its senders may ever say"),
-    }
 }

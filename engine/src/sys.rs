@@ -6,8 +6,9 @@
 //! [`Call::Enter`]: links, timers, child exits and the device itself all arrive as completions.
 
 use crate::cause::{Cause, Step};
-use crate::link::{Link, Message, Received, SendError};
-use crate::uapi::{Errno, IoDesc, QueueId, Tag};
+use crate::link::{FromQueue, FromWorker, Link, Order, Received, ToQueue, ToWorker, Verdict};
+use crate::queue::QueueConfig;
+use crate::uapi::{DevId, Errno, IoDesc, QueueId, Tag};
 
 /// What a thread asks its driver to do next. The driver carries it out and resumes the machine with
 /// the [`Ret`] it produced.
@@ -42,14 +43,27 @@ pub enum Call {
     },
     /// Supervisor: send SIGKILL to the worker. Answers [`Ret::Done`], or [`Ret::Failed`] with `ESRCH`.
     KillWorker,
-    /// Supervisor: collect the exit status of the worker, which has exited. Answers [`Ret::Exited`].
+    /// Supervisor: collect the exit status of the worker. Never waits. Answers [`Ret::Exited`], or [`Ret::Running`] while it has not exited.
     ReapWorker,
+    /// Supervisor that deletes a device: get hold of the process `pid` that brought it up, after checking that it still is
+    /// that supervisor. Answers [`Ret::Done`], or [`Ret::Failed`] with `ESRCH` when it is gone.
+    AttachSupervisor {
+        /// The process id, in the caller's namespace.
+        pid: u32,
+    },
+    /// Launcher, and a supervisor that deletes a device: ask the device's own supervisor to stop (SIGTERM). Answers [`Ret::Done`], or [`Ret::Failed`] with `ESRCH`.
+    StopSupervisor,
+    /// Launcher: look for the node of the block device. Never waits. Answers [`Ret::Done`], or [`Ret::Failed`] with `ENOENT`.
+    FindNode {
+        /// The device.
+        device: DevId,
+    },
     /// Worker: open `/dev/ublkcN`. Answers [`Ret::Done`] or [`Ret::Failed`].
     OpenChar,
     /// Worker: start the thread of one queue. Answers [`Ret::Done`] or [`Ret::Failed`].
     SpawnQueue {
-        /// The queue that the thread will serve.
-        queue: QueueId,
+        /// What the thread will serve, and how.
+        config: QueueConfig,
     },
     /// Queue: map the descriptor array, and obtain one pinned buffer for each tag. Answers [`Ret::Done`] or [`Ret::Failed`].
     MapQueue {
@@ -89,12 +103,15 @@ pub enum Ret {
     Spawned(u32),
     /// How the worker ended.
     Exited(WorkerExit),
+    /// The worker has not ended.
+    Running,
     /// The call failed.
     Failed(Errno),
 }
 
 /// How a worker process ended.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum WorkerExit {
     /// It called exit with this code.
     Code(u8),
@@ -108,7 +125,7 @@ pub enum WorkerExit {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct DeviceGeometry {
     /// The device number, as in `/dev/ublkbN`.
-    pub id: crate::uapi::DevId,
+    pub id: DevId,
     /// Hardware queues granted by the kernel (it clamps to the number of CPUs), 1..=4096.
     pub queues: u16,
     /// Tags in each queue, 1..=4096.
@@ -168,6 +185,8 @@ pub enum Sqe {
     },
     /// Complete once when the worker process has exited (`POLL_ADD` on its pidfd).
     WatchWorker,
+    /// Complete once when the attached supervisor process has exited.
+    WatchSupervisor,
     /// Complete with `-ETIME` after `ms` milliseconds.
     Timer {
         /// Echoed in the completion, so that the expiry of an abandoned wait is told from a fresh one.
@@ -274,6 +293,8 @@ pub enum Token {
     Link(Link),
     /// The watch on the worker process.
     Worker,
+    /// The watch on the supervisor process.
+    Supervisor,
     /// A timer of this generation.
     Timer(u32),
     /// The control command with this sequence number.
@@ -290,6 +311,7 @@ impl Sqe {
             Self::Backend { tag, .. } => Token::Backend(tag),
             Self::Watch { link } => Token::Link(link),
             Self::WatchWorker => Token::Worker,
+            Self::WatchSupervisor => Token::Supervisor,
             Self::Timer { generation, .. } => Token::Timer(generation),
             Self::CancelControl { .. } => Token::Cancel,
         }
@@ -307,6 +329,7 @@ impl Token {
             Self::Timer(generation) => (5, generation),
             Self::Control(sequence) => (6, sequence),
             Self::Cancel => (7, 0),
+            Self::Supervisor => (8, 0),
         };
         (kind << 56) | number as u64
     }
@@ -328,6 +351,7 @@ impl Token {
             (5, _) => Some(Self::Timer(number)),
             (6, _) => Some(Self::Control(number)),
             (7, 0) => Some(Self::Cancel),
+            (8, 0) => Some(Self::Supervisor),
             _ => None,
         }
     }
@@ -349,16 +373,8 @@ pub trait Ring {
     fn reap(&mut self) -> Option<Cqe>;
 }
 
-/// A thread's links. Nothing here blocks.
-pub trait Links {
-    /// Sends a message; a link is bounded.
-    fn send(&mut self, link: Link, message: Message) -> Result<(), SendError>;
-    /// Takes the oldest message of a link.
-    fn receive(&mut self, link: Link) -> Received;
-}
-
-/// What the supervisor's driver offers beside its ring.
-pub trait SupervisorIo: Ring + Links {
+/// What a machine that commands the driver needs beside its ring.
+pub trait ControlIo: Ring {
     /// Queues a control command (`IORING_OP_URING_CMD` on `/dev/ublk-control`). Its completion is `Token::Control(sequence)`.
     /// The driver owns the command's memory until that completion is reaped.
     fn push_control(
@@ -370,10 +386,51 @@ pub trait SupervisorIo: Ring + Links {
     fn reply(&self) -> crate::control::Reply;
 }
 
-/// What a queue's driver offers beside its ring.
-pub trait QueueIo: Ring + Links {
+/// What the supervisor's driver offers. Nothing here blocks.
+pub trait SupervisorIo: ControlIo {
+    /// What the operator wants.
+    fn hear_operator(&mut self) -> Received<Order>;
+    /// What the worker says.
+    fn hear_worker(&mut self) -> Received<FromWorker>;
+    /// Tells the worker.
+    fn tell_worker(&mut self, message: ToWorker);
+    /// Tells whoever launched this supervisor.
+    fn tell_launcher(&mut self, verdict: Verdict);
+}
+
+/// What the worker's driver offers. Nothing here blocks.
+pub trait WorkerIo: Ring {
+    /// What the supervisor says.
+    fn hear_supervisor(&mut self) -> Received<ToWorker>;
+    /// Tells the supervisor.
+    fn tell_supervisor(&mut self, message: FromWorker);
+    /// What the queues say. Never closed: the worker outlives its threads.
+    fn hear_queues(&mut self) -> Received<FromQueue>;
+    /// Tells a queue.
+    fn tell_queue(&mut self, queue: QueueId, message: ToQueue);
+}
+
+/// What a queue's driver offers. Nothing here blocks.
+pub trait QueueIo: Ring {
+    /// What the worker says.
+    fn hear_worker(&mut self) -> Received<ToQueue>;
+    /// Tells the worker.
+    fn tell_worker(&mut self, message: FromQueue);
     /// Reads the tag's descriptor. Only while the server owns the tag (I2).
     fn descriptor(&self, tag: Tag) -> IoDesc;
     /// Carries out a memory operation on behalf of a tag. Bounds were checked by the engine (I7).
     fn memory(&mut self, tag: Tag, op: MemoryOp);
+}
+
+/// What the launcher's driver offers. Nothing here blocks.
+pub trait LauncherIo: Ring {
+    /// What the operator wants.
+    fn hear_operator(&mut self) -> Received<Order>;
+    /// What the supervisor says.
+    fn hear_supervisor(&mut self) -> Received<Verdict>;
+}
+
+/// The driver answered `call` with what that call cannot return.
+pub(crate) fn mismatch(call: &str, ret: Ret) -> ! {
+    unreachable!("I1: the driver answered {ret:?} to {call}")
 }

@@ -2,10 +2,13 @@
 //! tells the supervisor when all of them are primed, and ends when they have ended.
 
 use crate::cause::{Cause, Problem, Step};
-use crate::link::{Link, Message, Received, SendError};
+use crate::link::{FromQueue, FromWorker, Link, Received, ToQueue, ToWorker};
 use crate::pending::{Awaits, Otherwise, Owner, Pending, PendingSink};
 use crate::pump::Pump;
-use crate::sys::{Call, Cqe, Exit, Links, Ret, Ring, RingMode, RingSpec, Sqe, Token};
+use crate::queue::QueueConfig;
+use crate::sys::{
+    Call, Cqe, DeviceGeometry, Exit, Ret, RingMode, RingSpec, Sqe, Token, WorkerIo, mismatch,
+};
 use crate::uapi::{Errno, QueueId};
 
 /// The pause between two attempts to open the character device, in milliseconds.
@@ -14,6 +17,8 @@ pub const OPEN_RETRY_MS: u32 = 100;
 pub const OPEN_ATTEMPTS_MAX: u16 = 50;
 /// How long queues may take to end after they were told to quit, in milliseconds. Then the process exits over their heads.
 pub const QUIT_MS: u32 = 1_000;
+/// How the queues' rings run task work: only where the thread waits, so that nothing interrupts it while it serves.
+pub const RING_MODE: RingMode = RingMode::DeferTaskrun;
 /// Entries of the worker's ring: two watches and a timer.
 const RING_ENTRIES: u32 = 8;
 /// The most entries that handling one completion pushes: a watch renewed, and a timer.
@@ -43,8 +48,9 @@ pub enum Phase {
 /// The machine of the worker's main thread.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Worker {
-    /// Queues granted by the kernel.
-    queues: u16,
+    device: DeviceGeometry,
+    /// How the queues' rings run task work.
+    mode: RingMode,
     phase: Phase,
     pump: Pump,
     /// Attempts to open so far.
@@ -63,11 +69,15 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// A worker for a device with `queues` queues.
-    pub const fn new(queues: u16) -> Self {
-        assert!(queues > 0, "a device has at least one queue");
+    /// A worker for a device, whose queues' rings run task work as `mode` says.
+    ///
+    /// # Panics
+    /// If the device has no queue.
+    pub const fn new(device: DeviceGeometry, mode: RingMode) -> Self {
+        assert!(device.queues > 0, "a device has at least one queue");
         Self {
-            queues,
+            device,
+            mode,
             phase: Phase::Boot,
             pump: Pump::new(PUSHES_PER_COMPLETION_MAX),
             attempts: 0,
@@ -91,7 +101,7 @@ impl Worker {
     }
 
     /// Goes on after the last call returned `ret`. O(1) per completion, O(queues) once when it tells them to quit.
-    pub fn resume(&mut self, ret: Ret, io: &mut (impl Ring + Links)) -> Call {
+    pub fn resume(&mut self, ret: Ret, io: &mut impl WorkerIo) -> Call {
         match self.phase {
             Phase::Boot => {
                 self.phase = Phase::SettingUp;
@@ -103,11 +113,16 @@ impl Worker {
                     self.first = Some(Cause::errno(Step::WorkerRing, errno));
                     self.exit(io)
                 }
-                Ret::Start | Ret::Done | Ret::Submitted(_) | Ret::Spawned(_) | Ret::Exited(_) => {
+                Ret::Done => {
                     push(io, Sqe::Watch { link: Link::Supervisor });
                     push(io, Sqe::Watch { link: Link::Queues });
                     self.open()
                 }
+                Ret::Start
+                | Ret::Submitted(_)
+                | Ret::Spawned(_)
+                | Ret::Exited(_)
+                | Ret::Running => mismatch("a ring's setup", ret),
             },
             Phase::Opening => self.opened(ret, io),
             Phase::Spawning(queue) => self.spawned(queue, ret, io),
@@ -122,7 +137,7 @@ impl Worker {
         Call::OpenChar
     }
 
-    fn opened(&mut self, ret: Ret, io: &mut (impl Ring + Links)) -> Call {
+    fn opened(&mut self, ret: Ret, io: &mut impl WorkerIo) -> Call {
         match ret {
             Ret::Failed(errno) => {
                 // The node appears late, or with its final owner later; a previous server's release may still be under way.
@@ -136,36 +151,44 @@ impl Worker {
                 self.quit(Some(Cause::errno(Step::OpenChar, errno)), io);
                 self.turn(Ret::Done, io)
             }
-            Ret::Start | Ret::Done | Ret::Submitted(_) | Ret::Spawned(_) | Ret::Exited(_) => {
-                self.spawn(QueueId(0))
+            Ret::Done => self.spawn(QueueId(0)),
+            Ret::Start | Ret::Submitted(_) | Ret::Spawned(_) | Ret::Exited(_) | Ret::Running => {
+                mismatch("an open", ret)
             }
         }
     }
 
     fn spawn(&mut self, queue: QueueId) -> Call {
         self.phase = Phase::Spawning(queue);
-        Call::SpawnQueue { queue }
+        let DeviceGeometry { id: _, queues: _, depth, buffer_bytes, sectors } = self.device;
+        let entries = QueueConfig::ring_entries(depth);
+        let mode = self.mode;
+        let config = QueueConfig { id: queue, depth, buffer_bytes, sectors, entries, mode };
+        Call::SpawnQueue { config }
     }
 
-    fn spawned(&mut self, queue: QueueId, ret: Ret, io: &mut (impl Ring + Links)) -> Call {
+    fn spawned(&mut self, queue: QueueId, ret: Ret, io: &mut impl WorkerIo) -> Call {
         match ret {
             Ret::Failed(errno) => {
                 self.quit(Some(Cause::errno(Step::SpawnQueue(queue), errno)), io);
                 self.turn(Ret::Done, io)
             }
-            Ret::Start | Ret::Done | Ret::Submitted(_) | Ret::Spawned(_) | Ret::Exited(_) => {
+            Ret::Done => {
                 self.spawned += 1;
-                if self.spawned < self.queues {
+                if self.spawned < self.device.queues {
                     return self.spawn(QueueId(self.spawned));
                 }
                 self.phase = Phase::Running;
                 self.turn(Ret::Done, io)
             }
+            Ret::Start | Ret::Submitted(_) | Ret::Spawned(_) | Ret::Exited(_) | Ret::Running => {
+                mismatch("a thread's start", ret)
+            }
         }
     }
 
     /// One turn of the pump.
-    fn turn(&mut self, ret: Ret, io: &mut (impl Ring + Links)) -> Call {
+    fn turn(&mut self, ret: Ret, io: &mut impl WorkerIo) -> Call {
         if let Err(errno) = self.pump.turn(ret) {
             self.first.get_or_insert(Cause::errno(Step::Enter, errno));
             return self.exit(io);
@@ -177,7 +200,10 @@ impl Worker {
                 Token::Link(Link::Queues) => self.hear_queues(io),
                 Token::Timer(generation) if generation == self.generation => match self.phase {
                     Phase::Pausing => retry = true,
-                    Phase::Quitting => return self.exit(io),
+                    Phase::Quitting => {
+                        self.first.get_or_insert(Cause::new(Step::QueuesEnd, Problem::Deadline));
+                        return self.exit(io);
+                    }
                     Phase::Boot
                     | Phase::SettingUp
                     | Phase::Opening
@@ -187,10 +213,11 @@ impl Worker {
                 },
                 // The expiry of a wait that is over.
                 Token::Timer(_) => {}
-                Token::Link(Link::Worker | Link::Queue(_) | Link::Operator | Link::Launcher)
+                Token::Link(Link::Worker | Link::Operator)
                 | Token::Io(_)
                 | Token::Backend(_)
                 | Token::Worker
+                | Token::Supervisor
                 | Token::Control(_)
                 | Token::Cancel => unreachable!("I1: a completion of something never submitted"),
             }
@@ -206,22 +233,11 @@ impl Worker {
         self.pump.park(io, false)
     }
 
-    fn hear_supervisor(&mut self, io: &mut (impl Ring + Links)) {
+    fn hear_supervisor(&mut self, io: &mut impl WorkerIo) {
         loop {
-            match io.receive(Link::Supervisor) {
-                Received::Message(Message::Live) => self.live = true,
-                Received::Message(Message::Quit) => self.quit(None, io),
-                Received::Message(
-                    Message::QueuePrimed(_)
-                    | Message::QueueFailed(..)
-                    | Message::QueueEnded(_)
-                    | Message::Primed
-                    | Message::Failed(_)
-                    | Message::Ended
-                    | Message::Stop
-                    | Message::Up(_)
-                    | Message::Down { .. },
-                ) => unreachable!("I9: the supervisor says Live or Quit"),
+            match io.hear_supervisor() {
+                Received::Message(ToWorker::Live) => self.live = true,
+                Received::Message(ToWorker::Quit) => self.quit(None, io),
                 Received::Empty => {
                     push(io, Sqe::Watch { link: Link::Supervisor });
                     return;
@@ -237,70 +253,57 @@ impl Worker {
         }
     }
 
-    fn hear_queues(&mut self, io: &mut (impl Ring + Links)) {
+    fn hear_queues(&mut self, io: &mut impl WorkerIo) {
         loop {
-            match io.receive(Link::Queues) {
-                Received::Message(Message::QueuePrimed(_)) => {
+            match io.hear_queues() {
+                Received::Message(FromQueue::Primed(_)) => {
                     self.primed += 1;
-                    if self.primed == self.queues && self.phase == Phase::Running {
-                        tell(io, Message::Primed);
+                    if self.primed == self.device.queues && self.phase == Phase::Running {
+                        io.tell_supervisor(FromWorker::Primed);
                     }
                 }
-                Received::Message(Message::QueueFailed(_, cause)) => {
+                Received::Message(FromQueue::Failed(_, cause)) => {
                     self.ended += 1;
                     self.quit(Some(cause), io);
                 }
-                Received::Message(Message::QueueEnded(_)) => self.ended += 1,
-                Received::Message(
-                    Message::Primed
-                    | Message::Failed(_)
-                    | Message::Ended
-                    | Message::Live
-                    | Message::Quit
-                    | Message::Stop
-                    | Message::Up(_)
-                    | Message::Down { .. },
-                ) => unreachable!("I9: a queue speaks only of itself"),
+                Received::Message(FromQueue::Ended(_)) => self.ended += 1,
                 Received::Empty => {
                     push(io, Sqe::Watch { link: Link::Queues });
                     return;
                 }
                 Received::Closed => {
-                    unreachable!("I9: the worker holds a sender of its own mailbox")
+                    unreachable!("I9: the worker outlives its queues' threads")
                 }
             }
         }
     }
 
     /// Tells every queue to finish what it holds and exit. The first cause is kept.
-    fn quit(&mut self, cause: Option<Cause>, io: &mut (impl Ring + Links)) {
+    fn quit(&mut self, cause: Option<Cause>, io: &mut impl WorkerIo) {
         if self.phase == Phase::Quitting {
             return;
         }
         self.first = self.first.or(cause);
         self.phase = Phase::Quitting;
         for queue in 0..self.spawned {
-            match io.send(Link::Queue(QueueId(queue)), Message::Quit) {
-                Ok(()) | Err(SendError::Closed) => {}
-                Err(SendError::Full) => unreachable!("I9: a queue is told to quit once"),
-            }
+            io.tell_queue(QueueId(queue), ToQueue::Quit);
         }
         self.arm(QUIT_MS, io);
     }
 
-    fn arm(&mut self, ms: u32, io: &mut impl Ring) {
+    fn arm(&mut self, ms: u32, io: &mut impl WorkerIo) {
         self.generation += 1;
         push(io, Sqe::Timer { generation: self.generation, ms });
     }
 
     /// Reports, and exits: the process with all its threads, rings and files.
-    fn exit(&mut self, io: &mut impl Links) -> Call {
+    fn exit(&mut self, io: &mut impl WorkerIo) -> Call {
         self.phase = Phase::Ended;
         if let Some(cause) = self.first {
-            tell(io, Message::Failed(cause));
+            io.tell_supervisor(FromWorker::Failed(cause));
             Call::Exit(Exit::Failed(cause))
         } else {
-            tell(io, Message::Ended);
+            io.tell_supervisor(FromWorker::Ended);
             Call::Exit(Exit::Finished)
         }
     }
@@ -313,8 +316,8 @@ impl Worker {
                 add(Awaits::CallReturn, Owner::Kernel, Otherwise::PeerUnwinds);
             }
             Phase::Pausing => add(Awaits::Retry, Owner::Kernel, Otherwise::Unwind),
-            Phase::Running if self.primed < self.queues => {
-                let missing = self.queues - self.primed;
+            Phase::Running if self.primed < self.device.queues => {
+                let missing = self.device.queues - self.primed;
                 add(Awaits::QueuesPrimed(missing), Owner::Engine, Otherwise::PeerUnwinds);
             }
             Phase::Running if !self.live => {
@@ -322,7 +325,7 @@ impl Worker {
             }
             Phase::Running => {
                 add(
-                    Awaits::QueuesEnded(self.queues - self.ended),
+                    Awaits::QueuesEnded(self.device.queues - self.ended),
                     Owner::Operator,
                     Otherwise::WaitOn,
                 );
@@ -339,14 +342,6 @@ impl Worker {
     }
 }
 
-fn push(io: &mut impl Ring, sqe: Sqe) {
+fn push(io: &mut impl WorkerIo, sqe: Sqe) {
     io.push(sqe).expect("I3: the worker's ring has room for all it ever has in flight");
-}
-
-/// Tells the supervisor. A supervisor that is gone needs no telling.
-fn tell(io: &mut impl Links, message: Message) {
-    match io.send(Link::Supervisor, message) {
-        Ok(()) | Err(SendError::Closed) => {}
-        Err(SendError::Full) => unreachable!("I9: the worker reports at most twice"),
-    }
 }

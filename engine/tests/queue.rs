@@ -4,7 +4,7 @@ mod support;
 
 use std::collections::BTreeMap;
 
-use blkproof_engine::link::Message;
+use blkproof_engine::link::{FromQueue, ToQueue};
 use blkproof_engine::queue::{Phase, Queue, QueueConfig};
 use blkproof_engine::sys::{Call, Cqe, Exit, Ret, Token};
 use blkproof_engine::target::{AnyTarget, File, Mem, Null};
@@ -43,7 +43,7 @@ fn primes_every_tag_once_and_reports() {
     let call = settle(&mut queue, &mut kernel, Ret::Start);
     assert_eq!(call, Call::Enter { submit: 0, wait: 1 });
     assert_eq!(kernel.tags, vec![KernelTag::Armed; 8]);
-    assert_eq!(kernel.sent, [Message::QueuePrimed(QueueId(0))]);
+    assert_eq!(kernel.sent, [FromQueue::Primed(QueueId(0))]);
     assert_eq!(queue.phase(), Phase::Serving);
 }
 
@@ -52,7 +52,7 @@ fn primes_through_a_ring_of_two_entries() {
     let (mut queue, mut kernel) = mem_queue(64, 2);
     let _ = settle(&mut queue, &mut kernel, Ret::Start);
     assert_eq!(kernel.tags, vec![KernelTag::Armed; 64]);
-    assert_eq!(kernel.sent, [Message::QueuePrimed(QueueId(0))]);
+    assert_eq!(kernel.sent, [FromQueue::Primed(QueueId(0))]);
 }
 
 #[test]
@@ -87,7 +87,7 @@ fn ends_when_every_tag_is_aborted() {
     }
     let call = settle(&mut queue, &mut kernel, Ret::Submitted(0));
     assert_eq!(call, Call::Exit(Exit::Finished));
-    assert_eq!(kernel.sent.last(), Some(&Message::QueueEnded(QueueId(0))));
+    assert_eq!(kernel.sent.last(), Some(&FromQueue::Ended(QueueId(0))));
 }
 
 #[test]
@@ -163,7 +163,7 @@ fn quits_after_finishing_what_it_holds() {
     let _ = settle(&mut queue, &mut kernel, Ret::Start);
     kernel.deliver(Tag(0), desc(FLUSH, u64::MAX, 0));
     let _ = settle(&mut queue, &mut kernel, Ret::Submitted(0));
-    kernel.inbox.push_back(Message::Quit);
+    kernel.inbox.push_back(ToQueue::Quit);
     kernel.ring_doorbell();
     let call = settle(&mut queue, &mut kernel, Ret::Submitted(0));
     assert_eq!(call, Call::Enter { submit: 0, wait: 1 }, "the flush is still in hand");
@@ -287,7 +287,7 @@ proptest! {
                 Event::Quit => {
                     if !quit {
                         quit = true;
-                        kernel.inbox.push_back(Message::Quit);
+                        kernel.inbox.push_back(ToQueue::Quit);
                         kernel.ring_doorbell();
                     }
                 }

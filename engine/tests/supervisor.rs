@@ -4,10 +4,11 @@ use std::collections::VecDeque;
 
 use blkproof_engine::cause::{Cause, Problem, Step};
 use blkproof_engine::control::{Command, Kind, Reply};
-use blkproof_engine::link::{Link, Message, Received, SendError};
+use blkproof_engine::link::{FromWorker, Link, Order, Received, ToWorker, Verdict};
+use blkproof_engine::pump::REFUSALS_MAX;
 use blkproof_engine::supervisor::{Deadlines, Plan, Stage, Supervisor};
 use blkproof_engine::sys::{
-    Call, Cqe, Exit, Links, Ret, Ring, SqFull, Sqe, SupervisorIo, Token, WorkerExit,
+    Call, ControlIo, Cqe, Exit, Ret, Ring, SqFull, Sqe, SupervisorIo, Token, WorkerExit,
 };
 use blkproof_engine::uapi::{BasicParams, DevId, DevInfo, DeviceState, Errno, Features, Params};
 
@@ -32,6 +33,16 @@ enum Plant {
     WorkerPrimesAndDies,
     /// The worker never says anything and ignores Quit.
     WorkerHangs,
+    /// The worker of a LIVE device says that it ended, and does not exit.
+    WorkerLingers,
+    /// As [`Plant::WorkerLingers`], and it may not be killed.
+    WorkerMayNotBeKilled,
+    /// ADD_DEV grants this.
+    Grants(u16, u16, u32),
+    /// This many watches on the worker fail, one after the other.
+    DeafToWorker(u16),
+    /// The supervisor that had brought the device up does not exit.
+    SupervisorHangs,
     /// The operator asks to stop while this command is in flight.
     StopDuring(Kind),
 }
@@ -47,10 +58,10 @@ struct System {
     exists: bool,
     live: bool,
     worker: Option<bool>,
-    worker_inbox: Vec<Message>,
-    from_worker: VecDeque<Message>,
-    from_operator: VecDeque<Message>,
-    to_launcher: Vec<Message>,
+    worker_inbox: Vec<ToWorker>,
+    from_worker: VecDeque<FromWorker>,
+    from_operator: VecDeque<Order>,
+    to_launcher: Vec<Verdict>,
     watches: Vec<Link>,
     watches_worker: bool,
     timers: Vec<u32>,
@@ -93,11 +104,15 @@ impl System {
     }
 
     fn info(&self) -> DevInfo {
+        let (nr_hw_queues, queue_depth, max_io_buf_bytes) = match self.plant {
+            Plant::Grants(queues, depth, bytes) => (queues, depth, bytes),
+            _ => (2, 64, 512 * 1024),
+        };
         DevInfo {
-            nr_hw_queues: 2,
-            queue_depth: 64,
+            nr_hw_queues,
+            queue_depth,
             state: if self.live { DeviceState::Live } else { DeviceState::Dead },
-            max_io_buf_bytes: 512 * 1024,
+            max_io_buf_bytes,
             dev_id: ID,
             ublksrv_pid: if self.live { PID as i32 } else { -1 },
             flags: Features::default(),
@@ -125,7 +140,7 @@ impl System {
         let kind = command.kind();
         self.commands.push(kind);
         if self.plant == Plant::StopDuring(kind) {
-            self.from_operator.push_back(Message::Stop);
+            self.from_operator.push_back(Order::Stop);
         }
         if self.plant == Plant::Silence(kind) {
             self.silent = Some((kind, sequence));
@@ -157,19 +172,23 @@ impl System {
             Command::StopDev(_) => {
                 self.live = false;
                 if self.worker == Some(true) && self.plant != Plant::WorkerHangs {
-                    self.from_worker.push_back(Message::Ended);
+                    self.from_worker.push_back(FromWorker::Ended);
                     self.worker_exits();
                 }
             }
             Command::DelDev(_) => {
-                assert_ne!(
-                    self.worker,
-                    Some(true),
-                    "the worker is gone before DEL_DEV waits for it"
-                );
+                if self.worker == Some(true) && self.plant != Plant::WorkerHangs {
+                    assert!(
+                        !self.commands.contains(&Kind::AddDev),
+                        "the own worker is gone before DEL_DEV waits for it"
+                    );
+                    // Its tags are aborted: a worker that has another supervisor, or none, ends.
+                    self.worker_exits();
+                }
                 res = if self.exists { 0 } else { -19 };
                 self.exists = false;
             }
+            Command::GetDevInfo(_) if !self.exists => res = -19,
             Command::GetDevInfo(_) => self.reply = Reply::DevInfo(self.info()),
         }
         self.complete(Token::Control(sequence), res);
@@ -181,7 +200,20 @@ impl System {
             match entry {
                 Entry::Control(sequence, command) => self.control(sequence, &command),
                 Entry::Sqe(Sqe::Watch { link }) => self.watches.push(link),
-                Entry::Sqe(Sqe::WatchWorker) => self.watches_worker = true,
+                Entry::Sqe(Sqe::WatchWorker) => match &mut self.plant {
+                    Plant::DeafToWorker(left) if *left > 0 => {
+                        *left -= 1;
+                        self.complete(Token::Worker, -12);
+                    }
+                    _ => self.watches_worker = true,
+                },
+                Entry::Sqe(Sqe::WatchSupervisor) => {
+                    // It does what it is asked to, if it does anything.
+                    if self.plant != Plant::SupervisorHangs {
+                        self.exists = false;
+                        self.complete(Token::Supervisor, 1);
+                    }
+                }
                 Entry::Sqe(Sqe::Timer { generation, .. }) => self.timers.push(generation),
                 Entry::Sqe(Sqe::CancelControl { sequence }) => {
                     self.complete(Token::Cancel, 0);
@@ -237,38 +269,33 @@ impl Ring for System {
     }
 }
 
-impl Links for System {
-    fn send(&mut self, link: Link, message: Message) -> Result<(), SendError> {
-        match link {
-            Link::Launcher => self.to_launcher.push(message),
-            Link::Worker => {
-                self.worker_inbox.push(message);
-                if message == Message::Quit
-                    && self.worker == Some(true)
-                    && self.plant != Plant::WorkerHangs
-                {
-                    self.from_worker.push_back(Message::Ended);
-                    self.worker_exits();
-                }
-            }
-            _ => panic!("a supervisor never speaks to {link:?}"),
-        }
-        Ok(())
+impl SupervisorIo for System {
+    fn hear_operator(&mut self) -> Received<Order> {
+        self.from_operator.pop_front().map_or(Received::Empty, Received::Message)
     }
-    fn receive(&mut self, link: Link) -> Received {
-        let queue = match link {
-            Link::Worker => &mut self.from_worker,
-            _ => &mut self.from_operator,
-        };
-        match queue.pop_front() {
+    fn hear_worker(&mut self) -> Received<FromWorker> {
+        match self.from_worker.pop_front() {
             Some(message) => Received::Message(message),
-            None if link == Link::Worker && self.worker == Some(false) => Received::Closed,
+            None if self.worker == Some(false) => Received::Closed,
             None => Received::Empty,
         }
     }
+    fn tell_worker(&mut self, message: ToWorker) {
+        self.worker_inbox.push(message);
+        if message == ToWorker::Quit
+            && self.worker == Some(true)
+            && self.plant != Plant::WorkerHangs
+        {
+            self.from_worker.push_back(FromWorker::Ended);
+            self.worker_exits();
+        }
+    }
+    fn tell_launcher(&mut self, verdict: Verdict) {
+        self.to_launcher.push(verdict);
+    }
 }
 
-impl SupervisorIo for System {
+impl ControlIo for System {
     fn push_control(&mut self, sequence: u32, command: &Command) -> Result<(), SqFull> {
         assert!(self.silent.is_none(), "I10: one control command at a time");
         self.sq.push_back(Entry::Control(sequence, command.clone()));
@@ -304,8 +331,15 @@ fn run(plan: Plan, system: &mut System, stop_when_live: bool) -> Exit {
     let mut supervisor = Supervisor::new(plan, Deadlines::DEFAULT);
     let mut ret = Ret::Start;
     for _ in 0..10_000 {
-        if supervisor.stage() == Stage::Live && stop_when_live && system.from_operator.is_empty() {
-            system.from_operator.push_back(Message::Stop);
+        if supervisor.stage() == Stage::Live {
+            if stop_when_live && system.from_operator.is_empty() {
+                system.from_operator.push_back(Order::Stop);
+            }
+            if matches!(system.plant, Plant::WorkerLingers | Plant::WorkerMayNotBeKilled) {
+                system.from_worker.push_back(FromWorker::Ended);
+                system.watches.retain(|link| *link != Link::Worker);
+                system.complete(Token::Link(Link::Worker), 1);
+            }
         }
         let plant = system.plant;
         let fails = |step| match plant {
@@ -322,15 +356,15 @@ fn run(plan: Plan, system: &mut System, stop_when_live: bool) -> Exit {
                         Plant::WorkerHangs => {}
                         Plant::WorkerDies => system.worker = Some(false),
                         Plant::WorkerPrimesAndDies => {
-                            system.from_worker.push_back(Message::Primed);
+                            system.from_worker.push_back(FromWorker::Primed);
                             system.worker = Some(false);
                         }
                         Plant::WorkerFails => {
                             let cause = Cause::errno(Step::OpenChar, Errno::EACCES);
-                            system.from_worker.push_back(Message::Failed(cause));
+                            system.from_worker.push_back(FromWorker::Failed(cause));
                             system.worker = Some(false);
                         }
-                        _ => system.from_worker.push_back(Message::Primed),
+                        _ => system.from_worker.push_back(FromWorker::Primed),
                     }
                     Ret::Spawned(PID)
                 })
@@ -339,11 +373,20 @@ fn run(plan: Plan, system: &mut System, stop_when_live: bool) -> Exit {
                 assert_eq!(pid, PID);
                 if system.worker == Some(true) { Ret::Done } else { Ret::Failed(Errno::ESRCH) }
             }
+            Call::KillWorker if system.plant == Plant::WorkerMayNotBeKilled => {
+                Ret::Failed(Errno::EPERM)
+            }
             Call::KillWorker => {
                 system.killed = true;
                 system.worker_exits();
                 Ret::Done
             }
+            Call::AttachSupervisor { pid } => {
+                assert_eq!(pid, PID + 1);
+                Ret::Done
+            }
+            Call::StopSupervisor => Ret::Done,
+            Call::Sleep { .. } => Ret::Done,
             Call::ReapWorker => {
                 Ret::Exited(if system.killed { WorkerExit::Signal(9) } else { WorkerExit::Code(0) })
             }
@@ -373,7 +416,7 @@ fn run(plan: Plan, system: &mut System, stop_when_live: bool) -> Exit {
 fn brings_a_device_up_and_takes_it_down() {
     let mut system = System::new(Plant::Nothing);
     assert_eq!(run(plan(), &mut system, true), Exit::Finished);
-    assert_eq!(system.to_launcher, [Message::Up(ID)]);
+    assert_eq!(system.to_launcher, [Verdict::Up(ID)]);
     assert_eq!(
         system.commands,
         [
@@ -385,7 +428,7 @@ fn brings_a_device_up_and_takes_it_down() {
             Kind::DelDev
         ]
     );
-    assert_eq!(system.worker_inbox, [Message::Live]);
+    assert_eq!(system.worker_inbox, [ToWorker::Live]);
     assert!(!system.exists && !system.killed);
 }
 
@@ -428,7 +471,7 @@ fn a_failure_at_any_step_leaves_nothing_behind_and_reports_the_first_cause() {
         }
         assert!(!system.exists, "{plant:?}: the device was left behind");
         assert_ne!(system.worker, Some(true), "{plant:?}: the worker was left behind");
-        assert_eq!(system.to_launcher, [Message::Down { cause, stuck: None }], "{plant:?}");
+        assert_eq!(system.to_launcher, [Verdict::Down { cause, stuck: None }], "{plant:?}");
     }
 }
 
@@ -439,6 +482,64 @@ fn a_worker_that_died_is_not_started() {
     assert!(matches!(exit, Exit::Failed(_)), "{exit:?}");
     assert!(!system.commands.contains(&Kind::StartDev), "{:?}", system.commands);
     assert!(!system.exists);
+}
+
+#[test]
+fn what_cannot_be_served_is_not_served() {
+    let full = 512 * 1024;
+    for (queues, depth, bytes) in
+        [(0, 64, full), (5, 64, full), (2, 0, full), (2, 65, full), (2, 64, 0), (2, 64, full + 1)]
+    {
+        let mut system = System::new(Plant::Grants(queues, depth, bytes));
+        let exit = run(plan(), &mut system, false);
+        assert_eq!(exit, Exit::Failed(Cause::new(Step::AddDev, Problem::Unsupported)));
+        assert!(!system.exists, "what was granted is given back");
+    }
+}
+
+#[test]
+fn a_worker_that_said_its_last_word_and_stays_is_killed() {
+    let mut system = System::new(Plant::WorkerLingers);
+    let exit = run(plan(), &mut system, false);
+    // It said `Ended`: stopped by another hand.
+    assert_eq!(exit, Exit::Finished);
+    assert!(system.killed && system.exists);
+
+    let mut system = System::new(Plant::WorkerMayNotBeKilled);
+    let exit = run(plan(), &mut system, false);
+    let cause = Cause::errno(Step::KillWorker, Errno::EPERM);
+    assert_eq!(exit, Exit::Stuck { cause, step: Step::WorkerExit });
+}
+
+#[test]
+fn a_watch_that_fails_is_renewed() {
+    let mut system = System::new(Plant::DeafToWorker(20));
+    assert_eq!(run(plan(), &mut system, true), Exit::Finished);
+    assert!(!system.exists && !system.killed);
+
+    let mut system = System::new(Plant::DeafToWorker(2 * REFUSALS_MAX));
+    let exit = run(plan(), &mut system, false);
+    assert!(
+        matches!(exit, Exit::Stuck { cause, .. } if cause == Cause::errno(Step::Enter, Errno::ENOMEM)),
+        "{exit:?}"
+    );
+}
+
+#[test]
+fn a_deletion_asks_the_device_s_own_supervisor_first() {
+    let hangs = Exit::Failed(Cause::new(Step::SupervisorExit, Problem::Deadline));
+    let itself = [Kind::GetDevInfo, Kind::DelDev];
+    for (plant, expected, commands) in [
+        (Plant::Nothing, Exit::Finished, &itself[..1]),
+        (Plant::SupervisorHangs, hangs, &itself[..]),
+    ] {
+        let mut system = System::new(plant);
+        system.exists = true;
+        let plan = Plan::Delete { id: ID, worker: None, supervisor: Some(PID + 1) };
+        assert_eq!(run(plan, &mut system, false), expected);
+        assert!(!system.exists);
+        assert_eq!(system.commands, commands);
+    }
 }
 
 #[test]
@@ -479,7 +580,7 @@ fn a_command_the_kernel_never_answers_is_reported_as_stuck() {
         let mut system = System::new(Plant::Silence(kind));
         let exit = run(plan(), &mut system, false);
         assert!(matches!(exit, Exit::Stuck { .. }), "{kind:?}: {exit:?}");
-        assert!(matches!(system.to_launcher[..], [Message::Down { stuck: Some(_), .. }]));
+        assert!(matches!(system.to_launcher[..], [Verdict::Down { stuck: Some(_), .. }]));
     }
 }
 
@@ -497,7 +598,7 @@ fn a_dead_worker_of_a_live_device_leaves_the_device_as_the_kernel_left_it() {
             Call::SetupRing(_) => Ret::Done,
             Call::SpawnWorker { .. } => {
                 system.worker = Some(true);
-                system.from_worker.push_back(Message::Primed);
+                system.from_worker.push_back(FromWorker::Primed);
                 Ret::Spawned(PID)
             }
             Call::ReapWorker => Ret::Exited(WorkerExit::Signal(9)),
@@ -522,7 +623,7 @@ fn deletes_a_device_whose_supervisor_is_gone() {
         system.exists = true;
         system.live = live;
         system.worker = worker;
-        let plan = Plan::Delete { id: ID, worker: worker.map(|_| PID) };
+        let plan = Plan::Delete { id: ID, worker: worker.map(|_| PID), supervisor: None };
         assert_eq!(run(plan, &mut system, false), Exit::Finished, "live {live}, worker {worker:?}");
         assert!(!system.exists);
         assert_ne!(system.worker, Some(true));
@@ -530,9 +631,23 @@ fn deletes_a_device_whose_supervisor_is_gone() {
 }
 
 #[test]
+fn a_worker_that_holds_a_deletion_up_is_killed() {
+    for live in [true, false] {
+        let mut system = System::new(Plant::Silence(Kind::DelDev));
+        system.exists = true;
+        system.live = live;
+        system.worker = Some(true);
+        let plan = Plan::Delete { id: ID, worker: Some(PID), supervisor: None };
+        let exit = run(plan, &mut system, false);
+        assert!(matches!(exit, Exit::Stuck { step: Step::DelDev, .. }), "{exit:?}");
+        assert_eq!(system.killed, !live, "STOP_DEV ended the worker of a LIVE device");
+    }
+}
+
+#[test]
 fn deleting_what_does_not_exist_says_so() {
     let mut system = System::new(Plant::Command(Kind::GetDevInfo, Errno::ENODEV));
-    let exit = run(Plan::Delete { id: ID, worker: None }, &mut system, false);
+    let exit = run(Plan::Delete { id: ID, worker: None, supervisor: None }, &mut system, false);
     assert_eq!(exit, Exit::Failed(Cause::errno(Step::GetDevInfo, Errno::ENODEV)));
 }
 

@@ -217,7 +217,7 @@ proptest! {
         }
         for token in [
             Token::Io(Tag(tag)), Token::Backend(Tag(tag)), Token::Timer(number), Token::Control(number),
-            Token::Worker, Token::Cancel, Token::Link(Link::Queue(QueueId(tag))), Token::Link(Link::Operator),
+            Token::Worker, Token::Supervisor, Token::Cancel, Token::Link(Link::Queues), Token::Link(Link::Operator),
         ] {
             prop_assert_eq!(Token::decode(token.encode()), Some(token));
         }

@@ -8,7 +8,7 @@ use rustix::event::EventfdFlags;
 use crate::mailbox::{Doorbell, Mailbox};
 
 /// A mailbox between two threads that wait on rings.
-pub type RingMailbox = Mailbox<Bell>;
+pub type RingMailbox<M> = Mailbox<M, Bell>;
 
 /// An eventfd: readable from the first ring until it is silenced.
 #[derive(Debug)]

@@ -7,7 +7,7 @@ use std::fmt;
 
 use blkproof_engine::pending::{Pending, PendingSink};
 use blkproof_engine::uapi::QueueId;
-use blkproof_engine::{query, queue, supervisor, worker};
+use blkproof_engine::{launcher, query, queue, supervisor, worker};
 
 use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::{Arc, Mutex};
@@ -18,6 +18,8 @@ const PENDING_MAX: usize = 4;
 /// Which machine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Name {
+    /// The launcher.
+    Launcher,
     /// The supervisor.
     Supervisor,
     /// The worker's main thread.
@@ -29,6 +31,7 @@ pub enum Name {
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Launcher => f.write_str("launcher"),
             Self::Supervisor => f.write_str("supervisor"),
             Self::Worker => f.write_str("worker"),
             Self::Queue(queue) => write!(f, "queue {}", queue.0),
@@ -41,6 +44,8 @@ impl fmt::Display for Name {
 pub enum State {
     /// Not resumed yet.
     Boot,
+    /// A launcher.
+    Launcher(launcher::Stage),
     /// A supervisor.
     Supervisor(supervisor::Stage),
     /// A worker's main thread.
@@ -55,6 +60,7 @@ impl fmt::Display for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Boot => f.write_str("Boot"),
+            Self::Launcher(stage) => write!(f, "{stage:?}"),
             Self::Supervisor(stage) => write!(f, "{stage:?}"),
             Self::Worker(phase) => write!(f, "{phase:?}"),
             Self::Queue(phase) => write!(f, "{phase:?}"),

@@ -2,19 +2,16 @@
 
 use std::os::fd::RawFd;
 
-use blkproof_engine::control::{Command, Kind, Reply};
+use blkproof_engine::control::{Command, Kind, PAYLOAD_BYTES_MAX, Reply};
 use blkproof_engine::sys::{RingSpec, SqFull, Token};
-use blkproof_engine::uapi::{CtrlCmd, DevId, DevInfo, Errno, Features};
+use blkproof_engine::uapi::{CtrlCmd, Errno};
 use rustix::fs::{Mode, OFlags};
 
 use crate::error::{Error, NO_DRIVER, NO_PERMISSION};
-use crate::os::{Completion, ControlRing, PAYLOAD_BYTES_MAX};
+use crate::os::{Completion, ControlRing};
 
 /// Where the driver listens.
 pub const CONTROL_PATH: &str = "/dev/ublk-control";
-
-/// Bytes of the features that GET_FEATURES writes.
-const FEATURES_BYTES: usize = 8;
 
 /// The control device, and a ring to command it.
 #[derive(Debug)]
@@ -45,17 +42,7 @@ impl Control {
     /// What the last completed command wrote.
     pub fn reply(&self) -> Reply {
         let payload = self.ring.payload();
-        match self.last {
-            Some(Kind::GetFeatures) => {
-                Reply::Features(Features(u64::from_ne_bytes(head(&payload))))
-            }
-            Some(Kind::AddDev | Kind::GetDevInfo) => {
-                DevInfo::decode(&head(&payload)).map_or(Reply::Nothing, Reply::DevInfo)
-            }
-            Some(Kind::SetParams | Kind::StartDev | Kind::StopDev | Kind::DelDev) | None => {
-                Reply::Nothing
-            }
-        }
+        self.last.map_or(Reply::Nothing, |kind| kind.decode(&payload))
     }
 
     /// See [`ControlRing::reap`].
@@ -100,33 +87,11 @@ fn encode(
     addr: u64,
     payload: &mut [u8; PAYLOAD_BYTES_MAX],
 ) -> (u32, [u8; 80]) {
-    let mut fill = |bytes: &[u8]| {
-        payload[..bytes.len()].copy_from_slice(bytes);
-        bytes.len()
-    };
-    let (dev_id, len, data) = match command {
-        Command::GetFeatures => (DevId::AUTO, FEATURES_BYTES, 0),
-        Command::AddDev(info) => (info.dev_id, fill(&info.encode()), 0),
-        Command::SetParams(id, params) => (*id, fill(&params.encode()), 0),
-        Command::StartDev(id, pid) => (*id, 0, u64::from(*pid)),
-        Command::StopDev(id) | Command::DelDev(id) => (*id, 0, 0),
-        Command::GetDevInfo(id) => (*id, DevInfo::SIZE, 0),
-    };
-    let header = CtrlCmd {
-        dev_id,
-        queue_id: CtrlCmd::NO_QUEUE,
-        len: len as u16,
-        addr: if len == 0 { 0 } else { addr },
-        data,
-        dev_path_len: 0,
-    };
+    let header = command.encode(payload);
+    let header = CtrlCmd { addr: if header.len == 0 { 0 } else { addr }, ..header };
     let mut cmd = [0; 80];
     cmd[..CtrlCmd::SIZE].copy_from_slice(&header.encode());
     (command.kind().uapi().ioctl(), cmd)
-}
-
-fn head<const N: usize>(payload: &[u8; PAYLOAD_BYTES_MAX]) -> [u8; N] {
-    *payload.first_chunk().expect("no reply is larger than the payload")
 }
 
 /// Whether the control device can be opened: the errors that every command has in common, told at once.

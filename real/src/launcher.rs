@@ -2,33 +2,24 @@
 
 use std::fs;
 use std::io::{self, Read, Seek};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
 
 use blkproof_engine::cause::{Cause, Problem, Step};
-use blkproof_engine::link::{Message, Received};
+use blkproof_engine::launcher::Launcher;
+use blkproof_engine::supervisor::Deadlines;
 use blkproof_engine::sys::{Exit, WorkerExit};
-use blkproof_engine::uapi::DevId;
-use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::process::{Pid, Signal};
 
+use crate::board::{Board, Name};
+use crate::driver::{self, LauncherDriver};
 use crate::error::{Attempt, Class, Error, Result};
 use crate::peer::Peer;
 use crate::state_file::RunDir;
 use crate::task::Task;
 use crate::{devices, os, store, supervisor_process, worker_process};
-
-/// Longer than all deadlines of a supervisor on its way up and down again together: beyond it the supervisor itself is stuck.
-const VERDICT_PATIENCE: Duration = Duration::from_secs(180);
-/// How long the device node may take to appear.
-const NODE_PATIENCE: Duration = Duration::from_secs(5);
-/// How long a supervisor that said that it is down may take to exit.
-const EXIT_PATIENCE: Duration = Duration::from_secs(5);
-const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Brings a device up and leaves it to a detached supervisor. The block device's path.
 ///
@@ -47,9 +38,9 @@ pub fn detach(mut task: Task, store: Option<&OwnedFd>) -> Result<PathBuf> {
     os::block(&supervisor_process::STOP_SIGNALS).attempting(attempt)?;
     let up = start(&task, store, &log)
         .attempting(attempt)
-        .and_then(|(peer, child)| await_up(&peer, Some(&child)));
+        .and_then(|(peer, child)| await_up(peer, Some(&child)));
     match up {
-        Ok(id) => Ok(await_node(id)),
+        Ok(path) => Ok(path),
         Err(error) => {
             show(&mut log);
             // There, if it failed before the device had a number.
@@ -69,7 +60,7 @@ pub fn foreground(task: Task, store: Option<OwnedFd>, up: fn(&Path)) -> Result<(
     // Before the thread starts, so that it leaves the signals to the supervisor.
     os::block(&supervisor_process::STOP_SIGNALS).attempting(attempt)?;
     let (ours, theirs) = Peer::pair().attempting(attempt)?;
-    let announce = thread::spawn(move || await_up(&ours, None).map(|id| up(&await_node(id))));
+    let announce = thread::spawn(move || await_up(ours, None).map(|path| up(&path)));
     let exit = supervisor_process::serve(task, store, theirs).attempting(attempt)?;
     let announced = announce.join().map_err(|_| Error::new(attempt(), "a thread panicked"))?;
     match exit {
@@ -108,77 +99,44 @@ fn start(task: &Task, store: Option<&OwnedFd>, log: &fs::File) -> io::Result<(Pe
     Ok((ours, child))
 }
 
-/// Waits for the verdict. An interrupt is handed on to the supervisor, which then unwinds and says so.
-fn await_up(peer: &Peer, supervisor: Option<&Child>) -> Result<DevId> {
-    let attempt = || "waiting for the supervisor".to_owned();
+/// Waits for the verdict and for the device's node. An interrupt is handed on to the supervisor, which then unwinds and says so.
+fn await_up(peer: Peer, supervisor: Option<&Child>) -> Result<PathBuf> {
     let stop = supervisor.map_or(&[][..], |_| &supervisor_process::STOP_SIGNALS);
-    let signals = os::signal_fd(stop).attempting(attempt)?;
-    let deadline = Instant::now() + VERDICT_PATIENCE;
-    loop {
-        match peer.receive() {
-            Received::Message(Message::Up(id)) => return Ok(id),
-            Received::Message(Message::Down { cause, stuck }) => {
-                await_end(peer);
-                return Err(stuck.map_or_else(|| cause.into(), |step| left_behind(cause, step)));
-            }
-            Received::Message(_) | Received::Closed => {
-                return Err(Error::new(attempt(), "it ended without a word")
-                    .advice("`blkproof list` shows whether it left a device behind"));
-            }
-            Received::Empty => {}
+    let signals = os::signal_fd(stop).attempting(|| "waiting for the supervisor".into())?;
+    let mut driver = LauncherDriver::new(signals, peer, supervisor.map(Child::id));
+    let mut launcher = Launcher::new(Deadlines::DEFAULT);
+    let mut publisher = Board::default().publisher(Name::Launcher);
+    let exit = driver::run(&mut launcher, &mut driver, &mut publisher);
+    if let Some(id) = launcher.device() {
+        let path = devices::block_path(id);
+        if !launcher.found_node() {
+            eprintln!(
+                "blkproof: the device is LIVE, but {} has not appeared: is devtmpfs or udev at work?",
+                path.display()
+            );
         }
-        if !readable(&[peer.as_fd(), signals.as_fd()], deadline) {
-            return Err(Error::new(attempt(), "it said nothing for too long")
-                .advice("`blkproof list`, then `blkproof dump ID` shows what it waits for"));
-        }
-        if rustix::io::read(&signals, &mut [0_u8; 128][..]).is_ok() {
-            let pid = supervisor.and_then(|child| Pid::from_raw(child.id().cast_signed()));
-            if let Some(pid) = pid {
-                // It may have ended by itself: then the link says so.
-                let _ = rustix::process::kill_process(pid, Signal::TERM);
-            }
-        }
+        return Ok(path);
     }
+    Err(match exit {
+        Exit::Stuck { cause, step } => left_behind(cause, step),
+        Exit::Failed(Cause { step: Step::Verdict, problem }) => {
+            let attempt = Step::Verdict.to_string();
+            if problem == Problem::Deadline {
+                Error::new(attempt, "it said nothing for too long")
+                    .advice("`blkproof list`, then `blkproof dump ID` shows what it waits for")
+            } else {
+                Error::new(attempt, "it ended without a word")
+                    .advice("`blkproof list` shows whether it left a device behind")
+            }
+        }
+        Exit::Failed(cause) => cause.into(),
+        Exit::Finished => unreachable!("a launcher finishes with a device"),
+    })
 }
 
 fn left_behind(cause: Cause, step: Step) -> Error {
     Error::stuck(cause, step)
         .advice("`blkproof list` shows what is left; `blkproof del ID` tries again")
-}
-
-/// The supervisor has said its last word; when the link closes, it has tidied up too.
-fn await_end(peer: &Peer) {
-    let deadline = Instant::now() + EXIT_PATIENCE;
-    while peer.receive() != Received::Closed && readable(&[peer.as_fd()], deadline) {}
-}
-
-/// Whether something is to be read before the deadline.
-fn readable(fds: &[std::os::fd::BorrowedFd<'_>], deadline: Instant) -> bool {
-    let left = deadline.saturating_duration_since(Instant::now());
-    let timeout = Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() };
-    let mut polled: Vec<_> =
-        fds.iter().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
-    match rustix::event::poll(&mut polled, Some(&timeout)) {
-        Ok(ready) => ready > 0,
-        Err(errno) => errno == rustix::io::Errno::INTR && !left.is_zero(),
-    }
-}
-
-/// Waits until the node of the block device is there.
-fn await_node(id: DevId) -> PathBuf {
-    let path = devices::block_path(id);
-    let deadline = Instant::now() + NODE_PATIENCE;
-    while !path.exists() {
-        if Instant::now() > deadline {
-            eprintln!(
-                "blkproof: the device is LIVE, but {} has not appeared: is devtmpfs or udev at work?",
-                path.display()
-            );
-            break;
-        }
-        thread::sleep(POLL_INTERVAL);
-    }
-    path
 }
 
 /// What the processes had to say beyond the cause that the supervisor told us: a panic, for example.

@@ -9,7 +9,7 @@
 //! | [`launcher`], [`supervisor_process`], [`worker_process`] | who starts whom, and what each process does before its machine runs |
 //! | [`driver`] | the system calls of the three kinds of machine |
 //! | [`os`] | memory, rings and signals: all the `unsafe` code |
-//! | [`mailbox`], [`wire`] | links inside a process and between processes |
+//! | [`mailbox`], [`peer`] | links inside a process and between processes |
 //! | [`board`], [`dump`] | what every machine waits for, readable while it waits |
 //! | [`state_file`], [`devices`], [`query`] | what is known of devices, ours and others' |
 #![deny(unsafe_code)]
@@ -42,6 +42,5 @@ not_loom! {
     pub mod store;
     pub mod supervisor_process;
     pub mod task;
-    pub mod wire;
     pub mod worker_process;
 }

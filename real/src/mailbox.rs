@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 
-use blkproof_engine::link::{Message, Received, SendError};
+use blkproof_engine::link::Received;
 
 use crate::sync::Mutex;
 
@@ -20,13 +20,13 @@ pub trait Doorbell {
 
 /// A link with any number of senders and one receiver, all in one process. It is never closed: its process ends first.
 #[derive(Debug)]
-pub struct Mailbox<D> {
-    messages: Mutex<VecDeque<Message>>,
+pub struct Mailbox<M, D> {
+    messages: Mutex<VecDeque<M>>,
     capacity: usize,
     doorbell: D,
 }
 
-impl<D: Doorbell> Mailbox<D> {
+impl<M, D: Doorbell> Mailbox<M, D> {
     /// An empty mailbox for up to `capacity` messages. Allocates all it will ever need.
     pub fn new(capacity: usize, doorbell: D) -> Self {
         Self { messages: Mutex::new(VecDeque::with_capacity(capacity)), capacity, doorbell }
@@ -39,22 +39,22 @@ impl<D: Doorbell> Mailbox<D> {
 
     /// Sends a message.
     ///
-    /// # Errors
-    /// [`SendError::Full`] when it holds its maximum.
-    pub fn send(&self, message: Message) -> Result<(), SendError> {
+    /// # Panics
+    /// If it holds its maximum already (I9).
+    pub fn tell(&self, message: M) {
         {
             let mut messages = self.messages.lock();
-            if messages.len() == self.capacity {
-                return Err(SendError::Full);
-            }
+            assert!(
+                messages.len() < self.capacity,
+                "I9: a mailbox holds all its senders may ever say"
+            );
             messages.push_back(message);
         }
         self.doorbell.ring();
-        Ok(())
     }
 
     /// Takes the oldest message.
-    pub fn receive(&self) -> Received {
+    pub fn hear(&self) -> Received<M> {
         self.doorbell.silence();
         self.messages.lock().pop_front().map_or(Received::Empty, Received::Message)
     }

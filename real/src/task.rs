@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use blkproof_engine::supervisor::Plan;
+use blkproof_engine::supervisor::{Plan, Wanted};
 use blkproof_engine::sys::DeviceGeometry;
-use blkproof_engine::target::{AnyTarget, File, Mem, Null, Target};
-use blkproof_engine::uapi::{DevId, DevInfo};
+use blkproof_engine::target::{AnyTarget, File, Mem, Null};
+use blkproof_engine::uapi::DevId;
 use serde::{Deserialize, Serialize};
 
 /// Bytes in a sector.
@@ -92,14 +92,13 @@ pub struct Task {
 impl Task {
     /// The engine's plan.
     pub fn plan(&self) -> Plan {
-        let info = DevInfo {
-            nr_hw_queues: self.queues,
-            queue_depth: self.depth,
-            max_io_buf_bytes: self.buffer_bytes,
-            dev_id: self.id.map_or(DevId::AUTO, DevId),
-            ..DevInfo::default()
+        let wanted = Wanted {
+            id: self.id.map(DevId),
+            queues: self.queues,
+            depth: self.depth,
+            buffer_bytes: self.buffer_bytes,
         };
-        Plan::Serve { info, params: self.target.target().geometry().params(self.buffer_bytes) }
+        Plan::serve(wanted, &self.target.target())
     }
 }
 

@@ -7,7 +7,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::sync::Arc;
 
 use blkproof_engine::sys::{DeviceGeometry, Exit};
-use blkproof_engine::worker::Worker;
+use blkproof_engine::worker::{self, Worker};
 use rustix::mm::MlockAllFlags;
 use rustix::process::{Resource, Rlimit};
 
@@ -86,7 +86,7 @@ fn work(order: &str) -> io::Result<Exit> {
     dump::serve(&socket, board.clone());
     let mut driver =
         WorkerDriver::new(device, order.target.target(), backend, link.into(), board)?;
-    let mut worker = Worker::new(device.queues);
+    let mut worker = Worker::new(device, worker::RING_MODE);
     let exit = driver::run(&mut worker, &mut driver, &mut publisher);
     // The rings are closed by the end of the process, all at once.
     std::mem::forget(driver);

@@ -18,12 +18,12 @@ use blkproof::os::{self, Backend, QueueShape, Store};
 use blkproof::peer::Peer;
 use blkproof::process::Process;
 use blkproof_engine::cause::{Cause, Problem, Step};
-use blkproof_engine::link::{Link, Message, Received};
+use blkproof_engine::link::{FromQueue, FromWorker, Link, Received, ToQueue, ToWorker};
 use blkproof_engine::queue::{Queue, QueueConfig};
 use blkproof_engine::supervisor::{Deadlines, Plan, Supervisor};
 use blkproof_engine::sys::{
-    BackendOp, Call, Cqe, DeviceGeometry, Exit, Links, MemoryOp, QueueIo, Ret, Ring, RingMode,
-    RingSpec, Sqe, Token, WorkerExit,
+    BackendOp, Call, Cqe, DeviceGeometry, Exit, MemoryOp, QueueIo, Ret, Ring, RingMode, RingSpec,
+    Sqe, Token, WorkerExit,
 };
 use blkproof_engine::target::{AnyTarget, Null};
 use blkproof_engine::uapi::{DevId, Errno, IoDesc, QueueId, Tag};
@@ -43,7 +43,7 @@ fn memfd(bytes: u64) -> File {
     file
 }
 
-fn mailbox() -> Arc<RingMailbox> {
+fn mailbox<M>() -> Arc<RingMailbox<M>> {
     Arc::new(RingMailbox::new(4, Bell::new().expect("an eventfd")))
 }
 
@@ -58,7 +58,7 @@ fn call(driver: &mut impl Driver, call: Call) -> Ret {
 fn queue_driver(
     descriptors: File,
     backend: Backend,
-    inbox: &Arc<RingMailbox>,
+    inbox: &Arc<RingMailbox<ToQueue>>,
 ) -> Option<QueueDriver> {
     let shape = QueueShape { queue: QueueId(0), depth: DEPTH, buffer_bytes: BUFFER_BYTES };
     let device = Arc::new(OwnedFd::from(descriptors));
@@ -103,22 +103,22 @@ fn a_timer_expires_after_its_time() {
 fn a_message_from_another_thread_completes_the_watch() {
     let inbox = mailbox();
     let Some(mut driver) = queue_driver(memfd(0x18000), Backend::Nothing, &inbox) else { return };
-    assert_eq!(driver.receive(Link::Worker), Received::Empty);
+    assert_eq!(driver.hear_worker(), Received::Empty);
     let sender = thread::spawn(move || {
         thread::sleep(Duration::from_millis(20));
-        inbox.send(Message::Quit)
+        inbox.tell(ToQueue::Quit);
     });
     assert!(complete(&mut driver, Sqe::Watch { link: Link::Worker }) > 0);
-    assert_eq!(driver.receive(Link::Worker), Received::Message(Message::Quit));
-    assert_eq!(driver.receive(Link::Worker), Received::Empty);
-    sender.join().expect("it sends").expect("room");
+    assert_eq!(driver.hear_worker(), Received::Message(ToQueue::Quit));
+    assert_eq!(driver.hear_worker(), Received::Empty);
+    sender.join().expect("it sends");
 }
 
 #[test]
 fn a_message_sent_before_the_watch_completes_it_too() {
     let inbox = mailbox();
     let Some(mut driver) = queue_driver(memfd(0x18000), Backend::Nothing, &inbox) else { return };
-    inbox.send(Message::Quit).expect("room");
+    inbox.tell(ToQueue::Quit);
     assert!(complete(&mut driver, Sqe::Watch { link: Link::Worker }) > 0);
 }
 
@@ -218,22 +218,23 @@ fn a_queue_whose_fetch_is_refused_says_so_and_ends() {
     let mut publisher = Board::default().publisher(Name::Queue(QueueId(0)));
     let exit = driver::run(&mut queue, &mut driver, &mut publisher);
     let Exit::Failed(cause) = exit else { panic!("{exit:?}") };
-    assert_eq!(outbox.receive(), Received::Message(Message::QueueFailed(QueueId(0), cause)));
-    assert_eq!(outbox.receive(), Received::Empty);
+    assert_eq!(outbox.hear(), Received::Message(FromQueue::Failed(QueueId(0), cause)));
+    assert_eq!(outbox.hear(), Received::Empty);
     // A memfd takes no commands; where io_uring is forbidden, there is no ring to send one.
     assert!(matches!(cause.step, Step::Fetch(_) | Step::QueueRing(_)), "{cause}");
 }
 
+const DEVICE: DeviceGeometry = DeviceGeometry {
+    id: NO_DEVICE,
+    queues: 1,
+    depth: DEPTH,
+    buffer_bytes: BUFFER_BYTES,
+    sectors: 8,
+};
+
 fn worker_driver(supervisor: Peer) -> WorkerDriver {
-    let device = DeviceGeometry {
-        id: NO_DEVICE,
-        queues: 1,
-        depth: DEPTH,
-        buffer_bytes: BUFFER_BYTES,
-        sectors: 8,
-    };
     let target = AnyTarget::Null(Null { sectors: 8 });
-    WorkerDriver::new(device, target, Backend::Nothing, supervisor, Board::default())
+    WorkerDriver::new(DEVICE, target, Backend::Nothing, supervisor, Board::default())
         .expect("mailboxes")
 }
 
@@ -246,7 +247,8 @@ fn worker_and(supervise: impl FnOnce(Peer) + Send + 'static) -> Exit {
     });
     let mut publisher = Board::default().publisher(Name::Worker);
     let started = Instant::now();
-    let exit = driver::run(&mut Worker::new(1), &mut worker_driver(theirs), &mut publisher);
+    let exit =
+        driver::run(&mut Worker::new(DEVICE, MODE), &mut worker_driver(theirs), &mut publisher);
     assert!(started.elapsed() < Duration::from_secs(3), "it did not hear its supervisor");
     supervisor.join().expect("it supervises");
     exit
@@ -255,9 +257,9 @@ fn worker_and(supervise: impl FnOnce(Peer) + Send + 'static) -> Exit {
 #[test]
 fn a_worker_that_waits_for_its_device_hears_quit() {
     let exit = worker_and(|worker| {
-        worker.send(Message::Quit).expect("room");
+        worker.tell(&ToWorker::Quit);
         let deadline = Instant::now() + Duration::from_secs(3);
-        while worker.receive() == Received::Empty {
+        while worker.hear::<FromWorker>() == Received::Empty {
             assert!(Instant::now() < deadline, "the worker said nothing");
             thread::sleep(Duration::from_millis(5));
         }
@@ -277,8 +279,9 @@ fn a_worker_that_is_not_live_ends_with_its_supervisor() {
 fn a_supervisor_attaches_to_the_process_that_was_written_down_and_to_no_other() {
     let mut child = Command::new("sleep").arg("60").spawn().expect("a process");
     let process = Process::find(child.id()).expect("it runs");
-    let driver =
-        |known| SupervisorDriver::for_deletion(os::signal_fd(&[]).expect("a descriptor"), known);
+    let driver = |known| {
+        SupervisorDriver::for_deletion(os::signal_fd(&[]).expect("a descriptor"), known, known)
+    };
     let attach = Call::AttachWorker { pid: process.pid };
     let gone = Ret::Failed(Errno::ESRCH);
 
@@ -287,14 +290,19 @@ fn a_supervisor_attaches_to_the_process_that_was_written_down_and_to_no_other() 
     let earlier = Process { started: process.started - 1, ..process };
     assert_eq!(call(&mut driver(Some(earlier)), attach), gone);
     assert_eq!(call(&mut driver(None), Call::AttachWorker { pid: u32::MAX }), gone);
+    let attach_supervisor = Call::AttachSupervisor { pid: process.pid };
+    assert_eq!(call(&mut driver(None), attach_supervisor), gone);
+    assert_eq!(call(&mut driver(Some(earlier)), attach_supervisor), gone);
+    assert_eq!(call(&mut driver(Some(process)), attach_supervisor), Ret::Done);
 
     let mut driver = driver(Some(process));
     assert_eq!(call(&mut driver, attach), Ret::Done);
+    assert_eq!(call(&mut driver, Call::ReapWorker), Ret::Running);
     assert_eq!(call(&mut driver, Call::KillWorker), Ret::Done);
     // It is our child here, so its status is ours to know.
     let deadline = Instant::now() + Duration::from_secs(3);
     let mut reaped = call(&mut driver, Call::ReapWorker);
-    while reaped == Ret::Exited(WorkerExit::Unknown) && Instant::now() < deadline {
+    while reaped == Ret::Running && Instant::now() < deadline {
         thread::sleep(Duration::from_millis(5));
         reaped = call(&mut driver, Call::ReapWorker);
     }
@@ -309,8 +317,8 @@ fn a_supervisor_without_a_driver_fails_at_its_first_step() {
         return;
     }
     let operator = os::signal_fd(&[]).expect("a descriptor");
-    let mut driver = SupervisorDriver::for_deletion(operator, None);
-    let plan = Plan::Delete { id: NO_DEVICE, worker: None };
+    let mut driver = SupervisorDriver::for_deletion(operator, None, None);
+    let plan = Plan::Delete { id: NO_DEVICE, worker: None, supervisor: None };
     let mut supervisor = Supervisor::new(plan, Deadlines::DEFAULT);
     let mut publisher = Board::default().publisher(Name::Supervisor);
     let exit = driver::run(&mut supervisor, &mut driver, &mut publisher);

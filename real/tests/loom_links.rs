@@ -13,13 +13,14 @@ use blkproof::mailbox::{Doorbell, Mailbox};
 use blkproof::sync::Arc;
 use blkproof::sync::atomic::{AtomicU16, Ordering};
 use blkproof_engine::cause::{Cause, Problem, Step};
-use blkproof_engine::link::{Link, Message, Received, SendError};
+use blkproof_engine::link::{FromQueue, FromWorker, Link, Received, ToQueue, ToWorker};
 use blkproof_engine::queue::{Queue, QueueConfig};
 use blkproof_engine::sys::{
-    Call, Cqe, Exit, Links, MemoryOp, QueueIo, Ret, Ring, RingMode, SqFull, Sqe, Token,
+    Call, Cqe, DeviceGeometry, Exit, MemoryOp, QueueIo, Ret, Ring, RingMode, SqFull, Sqe, Token,
+    WorkerIo,
 };
 use blkproof_engine::target::Null;
-use blkproof_engine::uapi::{IoDesc, QueueId, Tag};
+use blkproof_engine::uapi::{DevId, IoDesc, QueueId, Tag};
 use blkproof_engine::worker::{self, Worker};
 
 #[cfg(loom)]
@@ -71,24 +72,24 @@ impl Doorbell for Bell {
 }
 
 /// A mailbox as the machines see it: the real one, or a weakened twin.
-trait Post: Send + Sync + 'static {
+trait Post<M>: Send + Sync + 'static {
     fn new(capacity: usize) -> Self;
-    fn send(&self, message: Message) -> Result<(), SendError>;
-    fn receive(&self) -> Received;
+    fn tell(&self, message: M);
+    fn hear(&self) -> Received<M>;
     fn bell(&self) -> &Bell;
 }
 
-impl Post for Mailbox<Bell> {
+impl<M: Send + 'static> Post<M> for Mailbox<M, Bell> {
     fn new(capacity: usize) -> Self {
         Self::new(capacity, Bell::default())
     }
 
-    fn send(&self, message: Message) -> Result<(), SendError> {
-        self.send(message)
+    fn tell(&self, message: M) {
+        self.tell(message);
     }
 
-    fn receive(&self) -> Received {
-        self.receive()
+    fn hear(&self) -> Received<M> {
+        self.hear()
     }
 
     fn bell(&self) -> &Bell {
@@ -96,10 +97,25 @@ impl Post for Mailbox<Bell> {
     }
 }
 
+/// Mailboxes of one make, for every kind of message.
+trait Make: 'static {
+    type Of<M: Send + 'static>: Post<M>;
+}
+
+/// The real ones.
+struct Sound;
+
+impl Make for Sound {
+    type Of<M: Send + 'static> = Mailbox<M, Bell>;
+}
+
+type ToWorkerThread<P> = Arc<<P as Make>::Of<FromQueue>>;
+type ToQueueThread<P> = Arc<<P as Make>::Of<ToQueue>>;
+
 /// The ring of a modelled thread: it wakes for one mailbox, the commands it submits stay armed, and its timers never expire.
-struct Thread<P> {
-    inbox: Arc<P>,
-    outboxes: Vec<Arc<P>>,
+struct Thread<I, O> {
+    inbox: Arc<I>,
+    outboxes: Vec<Arc<O>>,
     watched: Link,
     /// Entries pushed since the last `enter`; whether one of them watches the inbox.
     pushed: u32,
@@ -107,13 +123,13 @@ struct Thread<P> {
     armed: bool,
     completion: Option<Cqe>,
     /// What a worker told its supervisor.
-    reported: Vec<Message>,
+    reported: Vec<FromWorker>,
 }
 
 const ENTRIES: u32 = 8;
 
-impl<P: Post> Thread<P> {
-    fn new(watched: Link, inbox: &Arc<P>, outboxes: &[Arc<P>]) -> Self {
+impl<I, O> Thread<I, O> {
+    fn new(watched: Link, inbox: &Arc<I>, outboxes: &[Arc<O>]) -> Self {
         Self {
             inbox: Arc::clone(inbox),
             outboxes: outboxes.to_vec(),
@@ -127,7 +143,10 @@ impl<P: Post> Thread<P> {
     }
 
     /// What a driver does, on modelled memory.
-    fn call(&mut self, call: Call) -> Result<Ret, Exit> {
+    fn call<M>(&mut self, call: Call) -> Result<Ret, Exit>
+    where
+        I: Post<M>,
+    {
         match call {
             Call::Enter { submit, wait } => {
                 assert_eq!(submit, self.pushed, "all that was pushed is submitted");
@@ -147,7 +166,7 @@ impl<P: Post> Thread<P> {
     }
 }
 
-impl<P: Post> Ring for Thread<P> {
+impl<I, O> Ring for Thread<I, O> {
     fn sq_space(&self) -> u32 {
         ENTRIES - self.pushed
     }
@@ -168,24 +187,33 @@ impl<P: Post> Ring for Thread<P> {
     }
 }
 
-impl<P: Post> Links for Thread<P> {
-    fn send(&mut self, link: Link, message: Message) -> Result<(), SendError> {
-        match link {
-            Link::Supervisor => {
-                self.reported.push(message);
-                Ok(())
-            }
-            Link::Queue(QueueId(queue)) => self.outboxes[usize::from(queue)].send(message),
-            _ => self.outboxes[0].send(message),
-        }
+impl<I: Post<FromQueue>, O: Post<ToQueue>> WorkerIo for Thread<I, O> {
+    fn hear_supervisor(&mut self) -> Received<ToWorker> {
+        Received::Empty
     }
 
-    fn receive(&mut self, link: Link) -> Received {
-        if link == self.watched { self.inbox.receive() } else { Received::Empty }
+    fn tell_supervisor(&mut self, message: FromWorker) {
+        self.reported.push(message);
+    }
+
+    fn hear_queues(&mut self) -> Received<FromQueue> {
+        self.inbox.hear()
+    }
+
+    fn tell_queue(&mut self, queue: QueueId, message: ToQueue) {
+        self.outboxes[usize::from(queue.0)].tell(message);
     }
 }
 
-impl<P: Post> QueueIo for Thread<P> {
+impl<I: Post<ToQueue>, O: Post<FromQueue>> QueueIo for Thread<I, O> {
+    fn hear_worker(&mut self) -> Received<ToQueue> {
+        self.inbox.hear()
+    }
+
+    fn tell_worker(&mut self, message: FromQueue) {
+        self.outboxes[0].tell(message);
+    }
+
     fn descriptor(&self, _tag: Tag) -> IoDesc {
         unreachable!("no request is delivered in these models")
     }
@@ -195,11 +223,18 @@ impl<P: Post> QueueIo for Thread<P> {
     }
 }
 
+/// A worker of two queues.
+fn two_queues() -> Worker {
+    let device =
+        DeviceGeometry { id: DevId(0), queues: 2, depth: 1, buffer_bytes: 4096, sectors: 8 };
+    Worker::new(device, RingMode::DeferTaskrun)
+}
+
 /// Runs a worker until `done`, or to its end.
-fn work<P: Post>(
+fn work<I: Post<FromQueue>, O: Post<ToQueue>>(
     worker: &mut Worker,
-    thread: &mut Thread<P>,
-    done: impl Fn(&Thread<P>) -> bool,
+    thread: &mut Thread<I, O>,
+    done: impl Fn(&Thread<I, O>) -> bool,
 ) -> Option<Exit> {
     let mut ret = Ret::Start;
     loop {
@@ -215,7 +250,7 @@ fn work<P: Post>(
 }
 
 /// Runs a queue to its end.
-fn serve<P: Post>(id: QueueId, inbox: &Arc<P>, worker: &Arc<P>) -> Exit {
+fn serve<P: Make>(id: QueueId, inbox: &ToQueueThread<P>, worker: &ToWorkerThread<P>) -> Exit {
     let config = QueueConfig {
         id,
         depth: 1,
@@ -241,14 +276,15 @@ fn cause(queue: u16) -> Cause {
 }
 
 /// The primed latch: the supervisor hears *primed* when both queues are, and not before.
-fn primed_latch<P: Post>(report_first: bool) {
-    let (inbox, outboxes) = (Arc::new(P::new(6)), [Arc::new(P::new(3)), Arc::new(P::new(3))]);
+fn primed_latch<P: Make>(report_first: bool) {
+    let inbox: ToWorkerThread<P> = Arc::new(Post::new(4));
+    let outboxes: [ToQueueThread<P>; 2] = [Arc::new(Post::new(1)), Arc::new(Post::new(1))];
     let primed = Arc::new(AtomicU16::new(0));
     let queues: Vec<_> = (0..2)
         .map(|queue| {
             let (inbox, primed) = (Arc::clone(&inbox), Arc::clone(&primed));
             thread::spawn(move || {
-                let report = || inbox.send(Message::QueuePrimed(QueueId(queue))).expect("I9");
+                let report = || inbox.tell(FromQueue::Primed(QueueId(queue)));
                 if report_first {
                     report();
                 }
@@ -260,8 +296,8 @@ fn primed_latch<P: Post>(report_first: bool) {
         })
         .collect();
     let mut thread = Thread::new(Link::Queues, &inbox, &outboxes);
-    work(&mut Worker::new(2), &mut thread, |thread| !thread.reported.is_empty());
-    assert_eq!(thread.reported, [Message::Primed]);
+    work(&mut two_queues(), &mut thread, |thread| !thread.reported.is_empty());
+    assert_eq!(thread.reported, [FromWorker::Primed]);
     assert_eq!(primed.load(Ordering::Relaxed), 2, "START_DEV only after both queues are primed");
     for queue in queues {
         queue.join().expect("a queue reports and ends");
@@ -269,32 +305,34 @@ fn primed_latch<P: Post>(report_first: bool) {
 }
 
 /// Stop: Quit reaches a queue, also one that is about to sleep.
-fn stop<P: Post>() {
-    let (inbox, worker) = (Arc::new(P::new(3)), Arc::new(P::new(4)));
+fn stop<P: Make>() {
+    let inbox: ToQueueThread<P> = Arc::new(Post::new(1));
+    let worker: ToWorkerThread<P> = Arc::new(Post::new(2));
     let queue = {
         let (inbox, worker) = (Arc::clone(&inbox), Arc::clone(&worker));
-        thread::spawn(move || serve(QueueId(0), &inbox, &worker))
+        thread::spawn(move || serve::<P>(QueueId(0), &inbox, &worker))
     };
-    inbox.send(Message::Quit).expect("I9");
+    inbox.tell(ToQueue::Quit);
     assert_eq!(queue.join().expect("it ends"), Exit::Finished);
 }
 
 /// Report: of two failures the first is reported, once, and before the worker ends.
-fn report<P: Post>() {
-    let (inbox, outboxes) = (Arc::new(P::new(6)), [Arc::new(P::new(3)), Arc::new(P::new(3))]);
+fn report<P: Make>() {
+    let inbox: ToWorkerThread<P> = Arc::new(Post::new(4));
+    let outboxes: [ToQueueThread<P>; 2] = [Arc::new(Post::new(1)), Arc::new(Post::new(1))];
     let queues: Vec<_> = (0..2)
         .map(|queue| {
             let inbox = Arc::clone(&inbox);
             thread::spawn(move || {
-                inbox.send(Message::QueueFailed(QueueId(queue), cause(queue))).expect("I9");
+                inbox.tell(FromQueue::Failed(QueueId(queue), cause(queue)));
             })
         })
         .collect();
     let mut thread = Thread::new(Link::Queues, &inbox, &outboxes);
-    let exit = work(&mut Worker::new(2), &mut thread, |_| false);
+    let exit = work(&mut two_queues(), &mut thread, |_| false);
     let Some(Exit::Failed(first)) = exit else { panic!("the worker fails: {exit:?}") };
     assert!(first == cause(0) || first == cause(1));
-    assert_eq!(thread.reported, [Message::Failed(first)]);
+    assert_eq!(thread.reported, [FromWorker::Failed(first)]);
     for queue in queues {
         queue.join().expect("a queue reports and ends");
     }
@@ -317,17 +355,17 @@ fn board() {
 
 #[test]
 fn the_worker_is_primed_when_both_queues_are() {
-    model(|| primed_latch::<Mailbox<Bell>>(false));
+    model(|| primed_latch::<Sound>(false));
 }
 
 #[test]
 fn quit_reaches_a_queue_that_is_about_to_sleep() {
-    model(stop::<Mailbox<Bell>>);
+    model(stop::<Sound>);
 }
 
 #[test]
 fn the_first_failure_is_reported_once_and_before_the_end() {
-    model(report::<Mailbox<Bell>>);
+    model(report::<Sound>);
 }
 
 #[test]
@@ -344,40 +382,45 @@ mod weakened {
 
     use super::*;
 
-    struct Parts {
-        messages: Mutex<VecDeque<Message>>,
+    struct Parts<M> {
+        messages: Mutex<VecDeque<M>>,
         bell: Bell,
     }
 
-    impl Parts {
+    impl<M> Parts<M> {
         fn new() -> Self {
             Self { messages: Mutex::new(VecDeque::new()), bell: Bell::default() }
         }
 
-        fn push(&self, message: Message) {
+        fn push(&self, message: M) {
             self.messages.lock().push_back(message);
         }
 
-        fn pop(&self) -> Received {
+        fn pop(&self) -> Received<M> {
             self.messages.lock().pop_front().map_or(Received::Empty, Received::Message)
         }
     }
 
     /// Looks, then silences: what arrives in between is silenced unseen.
-    struct PopsFirst(Parts);
+    struct PopsFirst;
 
-    impl Post for PopsFirst {
+    impl Make for PopsFirst {
+        type Of<M: Send + 'static> = PopsFirstOf<M>;
+    }
+
+    struct PopsFirstOf<M>(Parts<M>);
+
+    impl<M: Send + 'static> Post<M> for PopsFirstOf<M> {
         fn new(_capacity: usize) -> Self {
             Self(Parts::new())
         }
 
-        fn send(&self, message: Message) -> Result<(), SendError> {
+        fn tell(&self, message: M) {
             self.0.push(message);
             self.0.bell.ring();
-            Ok(())
         }
 
-        fn receive(&self) -> Received {
+        fn hear(&self) -> Received<M> {
             let found = self.0.pop();
             self.0.bell.silence();
             found
@@ -389,20 +432,25 @@ mod weakened {
     }
 
     /// Rings, then pushes: the receiver may have come and gone in between.
-    struct RingsFirst(Parts);
+    struct RingsFirst;
 
-    impl Post for RingsFirst {
+    impl Make for RingsFirst {
+        type Of<M: Send + 'static> = RingsFirstOf<M>;
+    }
+
+    struct RingsFirstOf<M>(Parts<M>);
+
+    impl<M: Send + 'static> Post<M> for RingsFirstOf<M> {
         fn new(_capacity: usize) -> Self {
             Self(Parts::new())
         }
 
-        fn send(&self, message: Message) -> Result<(), SendError> {
+        fn tell(&self, message: M) {
             self.0.bell.ring();
             self.0.push(message);
-            Ok(())
         }
 
-        fn receive(&self) -> Received {
+        fn hear(&self) -> Received<M> {
             self.0.bell.silence();
             self.0.pop()
         }
@@ -444,7 +492,7 @@ mod weakened {
 
     twins! {
         a_queue_that_reports_before_it_is_primed_is_found:
-            "START_DEV only after both queues are primed", || primed_latch::<Mailbox<Bell>>(true);
+            "START_DEV only after both queues are primed", || primed_latch::<Sound>(true);
         a_latch_that_looks_before_it_silences_is_found:
             "deadlock", || primed_latch::<PopsFirst>(false);
         a_latch_rung_before_it_is_pushed_is_found:

@@ -1,6 +1,9 @@
 //! Clients of the block device, the partition scan, and the operator.
 
-use blkproof_engine::link::{Link, Message};
+use blkproof_engine::control::Command;
+use blkproof_engine::launcher::Launcher;
+use blkproof_engine::link::{Link, Order};
+use blkproof_engine::query::Query;
 use blkproof_engine::supervisor::{Plan, Supervisor};
 use blkproof_engine::sys::Exit;
 use blkproof_engine::uapi::DevId;
@@ -14,12 +17,12 @@ use crate::kernel::udev::Probe;
 use crate::run::{Run, actor};
 use crate::server::Program;
 use crate::specimens::STOP_CELL;
-use crate::world::{DEVICE_SECTORS, ProcessId, World};
+use crate::world::{DEVICE_SECTORS, ProcessId, ThreadId, World};
 
 /// Requests a client has in flight at the most.
 const IN_FLIGHT_MAX: u8 = 2;
 /// How often the operator tries to delete a device that a supervisor left behind.
-const DELETIONS_MAX: u8 = 4;
+const DELETIONS_MAX: u8 = 8;
 /// Lengths that clients ask for, in sectors.
 const LENGTHS: [u16; 3] = [1, 2, 8];
 
@@ -36,13 +39,17 @@ pub(crate) struct Client {
 /// Whoever gives orders.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Operator {
-    /// The supervisor (or specimen) now in charge.
+    /// The supervisor (or specimen) that brings the device up and looks after it.
     pub(crate) server: Option<ProcessId>,
-    /// Told it to stop.
+    /// The last `del`.
+    pub(crate) deleter: Option<ProcessId>,
+    /// Interrupted the launcher.
+    interrupted: bool,
+    /// Told the server to stop.
     pub(crate) stop_sent: bool,
-    /// Supervisors started to delete what was left behind.
+    /// How often `del` was run.
     pub(crate) deletions: u8,
-    /// How the last supervisor ended, if it ended by itself.
+    /// How the last of these processes ended, if it ended by itself.
     pub(crate) last_exit: Option<Exit>,
 }
 
@@ -58,7 +65,22 @@ impl Client {
 
 impl Operator {
     pub(crate) fn new() -> Self {
-        Self { server: None, stop_sent: false, deletions: 0, last_exit: None }
+        Self {
+            server: None,
+            deleter: None,
+            interrupted: false,
+            stop_sent: false,
+            deletions: 0,
+            last_exit: None,
+        }
+    }
+
+    /// A supervisor ended.
+    pub(crate) fn heard_exit(&mut self, process: ProcessId, exit: Exit) {
+        // What it says of a device that a `del` took from under it is of no interest.
+        if self.deleter.is_none_or(|deleter| deleter == process) {
+            self.last_exit = Some(exit);
+        }
     }
 }
 
@@ -174,18 +196,34 @@ impl World {
         }
     }
 
-    fn server_state(&self) -> Option<ProcessState> {
-        self.operator.server.map(|server| self.processes[server.index()].state)
+    fn state_of(&self, process: Option<ProcessId>) -> Option<ProcessState> {
+        process.map(|process| self.processes[process.index()].state)
+    }
+
+    /// Whether the operator has not asked to stop yet.
+    pub(crate) fn stop_can_be_asked(&self) -> bool {
+        !self.operator.stop_sent && (self.verdict_is_in() || !self.operator.interrupted)
+    }
+
+    /// Whether nobody waits for the verdict any more.
+    fn verdict_is_in(&self) -> bool {
+        self.links
+            .launcher
+            .is_none_or(|launcher| self.process_of(launcher).state == ProcessState::Reaped)
     }
 
     /// Whether the operator wants something.
     pub(crate) fn operator_can_move(&self) -> bool {
-        match self.server_state() {
+        if !matches!(self.state_of(self.operator.deleter), None | Some(ProcessState::Reaped)) {
+            return false;
+        }
+        match self.state_of(self.operator.server) {
             Some(ProcessState::Running) => {
-                !self.operator.stop_sent
-                    && self.operator.deletions == 0
-                    && self.is_up()
-                    && self.clients_done()
+                let told = match self.links.launcher {
+                    Some(_) => self.verdict_is_in(),
+                    None => self.is_up(),
+                };
+                !self.operator.stop_sent && told && self.clients_done()
             }
             Some(ProcessState::Reaped) => {
                 self.device.is_some() && self.operator.deletions < DELETIONS_MAX
@@ -196,34 +234,33 @@ impl World {
 
     /// One step of the operator: ask to stop, or delete what was left behind.
     pub(crate) fn operator_step(&mut self, run: &mut Run<'_>) {
-        if self.server_state() == Some(ProcessState::Running) {
+        if self.state_of(self.operator.server) == Some(ProcessState::Running) {
             self.ask_to_stop(run);
             return;
         }
-        let Some(id) = self.device.as_ref().map(|device| device.id) else { return };
-        if !run.killed && run.config.faults.stall == 0 && run.config.subject == Subject::Engine {
+        let excused = run.killed || run.rivalled || run.config.faults.stall > 0;
+        if !excused && run.config.subject == Subject::Engine {
             run.violate("L2", "the supervisor ended and left the device behind".into());
             return;
         }
-        self.operator.deletions += 1;
-        let worker = self
-            .processes
-            .iter()
-            .find(|process| process.geometry.is_some() && process.state != ProcessState::Reaped)
-            .map(|process| process.pid);
-        let plan = Plan::Delete { id, worker };
-        let number = self.operator.deletions + 1;
-        run.note(actor::OPERATOR, || "runs `del`".into());
-        self.start_supervisor(run, &format!("supervisor {number}"), plan);
+        self.delete(run);
     }
 
-    /// The operator asks to stop.
+    /// The operator asks to stop: an interrupt of `add` while it waits, a signal to the supervisor otherwise.
     pub(crate) fn ask_to_stop(&mut self, run: &mut Run<'_>) {
+        if !self.verdict_is_in() {
+            // Too late, if the device is up by then.
+            self.operator.interrupted = true;
+            run.note(actor::OPERATOR, || "interrupts the launcher".into());
+            self.links.interrupts.push_back(Order::Stop);
+            self.notify(self.links.launcher, Link::Operator);
+            return;
+        }
         self.operator.stop_sent = true;
         run.note(actor::OPERATOR, || "asks to stop".into());
         match run.config.subject {
             Subject::Engine => {
-                self.links.orders.push_back(Message::Stop);
+                self.links.orders.push_back(Order::Stop);
                 self.notify(self.links.commanded, Link::Operator);
             }
             Subject::Specimen(_) => {
@@ -237,24 +274,63 @@ impl World {
         }
     }
 
-    /// Starts a supervisor process.
-    pub(crate) fn start_supervisor(&mut self, run: &mut Run<'_>, name: &str, plan: Plan) {
+    /// Whether another command can be run beside the device's own supervisor.
+    pub(crate) fn rival_can_come(&self) -> bool {
+        self.budget.rivals > 0
+            && self.device.is_some()
+            && matches!(self.state_of(self.operator.deleter), None | Some(ProcessState::Reaped))
+    }
+
+    /// Another command is run: `list` or `del`.
+    pub(crate) fn rival_comes(&mut self, run: &mut Run<'_>) {
+        self.budget.rivals -= 1;
+        let Some(id) = self.device.as_ref().map(|device| device.id) else { return };
+        // A `del` that knows of no supervisor to ask may lose to it, and notices only when its deadline passes.
+        let may_delete = self.state_is_written() || run.config.deadlines.delete_ms.is_some();
+        if !may_delete || run.choose(Site::Fault, 2) == 0 {
+            run.note(actor::OPERATOR, || "runs `list`".into());
+            let program = Program::Query(Query::new(Command::GetDevInfo(id)));
+            self.spawn_process(run, None, "list", program);
+        } else {
+            run.rivalled = true;
+            self.delete(run);
+        }
+    }
+
+    /// Whether there is a state file: it is written when there is a worker to name.
+    fn state_is_written(&self) -> bool {
+        self.processes.iter().any(|process| process.geometry.is_some())
+    }
+
+    /// The operator runs `del`.
+    fn delete(&mut self, run: &mut Run<'_>) {
+        let Some(id) = self.device.as_ref().map(|device| device.id) else { return };
+        self.operator.deletions += 1;
+        let worker = self
+            .processes
+            .iter()
+            .find(|process| process.geometry.is_some() && process.state != ProcessState::Reaped)
+            .map(|process| process.pid);
+        let supervisor = self.operator.server.map(|server| self.processes[server.index()].pid);
+        let supervisor = supervisor.filter(|_| self.state_is_written());
+        let plan = Plan::Delete { id, worker, supervisor };
+        run.note(actor::OPERATOR, || "runs `del`".into());
         let program = Program::Supervisor(Supervisor::new(plan, run.config.deadlines));
-        let process = self.spawn_process(run, None, name, program);
-        self.links.orders.clear();
-        self.links.commanded = Some(crate::world::ThreadId::from_index(self.threads.len() - 1));
-        self.operator.server = Some(process);
+        let name = format!("del {}", self.operator.deletions);
+        let process = self.spawn_process(run, None, &name, program);
+        self.operator.deleter = Some(process);
         self.operator.last_exit = None;
     }
 
-    /// The supervisor tells its launcher.
-    pub(crate) fn launcher_hears(&mut self, run: &mut Run<'_>, message: Message) {
-        run.progress();
-        run.note(actor::OPERATOR, || format!("hears {message:?}"));
-        match message {
-            Message::Up(id) => self.announce(id),
-            other => self.links.down_told = Some(other),
-        }
+    /// The operator runs `add`: a launcher, and the supervisor that it starts.
+    pub(crate) fn add(&mut self, run: &mut Run<'_>, plan: Plan) {
+        let program = Program::Launcher(Launcher::new(run.config.deadlines));
+        self.spawn_process(run, None, "launcher", program);
+        self.links.launcher = Some(ThreadId::from_index(self.threads.len() - 1));
+        let program = Program::Supervisor(Supervisor::new(plan, run.config.deadlines));
+        let process = self.spawn_process(run, None, "supervisor", program);
+        self.links.commanded = Some(ThreadId::from_index(self.threads.len() - 1));
+        self.operator.server = Some(process);
     }
 
     /// The device is announced: clients come.

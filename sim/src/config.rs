@@ -69,6 +69,8 @@ pub struct Faults {
     pub udev: u8,
     /// The machine stalls: the next timer fires before anything else has moved, however far off it was.
     pub stall: u8,
+    /// Another command runs beside the device's own supervisor: `list`, or `del`.
+    pub rival: u8,
 }
 
 impl Config {
@@ -91,8 +93,17 @@ impl Config {
 
 impl Faults {
     /// No adversity.
-    pub const NONE: Self =
-        Self { signal: 0, submit: 0, resource: 0, kill: 0, disk: 0, stop: 0, udev: 0, stall: 0 };
+    pub const NONE: Self = Self {
+        signal: 0,
+        submit: 0,
+        resource: 0,
+        kill: 0,
+        disk: 0,
+        stop: 0,
+        udev: 0,
+        stall: 0,
+        rival: 0,
+    };
     /// Every kind, each at a rate that lets most runs get somewhere.
     pub const ALL: Self = Self {
         signal: 16,
@@ -103,10 +114,11 @@ impl Faults {
         stop: 4,
         udev: 96,
         stall: 2,
+        rival: 2,
     };
 
     /// Name and rate of each kind, in the order of the fields.
-    pub const fn rates(&self) -> [(&'static str, u8); 8] {
+    pub const fn rates(&self) -> [(&'static str, u8); 9] {
         [
             ("signal", self.signal),
             ("submit", self.submit),
@@ -116,6 +128,7 @@ impl Faults {
             ("stop", self.stop),
             ("udev", self.udev),
             ("stall", self.stall),
+            ("rival", self.rival),
         ]
     }
 
@@ -130,6 +143,7 @@ impl Faults {
             "stop" => &mut self.stop,
             "udev" => &mut self.udev,
             "stall" => &mut self.stall,
+            "rival" => &mut self.rival,
             _ => return None,
         })
     }

@@ -12,10 +12,8 @@ mod waits;
 use std::cell::{Cell, RefCell};
 use std::hash::Hasher;
 
-use blkproof_engine::supervisor::Plan;
+use blkproof_engine::supervisor::{Plan, Wanted};
 use blkproof_engine::sys::{Exit, MemoryOp};
-use blkproof_engine::target::Target;
-use blkproof_engine::uapi::DevInfo;
 use siphasher::sip128::SipHasher13;
 
 use crate::choices::{Choices, Site};
@@ -100,6 +98,8 @@ pub(crate) struct Run<'c> {
     pub(crate) killed: bool,
     /// A worker was killed, or lost its supervisor before it was told that the device is LIVE.
     pub(crate) worker_killed: bool,
+    /// A `del` was run beside the device's own supervisor.
+    pub(crate) rivalled: bool,
     /// The disk answered EIO. Anything less the server must cope with.
     pub(crate) disk_failed: bool,
     /// How long udev keeps the character device's node away, in all.
@@ -155,6 +155,7 @@ impl<'c> Run<'c> {
             calm: false,
             killed: false,
             worker_killed: false,
+            rivalled: false,
             disk_failed: false,
             node_delay_us: 0,
             idle: Vec::new(),
@@ -208,6 +209,7 @@ impl<'c> Run<'c> {
         let faults = &self.config.faults;
         // After a stall the supervisor may kill a worker whose stop seems to take too long.
         self.worker_killed
+            || self.rivalled
             || self.disk_failed
             || faults.stall > 0
             || self.config.subject != Subject::Engine
@@ -339,15 +341,14 @@ fn run_with(
 fn begin(world: &mut World, run: &mut Run<'_>) {
     match run.config.subject {
         Subject::Engine => {
-            let max_io_buf_bytes = (BUFFER_SECTORS as u64 * SECTOR) as u32;
-            let info = DevInfo {
-                nr_hw_queues: run.config.queues,
-                queue_depth: run.config.depth,
-                max_io_buf_bytes,
-                ..DevInfo::default()
+            let buffer_bytes = (BUFFER_SECTORS as u64 * SECTOR) as u32;
+            let wanted = Wanted {
+                id: None,
+                queues: run.config.queues,
+                depth: run.config.depth,
+                buffer_bytes,
             };
-            let params = target(run.config.target).geometry().params(max_io_buf_bytes);
-            world.start_supervisor(run, "supervisor", Plan::Serve { info, params });
+            world.add(run, Plan::serve(wanted, &target(run.config.target)));
         }
         Subject::Specimen(specimen) => crate::specimens::start(world, run, specimen),
     }
@@ -426,8 +427,11 @@ fn strike(world: &mut World, run: &mut Run<'_>) {
     if world.budget.kills > 0 && run.fault(run.config.faults.kill) {
         world.kill_someone(run);
     }
-    if !world.operator.stop_sent && run.fault(run.config.faults.stop) {
+    if world.stop_can_be_asked() && run.fault(run.config.faults.stop) {
         world.ask_to_stop(run);
+    }
+    if run.config.faults.rival > 0 && world.rival_can_come() && run.fault(run.config.faults.rival) {
+        world.rival_comes(run);
     }
 }
 
@@ -466,10 +470,11 @@ fn goal(world: &World, run: &Run<'_>) -> Option<End> {
         && faults.stop == 0
         && run.node_delay_us < PATIENCE_US
         && faults.stall == 0
+        && faults.rival == 0
         && run.config.subject == Subject::Engine;
     if must_succeed {
         if !world.is_up() {
-            let why = world.links.down_told.map_or(String::new(), |told| format!(": {told:?}"));
+            let why = world.links.down_told.map_or(String::new(), |told| format!(": {told}"));
             let text = format!("the device never came up although nothing hindered it{why}");
             return Some(End::new(Verdict::Safety, "L0", text));
         }

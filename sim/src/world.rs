@@ -69,6 +69,7 @@ pub(crate) struct Budget {
     pub(crate) kills: u8,
     pub(crate) disks: u8,
     pub(crate) stalls: u8,
+    pub(crate) rivals: u8,
 }
 
 /// A timer.
@@ -150,7 +151,15 @@ impl World {
             udev: Udev::new(),
             operator: Operator::new(),
             register: Register::new(config.target),
-            budget: Budget { signals: 8, submits: 8, resources: 3, kills: 2, disks: 8, stalls: 3 },
+            budget: Budget {
+                signals: 8,
+                submits: 8,
+                resources: 3,
+                kills: 2,
+                disks: 8,
+                stalls: 3,
+                rivals: 2,
+            },
         }
     }
 

@@ -54,13 +54,20 @@ fn resources() {
         "maps queue 1: ENOMEM",
         "starts the worker: EAGAIN",
         "starts the thread of queue 1: EAGAIN",
+        "a watch fails: ENOMEM",
     ];
     strikes(Faults { resource: 48, ..Faults::NONE }, &texts);
 }
 
 #[test]
 fn kills() {
-    let texts = ["SIGKILL to process 100", "SIGKILL to process 101", "runs `del`", "RWc"];
+    let texts = [
+        "SIGKILL to process 100",
+        "SIGKILL to process 101",
+        "SIGKILL to process 102",
+        "runs `del`",
+        "RWc",
+    ];
     strikes(Faults { kill: 3, ..Faults::NONE }, &texts);
 }
 
@@ -72,7 +79,14 @@ fn disks() {
 
 #[test]
 fn stops() {
-    strikes(Faults { stop: 4, ..Faults::NONE }, &["ASYNC_CANCEL of START_DEV", "Stopped"]);
+    let texts = ["interrupts the launcher", "ASYNC_CANCEL of START_DEV", "Stopped"];
+    strikes(Faults { stop: 4, ..Faults::NONE }, &texts);
+}
+
+#[test]
+fn rivals() {
+    let texts = ["runs `list`", "runs `del`", "takes hold of supervisor 101"];
+    strikes(Faults { rival: 8, ..Faults::NONE }, &texts);
 }
 
 #[test]

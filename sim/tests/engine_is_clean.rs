@@ -59,6 +59,11 @@ fn udev_is_slow() {
 }
 
 #[test]
+fn another_command_runs_beside_it() {
+    survives("another_command_runs_beside_it", Faults { rival: 8, ..Faults::NONE });
+}
+
+#[test]
 fn the_machine_stalls() {
     survives("the_machine_stalls", Faults { stall: 3, ..Faults::NONE });
 }

@@ -1,9 +1,9 @@
 //! Going down: the next step follows from what exists, whatever failed.
 
-use super::{InFlight, Next, Stage, Supervisor, WorkerState, push, tell};
+use super::{InFlight, Next, Resident, Stage, Supervisor, WorkerState, push};
 use crate::cause::{Cause, Problem, Step};
 use crate::control::{Command, Kind};
-use crate::link::{Link, Message};
+use crate::link::{ToWorker, Verdict};
 use crate::sys::{Call, Exit, Sqe, SupervisorIo};
 use crate::uapi::Errno;
 
@@ -52,21 +52,29 @@ impl Supervisor {
         }
         match self.worker {
             WorkerState::Alive => {
-                tell(io, Link::Worker, Message::Quit);
+                io.tell_worker(ToWorker::Quit);
                 self.worker = WorkerState::Told;
                 self.enter_stage(Stage::AwaitingExit, self.deadlines.exit_ms, io);
                 return Next::Park;
             }
-            WorkerState::Told | WorkerState::Killed | WorkerState::Exited => {
+            WorkerState::Told | WorkerState::Killed => {
                 if self.stage != Stage::AwaitingExit {
                     self.enter_stage(Stage::AwaitingExit, self.deadlines.exit_ms, io);
                 }
                 return Next::Park;
             }
-            WorkerState::None | WorkerState::Gone => {}
+            WorkerState::None | WorkerState::Adopted | WorkerState::Gone => {}
         }
         if let Some(device) = self.device {
             return self.command(&Command::DelDev(device.dev_id), io);
+        }
+        if self.worker == WorkerState::Adopted {
+            self.enter_stage(Stage::AwaitingExit, self.deadlines.exit_ms, io);
+            return Next::Park;
+        }
+        if self.resident == Resident::Asked {
+            self.enter_stage(Stage::AwaitingSupervisor, self.deadlines.exit_ms, io);
+            return Next::Park;
         }
         self.end(io)
     }
@@ -86,6 +94,10 @@ impl Supervisor {
                 self.fail(Cause::new(step, Problem::Deadline));
                 self.give_up(step, io)
             }
+            // It keeps the character device open.
+            Stage::Commanding(Kind::DelDev) if self.worker_lives() && !self.overdue => {
+                self.kill(io)
+            }
             Stage::Commanding(Kind::DelDev) => match self.flight {
                 Some(flight) if !flight.cancelled => {
                     self.flight = Some(InFlight { cancelled: true, ..flight });
@@ -102,6 +114,13 @@ impl Supervisor {
                 self.give_up(step, io)
             }
             Stage::Priming => self.break_off(step, Problem::Deadline, io),
+            // It does not answer: without it, then.
+            Stage::AwaitingSupervisor if self.looks == 0 => self.go_on(io),
+            Stage::AwaitingSupervisor => {
+                // The device is gone all the same.
+                self.fail(Cause::new(step, Problem::Deadline));
+                self.end(io)
+            }
             Stage::Boot
             | Stage::SettingUp
             | Stage::Spawning
@@ -109,20 +128,34 @@ impl Supervisor {
             | Stage::Live
             | Stage::Killing
             | Stage::Reaping
+            | Stage::AttachingSupervisor
+            | Stage::StoppingSupervisor
             | Stage::Ended => Next::Park,
         }
     }
 
     pub(super) const fn worker_lives(&self) -> bool {
-        matches!(self.worker, WorkerState::Alive | WorkerState::Told)
+        matches!(self.worker, WorkerState::Alive | WorkerState::Adopted | WorkerState::Told)
     }
 
     pub(super) fn kill(&mut self, io: &mut impl SupervisorIo) -> Next {
         // Only a stage whose deadline passed gets here: the exit, or a command that the worker holds up.
-        let deadline = if self.stage == Stage::AwaitingExit {
-            self.deadlines.exit_ms
-        } else {
-            self.deadlines.stop_ms
+        let deadline = match self.stage {
+            Stage::AwaitingExit => self.deadlines.exit_ms,
+            Stage::Commanding(Kind::DelDev) => self.deadlines.delete_ms,
+            Stage::Boot
+            | Stage::SettingUp
+            | Stage::Commanding(_)
+            | Stage::Spawning
+            | Stage::Attaching
+            | Stage::Priming
+            | Stage::Live
+            | Stage::Killing
+            | Stage::Reaping
+            | Stage::AttachingSupervisor
+            | Stage::StoppingSupervisor
+            | Stage::AwaitingSupervisor
+            | Stage::Ended => self.deadlines.stop_ms,
         };
         self.arm(deadline, io);
         self.overdue = true;
@@ -137,7 +170,7 @@ impl Supervisor {
         let exit = match self.first {
             Some(cause) => {
                 if !self.announced {
-                    tell(io, Link::Launcher, Message::Down { cause, stuck: None });
+                    io.tell_launcher(Verdict::Down { cause, stuck: None });
                 }
                 Exit::Failed(cause)
             }
@@ -151,7 +184,7 @@ impl Supervisor {
         self.stage = Stage::Ended;
         let cause = self.first.unwrap_or(Cause::new(step, Problem::Deadline));
         if !self.announced {
-            tell(io, Link::Launcher, Message::Down { cause, stuck: Some(step) });
+            io.tell_launcher(Verdict::Down { cause, stuck: Some(step) });
         }
         Next::Call(Call::Exit(Exit::Stuck { cause, step }))
     }

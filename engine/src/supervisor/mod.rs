@@ -11,10 +11,13 @@ mod up;
 
 use crate::cause::{Cause, Step};
 use crate::control::{Command, Kind};
-use crate::link::{Link, Message, SendError};
+use crate::link::Link;
 use crate::pending::{Awaits, Otherwise, Owner, Pending, PendingSink};
 use crate::pump::Pump;
-use crate::sys::{Call, Cqe, Ret, RingMode, RingSpec, Sqe, SupervisorIo, Token, WorkerExit};
+use crate::sys::{
+    Call, Cqe, Ret, RingMode, RingSpec, Sqe, SupervisorIo, Token, WorkerExit, mismatch,
+};
+use crate::target::Target;
 use crate::uapi::{DevId, DevInfo, Errno, Params};
 
 /// How often a command that EINTR left without effect is sent again.
@@ -24,7 +27,7 @@ const RING_ENTRIES: u32 = 16;
 /// The most entries that handling one completion pushes: a watch renewed, a command, a cancellation and its deadline.
 const PUSHES_PER_COMPLETION_MAX: u8 = 4;
 
-/// How long each wait may take, in milliseconds; `None` waits for ever (the simulator certifies both).
+/// How long each wait of launcher and supervisor may take, in milliseconds; `None` waits for ever (the simulator certifies both).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Deadlines {
     /// A control command that waits for nobody: GET_FEATURES, ADD_DEV, SET_PARAMS, GET_DEV_INFO.
@@ -35,10 +38,14 @@ pub struct Deadlines {
     pub start_ms: Option<u32>,
     /// STOP_DEV, and again after the worker was killed for it.
     pub stop_ms: Option<u32>,
-    /// The worker's exit after Quit, and again after SIGKILL.
+    /// The worker's exit after Quit, and again after SIGKILL; and a supervisor's, when it has nothing left to do.
     pub exit_ms: Option<u32>,
     /// DEL_DEV, which waits for the last reference to the device.
     pub delete_ms: Option<u32>,
+    /// The exit of the device's own supervisor after it was asked to stop: its whole way down.
+    pub supervisor_ms: Option<u32>,
+    /// The launcher: the supervisor's verdict. Longer than all of its deadlines on its way up and down again together.
+    pub verdict_ms: Option<u32>,
 }
 
 impl Deadlines {
@@ -50,6 +57,8 @@ impl Deadlines {
         stop_ms: Some(15_000),
         exit_ms: Some(5_000),
         delete_ms: Some(15_000),
+        supervisor_ms: Some(60_000),
+        verdict_ms: Some(180_000),
     };
     /// No deadlines at all.
     pub const NONE: Self = Self {
@@ -59,6 +68,8 @@ impl Deadlines {
         stop_ms: None,
         exit_ms: None,
         delete_ms: None,
+        supervisor_ms: None,
+        verdict_ms: None,
     };
 }
 
@@ -78,7 +89,37 @@ pub enum Plan {
         id: DevId,
         /// The worker, if a state file names one. A started device names it itself.
         worker: Option<u32>,
+        /// The supervisor that brought it up, if a state file names one. It is asked first: two that command one device get into
+        /// each other's way.
+        supervisor: Option<u32>,
     },
+}
+
+/// The device that is wanted. The kernel may grant fewer queues and smaller buffers.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Wanted {
+    /// Its number; `None` lets the kernel choose.
+    pub id: Option<DevId>,
+    /// Hardware queues, 1..=4096.
+    pub queues: u16,
+    /// Tags in each queue, 1..=4096.
+    pub depth: u16,
+    /// Bytes of each tag's buffer.
+    pub buffer_bytes: u32,
+}
+
+impl Plan {
+    /// To bring up a device with `target` behind it, in copy mode.
+    pub fn serve(wanted: Wanted, target: &impl Target) -> Self {
+        let info = DevInfo {
+            nr_hw_queues: wanted.queues,
+            queue_depth: wanted.depth,
+            max_io_buf_bytes: wanted.buffer_bytes,
+            dev_id: wanted.id.unwrap_or(DevId::AUTO),
+            ..DevInfo::default()
+        };
+        Self::Serve { info, params: target.geometry().params(wanted.buffer_bytes) }
+    }
 }
 
 /// What the supervisor is at.
@@ -104,6 +145,12 @@ pub enum Stage {
     Killing,
     /// The worker's exit status is being collected.
     Reaping,
+    /// The device's own supervisor is being got hold of.
+    AttachingSupervisor,
+    /// It is being asked to stop.
+    StoppingSupervisor,
+    /// Waiting for it to exit.
+    AwaitingSupervisor,
     /// The supervisor has exited.
     Ended,
 }
@@ -115,14 +162,25 @@ enum WorkerState {
     None,
     /// It runs.
     Alive,
+    /// It runs, and has another supervisor, or none: it cannot be told anything, and ends when its device goes.
+    Adopted,
     /// It was told to quit.
     Told,
     /// It was sent SIGKILL.
     Killed,
-    /// It has exited; its status is still to be collected.
-    Exited,
     /// It is gone.
     Gone,
+}
+
+/// What is known of the device's own supervisor, to one that deletes the device.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+enum Resident {
+    /// There is none, or not any more.
+    None,
+    /// It was asked to stop, and runs.
+    Asked,
+    /// It was asked to stop, and did.
+    Stopped,
 }
 
 /// A control command in flight.
@@ -163,6 +221,11 @@ pub struct Supervisor {
     worker: WorkerState,
     worker_pid: Option<u32>,
     worker_exit: Option<WorkerExit>,
+    resident: Resident,
+    /// The device was looked at (a deletion), this often.
+    looks: u8,
+    /// The worker said that every queue is primed.
+    primed: bool,
     /// The worker said `Ended`.
     worker_ended: bool,
     /// The deadline of the current stage passed once already.
@@ -199,6 +262,9 @@ impl Supervisor {
             worker: WorkerState::None,
             worker_pid: None,
             worker_exit: None,
+            resident: Resident::None,
+            looks: 0,
+            primed: false,
             worker_ended: false,
             overdue: false,
             announced: false,
@@ -237,16 +303,25 @@ impl Supervisor {
             }
             Stage::SettingUp => match ret {
                 Ret::Failed(errno) => {
+                    // Without a ring there is nothing to wait on; and nothing was set up yet.
                     self.fail(Cause::errno(Step::ControlRing, errno));
-                    self.descend(io)
+                    self.end(io)
                 }
-                Ret::Start | Ret::Done | Ret::Submitted(_) | Ret::Spawned(_) | Ret::Exited(_) => {
+                Ret::Start
+                | Ret::Submitted(_)
+                | Ret::Spawned(_)
+                | Ret::Exited(_)
+                | Ret::Running => mismatch("a ring's setup", ret),
+                Ret::Done => {
                     push(io, Sqe::Watch { link: Link::Operator });
-                    let command = match &self.plan {
-                        Plan::Serve { .. } => Command::GetFeatures,
-                        Plan::Delete { id, .. } => Command::GetDevInfo(*id),
-                    };
-                    self.command(&command, io)
+                    match self.plan {
+                        Plan::Serve { .. } => self.command(&Command::GetFeatures, io),
+                        Plan::Delete { id: _, worker: _, supervisor: Some(pid) } => {
+                            self.stage = Stage::AttachingSupervisor;
+                            Next::Call(Call::AttachSupervisor { pid })
+                        }
+                        Plan::Delete { id, worker: _, supervisor: None } => self.look(id, io),
+                    }
                 }
             },
             Stage::Spawning => match ret {
@@ -262,12 +337,13 @@ impl Supervisor {
                     self.fail(Cause::errno(Step::SpawnWorker, errno));
                     self.descend(io)
                 }
-                Ret::Start | Ret::Done | Ret::Submitted(_) | Ret::Exited(_) => mismatch(ret),
+                Ret::Start | Ret::Done | Ret::Submitted(_) | Ret::Exited(_) | Ret::Running => {
+                    mismatch("a process's start", ret)
+                }
             },
             Stage::Attaching => match ret {
                 Ret::Done => {
-                    // Not ours to tell anything: it has another supervisor, or none.
-                    self.worker = WorkerState::Told;
+                    self.worker = WorkerState::Adopted;
                     push(io, Sqe::WatchWorker);
                     self.descend(io)
                 }
@@ -279,11 +355,25 @@ impl Supervisor {
                     self.fail(Cause::errno(Step::AttachWorker, errno));
                     self.descend(io)
                 }
-                Ret::Start | Ret::Submitted(_) | Ret::Spawned(_) | Ret::Exited(_) => mismatch(ret),
+                Ret::Start
+                | Ret::Submitted(_)
+                | Ret::Spawned(_)
+                | Ret::Exited(_)
+                | Ret::Running => mismatch("a search for a process", ret),
             },
             Stage::Killing => {
-                // ESRCH: it was faster. Its exit is still reported by the watch.
-                self.worker = WorkerState::Killed;
+                match ret {
+                    // ESRCH: it was faster. Its exit is still reported by the watch.
+                    Ret::Done | Ret::Failed(Errno::ESRCH) => self.worker = WorkerState::Killed,
+                    Ret::Failed(errno) => {
+                        self.first.get_or_insert(Cause::errno(Step::KillWorker, errno));
+                    }
+                    Ret::Start
+                    | Ret::Submitted(_)
+                    | Ret::Spawned(_)
+                    | Ret::Exited(_)
+                    | Ret::Running => mismatch("a kill", ret),
+                }
                 self.stage = self.resume_at;
                 Next::Park
             }
@@ -294,15 +384,48 @@ impl Supervisor {
                     self.stage = self.resume_at;
                     self.worker_gone(exit, io)
                 }
-                Ret::Failed(_) => {
-                    self.worker_exit = Some(WorkerExit::Unknown);
-                    self.worker = WorkerState::Gone;
+                Ret::Running => {
+                    push(io, Sqe::WatchWorker);
                     self.stage = self.resume_at;
-                    self.worker_gone(WorkerExit::Unknown, io)
+                    Next::Park
                 }
-                Ret::Start | Ret::Done | Ret::Submitted(_) | Ret::Spawned(_) => mismatch(ret),
+                Ret::Start | Ret::Done | Ret::Submitted(_) | Ret::Spawned(_) | Ret::Failed(_) => {
+                    mismatch("a reaping", ret)
+                }
             },
-            Stage::Commanding(_) | Stage::Priming | Stage::Live | Stage::AwaitingExit => {
+            Stage::AttachingSupervisor => match ret {
+                Ret::Done => {
+                    push(io, Sqe::WatchSupervisor);
+                    self.resident = Resident::Asked;
+                    self.stage = Stage::StoppingSupervisor;
+                    Next::Call(Call::StopSupervisor)
+                }
+                // Without it, then.
+                Ret::Failed(_) => self.go_on(io),
+                Ret::Start
+                | Ret::Submitted(_)
+                | Ret::Spawned(_)
+                | Ret::Exited(_)
+                | Ret::Running => mismatch("a search for a process", ret),
+            },
+            Stage::StoppingSupervisor => match ret {
+                // A failure: it is about to exit by itself, or its deadline passes.
+                Ret::Done | Ret::Failed(_) => {
+                    let deadline = self.deadlines.supervisor_ms;
+                    self.enter_stage(Stage::AwaitingSupervisor, deadline, io);
+                    Next::Park
+                }
+                Ret::Start
+                | Ret::Submitted(_)
+                | Ret::Spawned(_)
+                | Ret::Exited(_)
+                | Ret::Running => mismatch("a stop", ret),
+            },
+            Stage::Commanding(_)
+            | Stage::Priming
+            | Stage::Live
+            | Stage::AwaitingExit
+            | Stage::AwaitingSupervisor => {
                 if let Err(errno) = self.pump.turn(ret) {
                     return self.stuck_in_enter(errno, io);
                 }
@@ -323,6 +446,10 @@ impl Supervisor {
                 return call;
             }
         }
+        // Only now: among the completions may have been the worker's exit, and older kernels would start the device over dead commands (H07).
+        if self.primed && self.stage == Stage::Priming && self.worker == WorkerState::Alive {
+            self.start(io);
+        }
         self.pump.park(io, false)
     }
 
@@ -340,21 +467,21 @@ impl Supervisor {
             // The expiry of a wait that is over.
             Token::Timer(_) => Next::Park,
             Token::Worker => {
-                self.worker = WorkerState::Exited;
                 // What it said last is the better cause.
-                let heard = self.hear_worker(false, io);
-                if let Next::Call(call) = heard {
+                if let Next::Call(call) = self.hear_worker(false, io) {
                     return Next::Call(call);
                 }
                 self.resume_at = self.stage;
                 self.stage = Stage::Reaping;
                 Next::Call(Call::ReapWorker)
             }
+            Token::Supervisor => {
+                self.resident = Resident::Stopped;
+                if self.stage == Stage::AwaitingSupervisor { self.go_on(io) } else { Next::Park }
+            }
             Token::Link(Link::Worker) => self.hear_worker(true, io),
             Token::Link(Link::Operator) => self.hear_operator(io),
-            Token::Link(Link::Supervisor | Link::Queues | Link::Queue(_) | Link::Launcher)
-            | Token::Io(_)
-            | Token::Backend(_) => {
+            Token::Link(Link::Supervisor | Link::Queues) | Token::Io(_) | Token::Backend(_) => {
                 unreachable!("I1: a completion of something never submitted")
             }
         }
@@ -406,6 +533,9 @@ impl Supervisor {
             Stage::Priming => Step::Prime,
             Stage::Live => Step::Worker,
             Stage::AwaitingExit | Stage::Killing | Stage::Reaping => Step::WorkerExit,
+            Stage::AttachingSupervisor | Stage::StoppingSupervisor | Stage::AwaitingSupervisor => {
+                Step::SupervisorExit
+            }
             Stage::Ended => Step::Enter,
         }
     }
@@ -419,11 +549,17 @@ impl Supervisor {
             | Stage::Spawning
             | Stage::Attaching
             | Stage::Killing
-            | Stage::Reaping => add(Awaits::CallReturn, Owner::Kernel, Otherwise::WaitOn),
+            | Stage::Reaping
+            | Stage::AttachingSupervisor
+            | Stage::StoppingSupervisor => {
+                add(Awaits::CallReturn, Owner::Kernel, Otherwise::Trusted);
+            }
             Stage::Commanding(op) => {
                 let otherwise = match op {
                     Kind::StartDev if !self.down => Otherwise::Unwind,
-                    Kind::StopDev if self.worker_lives() => Otherwise::KillWorker,
+                    Kind::StopDev | Kind::DelDev if self.worker_lives() && !self.overdue => {
+                        Otherwise::KillWorker
+                    }
                     Kind::GetFeatures
                     | Kind::AddDev
                     | Kind::SetParams
@@ -438,33 +574,28 @@ impl Supervisor {
             Stage::Live => add(Awaits::StopRequest, Owner::Operator, Otherwise::WaitOn),
             Stage::AwaitingExit => {
                 let (owner, otherwise) = match self.worker {
-                    WorkerState::Told if !self.overdue => (Owner::Engine, Otherwise::KillWorker),
+                    WorkerState::Alive | WorkerState::Adopted | WorkerState::Told
+                        if !self.overdue =>
+                    {
+                        (Owner::Engine, Otherwise::KillWorker)
+                    }
                     WorkerState::None
                     | WorkerState::Alive
+                    | WorkerState::Adopted
                     | WorkerState::Told
                     | WorkerState::Killed
-                    | WorkerState::Exited
                     | WorkerState::Gone => (Owner::Kernel, Otherwise::GiveUp),
                 };
                 add(Awaits::WorkerExit, owner, otherwise);
+            }
+            Stage::AwaitingSupervisor => {
+                add(Awaits::SupervisorExit, Owner::Engine, Otherwise::GiveUp);
             }
             Stage::Ended => {}
         }
     }
 }
 
-fn mismatch(ret: Ret) -> Next {
-    unreachable!("I1: the driver answered {ret:?} to a call that cannot return it")
-}
-
 fn push(io: &mut impl SupervisorIo, sqe: Sqe) {
     io.push(sqe).expect("I3: the supervisor's ring has room for all it ever has in flight");
-}
-
-/// Tells a peer. A peer that is gone needs no telling.
-fn tell(io: &mut impl SupervisorIo, link: Link, message: Message) {
-    match io.send(link, message) {
-        Ok(()) | Err(SendError::Closed) => {}
-        Err(SendError::Full) => unreachable!("I9: the supervisor says little on any link"),
-    }
 }

@@ -1,12 +1,12 @@
 //! Going up: what each success leads to, and what the peers say.
 
-use super::{INTERRUPTS_MAX, InFlight, Next, Plan, Stage, Supervisor, WorkerState, push, tell};
+use super::{INTERRUPTS_MAX, InFlight, Next, Plan, Resident, Stage, Supervisor, WorkerState, push};
 use crate::cause::{Cause, Problem, Step};
 use crate::control::{Command, Kind, Reply};
-use crate::link::{Link, Message, Received};
+use crate::link::{FromWorker, Link, Order, Received, ToWorker, Verdict};
 use crate::sys::{Call, DeviceGeometry, Sqe, SupervisorIo, WorkerExit};
 use crate::target::SECTOR_BYTES;
-use crate::uapi::{DevInfo, DeviceState, Errno, Params};
+use crate::uapi::{DevId, DevInfo, DeviceState, Errno, Features, Params};
 
 impl Supervisor {
     /// A control command completed.
@@ -29,7 +29,8 @@ impl Supervisor {
                 if self.down {
                     return self.descend(io);
                 }
-                if !features.contains(info.flags) {
+                // Without ioctl encoding of its opcodes the driver understands none of our commands.
+                if !features.contains(info.flags.union(Features::CMD_IOCTL_ENCODE)) {
                     return self.break_off(Step::GetFeatures, Problem::Unsupported, io);
                 }
                 let info = *info;
@@ -42,6 +43,9 @@ impl Supervisor {
                 self.device = Some(granted);
                 if self.down {
                     return self.descend(io);
+                }
+                if !self.can_serve(&granted) {
+                    return self.break_off(Step::AddDev, Problem::Unsupported, io);
                 }
                 let Some(params) = self.params() else { return self.descend(io) };
                 self.command(&Command::SetParams(granted.dev_id, params), io)
@@ -111,6 +115,13 @@ impl Supervisor {
             }
             // Somebody else deleted it: that is what we wanted.
             Kind::DelDev if errno == Errno::ENODEV => self.deleted(io),
+            // Somebody brought it up meanwhile.
+            Kind::DelDev if flight.cancelled && self.looks == 1 => match self.plan {
+                Plan::Delete { id, worker: _, supervisor: _ } => self.look(id, io),
+                Plan::Serve { .. } => {
+                    unreachable!("only a deletion looks at its device")
+                }
+            },
             Kind::DelDev => {
                 self.fail(Cause::errno(Step::DelDev, errno));
                 self.give_up(Step::DelDev, io)
@@ -126,6 +137,13 @@ impl Supervisor {
             Kind::GetFeatures => self.break_off_errno(Step::GetFeatures, errno, io),
             Kind::AddDev => self.break_off_errno(Step::AddDev, errno, io),
             Kind::SetParams => self.break_off_errno(Step::SetParams, errno, io),
+            // Its own supervisor deleted it, as it was asked to; or a DEL_DEV that was given up took effect all the same.
+            Kind::GetDevInfo
+                if errno == Errno::ENODEV
+                    && (self.resident == Resident::Stopped || self.looks > 1) =>
+            {
+                self.deleted(io)
+            }
             Kind::GetDevInfo => self.break_off_errno(Step::GetDevInfo, errno, io),
         }
     }
@@ -159,6 +177,25 @@ impl Supervisor {
         }
     }
 
+    /// Whether what was granted is no more than what was asked, and enough to serve at all.
+    fn can_serve(&self, granted: &DevInfo) -> bool {
+        let Plan::Serve { info, .. } = &self.plan else { return false };
+        (1..=info.nr_hw_queues).contains(&granted.nr_hw_queues)
+            && (1..=info.queue_depth).contains(&granted.queue_depth)
+            && (SECTOR_BYTES..=info.max_io_buf_bytes).contains(&granted.max_io_buf_bytes)
+            && (info.dev_id == DevId::AUTO || info.dev_id == granted.dev_id)
+    }
+
+    /// Every queue is primed: START_DEV.
+    pub(super) fn start(&mut self, io: &mut impl SupervisorIo) {
+        let Some(device) = self.device else { return };
+        self.started = true;
+        let pid = self.worker_pid.unwrap_or_default();
+        let Next::Park = self.command(&Command::StartDev(device.dev_id, pid), io) else {
+            unreachable!("a command is submitted by parking")
+        };
+    }
+
     /// The parameters, with requests no larger than the buffers that were granted.
     pub(super) fn params(&self) -> Option<Params> {
         let (Plan::Serve { params, .. }, Some(device)) = (&self.plan, &self.device) else {
@@ -176,10 +213,10 @@ impl Supervisor {
         if self.down {
             return self.descend(io);
         }
-        tell(io, Link::Worker, Message::Live);
+        io.tell_worker(ToWorker::Live);
         if let Some(device) = self.device {
             self.announced = true;
-            tell(io, Link::Launcher, Message::Up(device.dev_id));
+            io.tell_launcher(Verdict::Up(device.dev_id));
         }
         self.enter_stage(Stage::Live, None, io);
         Next::Park
@@ -206,12 +243,17 @@ impl Supervisor {
                 self.started = false;
                 self.break_off_errno(Step::StartDev, Errno::EEXIST, io)
             }
-            Plan::Delete { worker, .. } => {
+            Plan::Delete { worker, id: _, supervisor: _ } => {
                 self.started = info.state != DeviceState::Dead;
-                let named = u32::try_from(info.ublksrv_pid).ok().filter(|pid| *pid > 0);
-                self.worker_pid = named.or(*worker);
                 self.device = Some(info);
+                let named = u32::try_from(info.ublksrv_pid).ok().filter(|pid| *pid > 0);
+                let known = self.worker_pid;
+                self.worker_pid = named.or(*worker);
                 match self.worker_pid {
+                    // Looked at for the second time.
+                    Some(_) if self.worker != WorkerState::None && known == self.worker_pid => {
+                        self.descend(io)
+                    }
                     Some(pid) => {
                         self.stage = Stage::Attaching;
                         Next::Call(Call::AttachWorker { pid })
@@ -222,42 +264,40 @@ impl Supervisor {
         }
     }
 
+    /// Looks at the device that is to be deleted.
+    pub(super) fn look(&mut self, id: DevId, io: &mut impl SupervisorIo) -> Next {
+        self.looks += 1;
+        self.command(&Command::GetDevInfo(id), io)
+    }
+
+    /// The device's own supervisor has ended, or is not waited for any longer.
+    pub(super) fn go_on(&mut self, io: &mut impl SupervisorIo) -> Next {
+        match self.plan {
+            Plan::Delete { id, worker: _, supervisor: _ } if self.looks == 0 => self.look(id, io),
+            Plan::Delete { .. } | Plan::Serve { .. } => self.end(io),
+        }
+    }
+
     /// Reads what the worker said.
     pub(super) fn hear_worker(&mut self, watch: bool, io: &mut impl SupervisorIo) -> Next {
         loop {
-            match io.receive(Link::Worker) {
-                Received::Message(Message::Primed) => {
-                    let Some(device) = self.device else { continue };
-                    // A worker that is gone primes nothing any more: older kernels would start the device over dead commands (H07).
-                    if self.stage == Stage::Priming
-                        && !self.down
-                        && self.worker == WorkerState::Alive
-                    {
-                        if watch {
-                            push(io, Sqe::Watch { link: Link::Worker });
-                        }
-                        self.started = true;
-                        let pid = self.worker_pid.unwrap_or_default();
-                        return self.command(&Command::StartDev(device.dev_id, pid), io);
-                    }
-                }
-                Received::Message(Message::Failed(cause)) => {
+            match io.hear_worker() {
+                Received::Message(FromWorker::Primed) => self.primed = true,
+                Received::Message(FromWorker::Failed(cause)) => {
+                    let descends = !self.down && self.stage != Stage::Live;
                     self.fail(cause);
-                    if self.stage == Stage::Priming {
-                        return self.descend(io);
+                    if descends {
+                        if let Next::Call(call) = self.descend(io) {
+                            return Next::Call(call);
+                        }
+                    } else {
+                        self.await_end(io);
                     }
                 }
-                Received::Message(Message::Ended) => self.worker_ended = true,
-                Received::Message(
-                    Message::QueuePrimed(_)
-                    | Message::QueueFailed(..)
-                    | Message::QueueEnded(_)
-                    | Message::Live
-                    | Message::Quit
-                    | Message::Stop
-                    | Message::Up(_)
-                    | Message::Down { .. },
-                ) => unreachable!("I9: a worker says Primed, Failed or Ended"),
+                Received::Message(FromWorker::Ended) => {
+                    self.worker_ended = true;
+                    self.await_end(io);
+                }
                 Received::Empty => {
                     if watch {
                         push(io, Sqe::Watch { link: Link::Worker });
@@ -270,23 +310,18 @@ impl Supervisor {
         }
     }
 
+    /// The worker of a LIVE device said its last word: its exit is due.
+    fn await_end(&mut self, io: &mut impl SupervisorIo) {
+        if self.stage == Stage::Live {
+            self.enter_stage(Stage::AwaitingExit, self.deadlines.exit_ms, io);
+        }
+    }
+
     pub(super) fn hear_operator(&mut self, io: &mut impl SupervisorIo) -> Next {
         let mut stop = false;
         loop {
-            match io.receive(Link::Operator) {
-                Received::Message(Message::Stop) => stop = true,
-                Received::Message(
-                    Message::QueuePrimed(_)
-                    | Message::QueueFailed(..)
-                    | Message::QueueEnded(_)
-                    | Message::Primed
-                    | Message::Failed(_)
-                    | Message::Ended
-                    | Message::Live
-                    | Message::Quit
-                    | Message::Up(_)
-                    | Message::Down { .. },
-                ) => unreachable!("I9: the operator says Stop"),
+            match io.hear_operator() {
+                Received::Message(Order::Stop) => stop = true,
                 Received::Empty => {
                     push(io, Sqe::Watch { link: Link::Operator });
                     break;
@@ -297,7 +332,7 @@ impl Supervisor {
         if !stop || self.down {
             return Next::Park;
         }
-        if self.stage != Stage::Live {
+        if !matches!(self.stage, Stage::Live | Stage::AwaitingExit) {
             self.fail(Cause::new(self.step(), Problem::Stopped));
         }
         self.down = true;
@@ -309,7 +344,7 @@ impl Supervisor {
         if self.down {
             return self.descend(io);
         }
-        if self.stage == Stage::Live {
+        if matches!(self.stage, Stage::Live | Stage::AwaitingExit) {
             // Stopped by another hand, or dead: the device stays as the kernel leaves it, for `del` or `recover`.
             if !(self.worker_ended && self.first.is_none()) {
                 self.fail(Cause::new(Step::Worker, Problem::WorkerExited(exit)));

@@ -4,6 +4,7 @@ use core::fmt;
 
 /// An errno. The number is positive; the kernel returns it negated.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Errno(pub u16);
 
 macro_rules! errnos {

@@ -2,6 +2,7 @@
 
 /// A device number: the N of `/dev/ublkbN`. Below 2^20, or [`DevId::AUTO`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct DevId(pub u32);
 
 impl DevId {
@@ -19,6 +20,7 @@ impl Default for DevId {
 
 /// The number of a hardware queue, 0..4096.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct QueueId(pub u16);
 
 /// The number of a request slot in its queue, 0..4096.

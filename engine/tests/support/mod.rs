@@ -3,10 +3,10 @@
 
 use std::collections::VecDeque;
 
-use blkproof_engine::link::{Link, Message, Received, SendError};
+use blkproof_engine::link::{FromQueue, Link, Received, ToQueue};
 use blkproof_engine::queue::{Queue, QueueConfig};
 use blkproof_engine::sys::{
-    BackendOp, Call, Cqe, Links, MemoryOp, QueueIo, Ret, Ring, RingMode, SqFull, Sqe, Token,
+    BackendOp, Call, Cqe, MemoryOp, QueueIo, Ret, Ring, RingMode, SqFull, Sqe, Token,
 };
 use blkproof_engine::target::Target;
 use blkproof_engine::uapi::{IoDesc, QueueId, Tag};
@@ -33,8 +33,8 @@ pub struct Kernel {
     pub descs: Vec<IoDesc>,
     pub backend: Vec<(Tag, BackendOp)>,
     pub commits: Vec<(Tag, i32)>,
-    pub inbox: VecDeque<Message>,
-    pub sent: Vec<Message>,
+    pub inbox: VecDeque<ToQueue>,
+    pub sent: Vec<FromQueue>,
     pub memory: u64,
     pub watched: bool,
     pub sectors: u64,
@@ -163,19 +163,13 @@ impl Ring for Kernel {
     }
 }
 
-impl Links for Kernel {
-    fn send(&mut self, link: Link, message: Message) -> Result<(), SendError> {
-        assert_eq!(link, Link::Worker);
-        self.sent.push(message);
-        Ok(())
-    }
-    fn receive(&mut self, link: Link) -> Received {
-        assert_eq!(link, Link::Worker);
+impl QueueIo for Kernel {
+    fn hear_worker(&mut self) -> Received<ToQueue> {
         self.inbox.pop_front().map_or(Received::Empty, Received::Message)
     }
-}
-
-impl QueueIo for Kernel {
+    fn tell_worker(&mut self, message: FromQueue) {
+        self.sent.push(message);
+    }
     fn descriptor(&self, tag: Tag) -> IoDesc {
         assert_eq!(self.tags[usize::from(tag.0)], KernelTag::Served, "I2: {tag:?}");
         self.descs[usize::from(tag.0)]

@@ -1,15 +1,20 @@
 //! The drivers: a thread is *resume the machine, make the call it asks for, resume it with the answer*.
 
+mod launcher;
 mod queue;
 mod supervisor;
 mod worker;
 
+pub use launcher::LauncherDriver;
 pub use queue::QueueDriver;
 pub use supervisor::{Spawn, Spawned, SupervisorDriver};
 pub use worker::WorkerDriver;
 
 use std::ops::ControlFlow;
+use std::os::fd::OwnedFd;
 
+use blkproof_engine::launcher::Launcher;
+use blkproof_engine::link::{Order, Received};
 use blkproof_engine::query::Query;
 use blkproof_engine::queue::Queue;
 use blkproof_engine::supervisor::Supervisor;
@@ -88,6 +93,18 @@ impl Machine<SupervisorDriver> for Supervisor {
     }
 }
 
+impl Machine<LauncherDriver> for Launcher {
+    fn resume(&mut self, ret: Ret, driver: &mut LauncherDriver) -> Call {
+        self.resume(ret, driver)
+    }
+
+    fn view(&self) -> View {
+        let mut view = View::new(State::Launcher(self.stage()));
+        self.pending(&mut view);
+        view
+    }
+}
+
 impl Machine<SupervisorDriver> for Query {
     fn resume(&mut self, ret: Ret, driver: &mut SupervisorDriver) -> Call {
         self.resume(ret, driver)
@@ -113,6 +130,19 @@ fn submitted(result: Result<u32, Errno>) -> Ret {
 fn sleep(ms: u32) -> Ret {
     std::thread::sleep(std::time::Duration::from_millis(u64::from(ms)));
     Ret::Done
+}
+
+fn from_rustix(errno: rustix::io::Errno) -> Errno {
+    Errno::from_result(-errno.raw_os_error())
+}
+
+/// Every signal that the descriptor reports asks to stop.
+fn take_signal(operator: &OwnedFd) -> Received<Order> {
+    const SIGNAL_INFO_BYTES: usize = 128;
+    match rustix::io::read(operator, &mut [0_u8; SIGNAL_INFO_BYTES][..]) {
+        Ok(_) => Received::Message(Order::Stop),
+        Err(_) => Received::Empty,
+    }
 }
 
 fn cqe(completion: Completion) -> Cqe {

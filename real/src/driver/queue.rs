@@ -4,8 +4,8 @@ use std::ops::ControlFlow;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 
-use blkproof_engine::link::{Link, Message, Received, SendError};
-use blkproof_engine::sys::{Call, Cqe, Exit, Links, MemoryOp, QueueIo, Ret, Ring, Sqe};
+use blkproof_engine::link::{FromQueue, Link, Received, ToQueue};
+use blkproof_engine::sys::{Call, Cqe, Exit, MemoryOp, QueueIo, Ret, Ring, Sqe};
 use blkproof_engine::uapi::{IoDesc, IoOp, Tag};
 
 use super::{Driver, Push, cqe, done, misplaced, sleep, submitted};
@@ -20,9 +20,9 @@ pub struct QueueDriver {
     char_device: Arc<OwnedFd>,
     backend: Backend,
     /// From the worker.
-    inbox: Arc<RingMailbox>,
+    inbox: Arc<RingMailbox<ToQueue>>,
     /// To the worker.
-    outbox: Arc<RingMailbox>,
+    outbox: Arc<RingMailbox<FromQueue>>,
 }
 
 impl QueueDriver {
@@ -31,8 +31,8 @@ impl QueueDriver {
         shape: QueueShape,
         char_device: Arc<OwnedFd>,
         backend: Backend,
-        inbox: Arc<RingMailbox>,
-        outbox: Arc<RingMailbox>,
+        inbox: Arc<RingMailbox<ToQueue>>,
+        outbox: Arc<RingMailbox<FromQueue>>,
     ) -> Self {
         Self { ring: None, shape, char_device, backend, inbox, outbox }
     }
@@ -64,6 +64,9 @@ impl Driver for QueueDriver {
             | Call::AttachWorker { .. }
             | Call::KillWorker
             | Call::ReapWorker
+            | Call::AttachSupervisor { .. }
+            | Call::StopSupervisor
+            | Call::FindNode { .. }
             | Call::OpenChar
             | Call::SpawnQueue { .. } => misplaced(&call),
         })
@@ -91,7 +94,10 @@ impl Ring for QueueDriver {
             Sqe::Backend { tag, op } => ring.push_backend(op, tag, user_data),
             Sqe::Watch { link: Link::Worker } => ring.push_poll(watched, user_data),
             Sqe::Timer { generation: _, ms } => ring.push_timer(ms, user_data),
-            Sqe::Watch { .. } | Sqe::WatchWorker | Sqe::CancelControl { .. } => misplaced(&sqe),
+            Sqe::Watch { .. }
+            | Sqe::WatchWorker
+            | Sqe::WatchSupervisor
+            | Sqe::CancelControl { .. } => misplaced(&sqe),
         }
     }
 
@@ -100,27 +106,15 @@ impl Ring for QueueDriver {
     }
 }
 
-impl Links for QueueDriver {
-    fn send(&mut self, link: Link, message: Message) -> Result<(), SendError> {
-        match link {
-            Link::Worker => self.outbox.send(message),
-            Link::Supervisor | Link::Queues | Link::Queue(_) | Link::Operator | Link::Launcher => {
-                misplaced(&link)
-            }
-        }
-    }
-
-    fn receive(&mut self, link: Link) -> Received {
-        match link {
-            Link::Worker => self.inbox.receive(),
-            Link::Supervisor | Link::Queues | Link::Queue(_) | Link::Operator | Link::Launcher => {
-                misplaced(&link)
-            }
-        }
-    }
-}
-
 impl QueueIo for QueueDriver {
+    fn hear_worker(&mut self) -> Received<ToQueue> {
+        self.inbox.hear()
+    }
+
+    fn tell_worker(&mut self, message: FromQueue) {
+        self.outbox.tell(message);
+    }
+
     fn descriptor(&self, tag: Tag) -> IoDesc {
         self.ring().descriptor(tag)
     }

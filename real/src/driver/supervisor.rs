@@ -3,18 +3,19 @@
 use std::fmt;
 use std::io;
 use std::ops::ControlFlow;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use blkproof_engine::control::{Command, Reply};
-use blkproof_engine::link::{Link, Message, Received, SendError};
+use blkproof_engine::link::{FromWorker, Link, Order, Received, ToWorker, Verdict};
 use blkproof_engine::sys::{
-    Call, Cqe, DeviceGeometry, Exit, Links, Ret, Ring, RingSpec, Sqe, SupervisorIo, Token,
+    Call, ControlIo, Cqe, DeviceGeometry, Exit, Ret, Ring, RingSpec, Sqe, SupervisorIo, Token,
     WorkerExit,
 };
 use blkproof_engine::uapi::Errno;
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus};
 
-use super::{Driver, Push, cqe, done, misplaced, sleep, submitted};
+use super::{Driver, Push, cqe, done, from_rustix, misplaced, sleep, submitted, take_signal};
 use crate::control::Control;
 use crate::os;
 use crate::peer::Peer;
@@ -42,6 +43,9 @@ pub struct SupervisorDriver {
     /// The worker of the device to adopt, as a state file names it.
     known_worker: Option<Process>,
     worker: Option<Worker>,
+    /// The supervisor of the device to delete, as a state file names it.
+    known_supervisor: Option<Process>,
+    supervisor: Option<OwnedFd>,
 }
 
 #[derive(Debug)]
@@ -61,13 +65,27 @@ impl SupervisorDriver {
             spawn,
             known_worker: None,
             worker: None,
+            known_supervisor: None,
+            supervisor: None,
         }
     }
 
-    /// A driver that takes down a device whose worker a state file may name.
-    pub fn for_deletion(operator: OwnedFd, known_worker: Option<Process>) -> Self {
-        let spawn = Box::new(|_| Err(io::ErrorKind::Unsupported.into()));
-        Self { ring: None, operator, launcher: None, spawn, known_worker, worker: None }
+    /// A driver that takes down a device whose worker and supervisor a state file may name.
+    pub fn for_deletion(
+        operator: OwnedFd,
+        known_worker: Option<Process>,
+        known_supervisor: Option<Process>,
+    ) -> Self {
+        Self {
+            ring: None,
+            operator,
+            launcher: None,
+            spawn: Box::new(|_| Err(io::ErrorKind::Unsupported.into())),
+            known_worker,
+            worker: None,
+            known_supervisor,
+            supervisor: None,
+        }
     }
 
     fn ring(&self) -> &Control {
@@ -110,23 +128,44 @@ impl SupervisorDriver {
         rustix::process::pidfd_send_signal(&worker.pidfd, Signal::KILL).map_err(from_rustix)
     }
 
-    fn reap_worker(&self) -> WorkerExit {
+    /// In the same order, for the same reason.
+    fn attach_supervisor(&mut self, pid: u32) -> Result<(), Errno> {
+        let pidfd = open_pidfd(pid)?;
+        if !self.known_supervisor.is_some_and(|known| known.pid == pid && known.is_running()) {
+            return Err(Errno::ESRCH);
+        }
+        self.supervisor = Some(pidfd);
+        Ok(())
+    }
+
+    fn stop_supervisor(&self) -> Result<(), Errno> {
+        let pidfd = self.supervisor.as_ref().expect("I1: a supervisor stops the one it has");
+        rustix::process::pidfd_send_signal(pidfd, Signal::TERM).map_err(from_rustix)
+    }
+
+    fn reap_worker(&self) -> Ret {
         let worker = self.worker.as_ref().expect("I1: a supervisor reaps the worker it has");
-        let id = WaitId::PidFd(std::os::fd::AsFd::as_fd(&worker.pidfd));
+        let id = WaitId::PidFd(worker.pidfd.as_fd());
         match rustix::process::waitid(id, WaitIdOptions::EXITED | WaitIdOptions::NOHANG) {
-            Ok(Some(status)) => worker_exit(&status),
-            // Not our child.
-            Ok(None) | Err(_) => WorkerExit::Unknown,
+            Ok(Some(status)) => Ret::Exited(worker_exit(&status)),
+            Ok(None) => Ret::Running,
+            // Not our child: its status is another's to know, its end anybody's.
+            Err(_) if has_ended(&worker.pidfd) => Ret::Exited(WorkerExit::Unknown),
+            Err(_) => Ret::Running,
         }
     }
 
-    fn peer(&self, link: Link) -> Option<&Peer> {
-        match link {
-            Link::Worker => self.worker.as_ref().and_then(|worker| worker.link.as_ref()),
-            Link::Launcher => self.launcher.as_ref(),
-            Link::Supervisor | Link::Queues | Link::Queue(_) | Link::Operator => misplaced(&link),
-        }
+    /// The link to the worker, if it is our own.
+    fn link(&self) -> Option<&Peer> {
+        self.worker.as_ref()?.link.as_ref()
     }
+}
+
+/// Whether a process has exited.
+fn has_ended(pidfd: &OwnedFd) -> bool {
+    let mut fds = [PollFd::new(pidfd, PollFlags::IN)];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    rustix::event::poll(&mut fds, Some(&now)).is_ok_and(|ready| ready > 0)
 }
 
 fn worker_exit(status: &WaitIdStatus) -> WorkerExit {
@@ -144,10 +183,6 @@ fn open_pidfd(pid: u32) -> Result<OwnedFd, Errno> {
     rustix::process::pidfd_open(pid, PidfdFlags::empty()).map_err(from_rustix)
 }
 
-fn from_rustix(errno: rustix::io::Errno) -> Errno {
-    Errno::from_result(-errno.raw_os_error())
-}
-
 impl Driver for SupervisorDriver {
     fn call(&mut self, call: Call) -> ControlFlow<Exit, Ret> {
         ControlFlow::Continue(match call {
@@ -159,9 +194,14 @@ impl Driver for SupervisorDriver {
             }
             Call::AttachWorker { pid } => done(self.attach_worker(pid)),
             Call::KillWorker => done(self.kill_worker()),
-            Call::ReapWorker => Ret::Exited(self.reap_worker()),
+            Call::ReapWorker => self.reap_worker(),
+            Call::AttachSupervisor { pid } => done(self.attach_supervisor(pid)),
+            Call::StopSupervisor => done(self.stop_supervisor()),
             Call::Exit(exit) => return ControlFlow::Break(exit),
-            Call::OpenChar | Call::SpawnQueue { .. } | Call::MapQueue { .. } => misplaced(&call),
+            Call::OpenChar
+            | Call::SpawnQueue { .. }
+            | Call::MapQueue { .. }
+            | Call::FindNode { .. } => misplaced(&call),
         })
     }
 }
@@ -182,13 +222,19 @@ impl Ring for SupervisorDriver {
                 let fd = self.operator.as_raw_fd();
                 self.ring_mut().push_poll(fd, user_data)
             }
-            Sqe::Watch { link: link @ Link::Worker } => {
-                let fd = self.peer(link).expect("I1: a link is watched while it exists").as_raw_fd();
+            Sqe::Watch { link: Link::Worker } => {
+                let fd = self.link().expect("I1: a link is watched while it exists").as_raw_fd();
                 self.ring_mut().push_poll(fd, user_data)
             }
             Sqe::WatchWorker => {
                 let worker = self.worker.as_ref().expect("I1: a supervisor watches the worker it has");
                 let fd = worker.pidfd.as_raw_fd();
+                self.ring_mut().push_poll(fd, user_data)
+            }
+            Sqe::WatchSupervisor => {
+                let pidfd =
+                    self.supervisor.as_ref().expect("I1: a supervisor watches the one it has");
+                let fd = pidfd.as_raw_fd();
                 self.ring_mut().push_poll(fd, user_data)
             }
             Sqe::Timer { generation: _, ms } => self.ring_mut().push_timer(ms, user_data),
@@ -207,30 +253,29 @@ impl Ring for SupervisorDriver {
     }
 }
 
-impl Links for SupervisorDriver {
-    fn send(&mut self, link: Link, message: Message) -> Result<(), SendError> {
-        self.peer(link).ok_or(SendError::Closed)?.send(message)
+impl SupervisorIo for SupervisorDriver {
+    fn hear_operator(&mut self) -> Received<Order> {
+        take_signal(&self.operator)
     }
 
-    fn receive(&mut self, link: Link) -> Received {
-        match link {
-            Link::Operator => take_signal(&self.operator),
-            Link::Worker | Link::Launcher => self.peer(link).map_or(Received::Closed, Peer::receive),
-            Link::Supervisor | Link::Queues | Link::Queue(_) => misplaced(&link),
+    fn hear_worker(&mut self) -> Received<FromWorker> {
+        self.link().map_or(Received::Closed, Peer::hear)
+    }
+
+    fn tell_worker(&mut self, message: ToWorker) {
+        if let Some(link) = self.link() {
+            link.tell(&message);
+        }
+    }
+
+    fn tell_launcher(&mut self, verdict: Verdict) {
+        if let Some(launcher) = &self.launcher {
+            launcher.tell(&verdict);
         }
     }
 }
 
-/// Every signal that the descriptor reports asks to stop.
-fn take_signal(operator: &OwnedFd) -> Received {
-    const SIGNAL_INFO_BYTES: usize = 128;
-    match rustix::io::read(operator, &mut [0_u8; SIGNAL_INFO_BYTES][..]) {
-        Ok(_) => Received::Message(Message::Stop),
-        Err(_) => Received::Empty,
-    }
-}
-
-impl SupervisorIo for SupervisorDriver {
+impl ControlIo for SupervisorDriver {
     fn push_control(&mut self, sequence: u32, command: &Command) -> Push {
         self.ring_mut().push(Token::Control(sequence), command)
     }

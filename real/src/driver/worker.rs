@@ -5,9 +5,11 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::{io, thread};
 
-use blkproof_engine::link::{Link, Message, Received, SendError};
+use blkproof_engine::link::{
+    FromQueue, FromWorker, Link, Received, TO_QUEUE_MESSAGES_MAX, ToQueue, ToWorker, from_queues_messages_max,
+};
 use blkproof_engine::queue::{Queue, QueueConfig};
-use blkproof_engine::sys::{Call, Cqe, DeviceGeometry, Exit, Links, Ret, Ring, RingMode, Sqe};
+use blkproof_engine::sys::{Call, Cqe, DeviceGeometry, Exit, Ret, Ring, Sqe, WorkerIo};
 use blkproof_engine::target::AnyTarget;
 use blkproof_engine::uapi::{Errno, QueueId};
 use rustix::fs::{Mode, OFlags};
@@ -19,10 +21,6 @@ use crate::devices;
 use crate::os::{self, Backend, Entry64, PlainRing, QueueShape};
 use crate::peer::Peer;
 
-/// The most messages that a queue ever sends: primed, and one about its end.
-const MESSAGES_PER_QUEUE_MAX: usize = 2;
-/// Room beyond that, so that a mailbox is never full.
-const SLACK: usize = 2;
 /// Bytes of a queue thread's stack.
 const STACK_BYTES: usize = 256 * 1024;
 
@@ -36,9 +34,9 @@ pub struct WorkerDriver {
     char_device: Option<Arc<OwnedFd>>,
     supervisor: Peer,
     /// From all queues.
-    inbox: Arc<RingMailbox>,
+    inbox: Arc<RingMailbox<FromQueue>>,
     /// To each queue.
-    outboxes: Vec<Arc<RingMailbox>>,
+    outboxes: Vec<Arc<RingMailbox<ToQueue>>>,
     board: Board,
 }
 
@@ -54,10 +52,6 @@ impl WorkerDriver {
         supervisor: Peer,
         board: Board,
     ) -> io::Result<Self> {
-        let queues = usize::from(device.queues);
-        let mailbox = |messages: usize| -> io::Result<_> {
-            Ok(Arc::new(RingMailbox::new(messages + SLACK, Bell::new()?)))
-        };
         Ok(Self {
             ring: None,
             device,
@@ -65,8 +59,10 @@ impl WorkerDriver {
             backend,
             char_device: None,
             supervisor,
-            inbox: mailbox(queues * MESSAGES_PER_QUEUE_MAX)?,
-            outboxes: (0..queues).map(|_| mailbox(1)).collect::<io::Result<_>>()?,
+            inbox: mailbox(from_queues_messages_max(device.queues))?,
+            outboxes: (0..device.queues)
+                .map(|_| mailbox(TO_QUEUE_MESSAGES_MAX))
+                .collect::<io::Result<_>>()?,
             board,
         })
     }
@@ -87,22 +83,14 @@ impl WorkerDriver {
         Ok(())
     }
 
-    fn spawn_queue(&self, id: QueueId) -> Result<(), Errno> {
-        let DeviceGeometry { id: _, queues: _, depth, buffer_bytes, sectors } = self.device;
+    fn spawn_queue(&self, config: QueueConfig) -> Result<(), Errno> {
+        let QueueConfig { id, depth, buffer_bytes, .. } = config;
         let char_device =
             Arc::clone(self.char_device.as_ref().expect("I1: a worker opens before it spawns"));
         let backend = self.backend.clone();
         let inbox = Arc::clone(&self.outboxes[usize::from(id.0)]);
         let outbox = Arc::clone(&self.inbox);
         let mut publisher = self.board.publisher(Name::Queue(id));
-        let config = QueueConfig {
-            id,
-            depth,
-            buffer_bytes,
-            sectors,
-            entries: QueueConfig::ring_entries(depth),
-            mode: RingMode::DeferTaskrun,
-        };
         let mut queue = Queue::new(config, self.target.clone());
         let serve = move || {
             let shape = QueueShape { queue: id, depth, buffer_bytes };
@@ -128,12 +116,15 @@ impl Driver for WorkerDriver {
             Call::Enter { submit, wait } => submitted(self.ring_mut().enter(submit, wait)),
             Call::Sleep { ms } => sleep(ms),
             Call::OpenChar => done(self.open_char()),
-            Call::SpawnQueue { queue } => done(self.spawn_queue(queue)),
+            Call::SpawnQueue { config } => done(self.spawn_queue(config)),
             Call::Exit(exit) => return ControlFlow::Break(exit),
             Call::SpawnWorker { .. }
             | Call::AttachWorker { .. }
             | Call::KillWorker
             | Call::ReapWorker
+            | Call::AttachSupervisor { .. }
+            | Call::StopSupervisor
+            | Call::FindNode { .. }
             | Call::MapQueue { .. } => misplaced(&call),
         })
     }
@@ -165,6 +156,7 @@ impl Ring for WorkerDriver {
             | Sqe::Commit { .. }
             | Sqe::Backend { .. }
             | Sqe::WatchWorker
+            | Sqe::WatchSupervisor
             | Sqe::CancelControl { .. } => misplaced(&sqe),
         }
     }
@@ -174,20 +166,24 @@ impl Ring for WorkerDriver {
     }
 }
 
-impl Links for WorkerDriver {
-    fn send(&mut self, link: Link, message: Message) -> Result<(), SendError> {
-        match link {
-            Link::Supervisor => self.supervisor.send(message),
-            Link::Queue(queue) => self.outboxes[usize::from(queue.0)].send(message),
-            Link::Worker | Link::Queues | Link::Operator | Link::Launcher => misplaced(&link),
-        }
+impl WorkerIo for WorkerDriver {
+    fn hear_supervisor(&mut self) -> Received<ToWorker> {
+        self.supervisor.hear()
     }
 
-    fn receive(&mut self, link: Link) -> Received {
-        match link {
-            Link::Supervisor => self.supervisor.receive(),
-            Link::Queues => self.inbox.receive(),
-            Link::Worker | Link::Queue(_) | Link::Operator | Link::Launcher => misplaced(&link),
-        }
+    fn tell_supervisor(&mut self, message: FromWorker) {
+        self.supervisor.tell(&message);
     }
+
+    fn hear_queues(&mut self) -> Received<FromQueue> {
+        self.inbox.hear()
+    }
+
+    fn tell_queue(&mut self, queue: QueueId, message: ToQueue) {
+        self.outboxes[usize::from(queue.0)].tell(message);
+    }
+}
+
+fn mailbox<M>(messages: usize) -> io::Result<Arc<RingMailbox<M>>> {
+    Ok(Arc::new(RingMailbox::new(messages, Bell::new()?)))
 }

@@ -2,14 +2,19 @@
 
 use std::collections::VecDeque;
 
-use blkproof_engine::link::{Link, Message};
+use blkproof_engine::cause::Cause;
+use blkproof_engine::link::{FromQueue, FromWorker, Link, Order, ToQueue, ToWorker, Verdict};
 use blkproof_engine::sys::{Call, Cqe, DeviceGeometry, Exit, Ret, Token, WorkerExit};
 use blkproof_engine::tag::TagState;
 use blkproof_engine::uapi::DevId;
 
+use crate::choices::Site;
 use crate::run::{Run, actor};
 use crate::server::Program;
 use crate::world::{ProcessId, RingId, ThreadId, World};
+
+/// The signal that no process survives.
+pub(crate) const SIGKILL: u8 = 9;
 
 /// A process.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -26,6 +31,8 @@ pub(crate) struct Process {
     pub(crate) char_open: bool,
     /// The process whose exit it watches and which it may kill.
     pub(crate) attached: Option<ProcessId>,
+    /// The supervisor whose exit it watches.
+    pub(crate) attached_supervisor: Option<ProcessId>,
     /// Shared memory of a specimen's threads.
     pub(crate) cells: Vec<u64>,
     /// Which thread holds each of a specimen's locks.
@@ -107,25 +114,28 @@ pub(crate) struct Links {
     pub(crate) worker: Option<ThreadId>,
     pub(crate) queues: Vec<Option<ThreadId>>,
     /// Supervisor to worker.
-    pub(crate) down: VecDeque<Message>,
+    pub(crate) down: VecDeque<ToWorker>,
     /// Worker to supervisor.
-    pub(crate) up: VecDeque<Message>,
+    pub(crate) up: VecDeque<FromWorker>,
     /// Worker to each queue.
-    pub(crate) mail: Vec<VecDeque<Message>>,
+    pub(crate) mail: Vec<VecDeque<ToQueue>>,
     /// Queues to worker.
-    pub(crate) reports: VecDeque<Message>,
-    /// Operator to the supervisor now in charge.
-    pub(crate) orders: VecDeque<Message>,
-    /// The thread that hears the operator.
+    pub(crate) reports: VecDeque<FromQueue>,
+    /// The launcher.
+    pub(crate) launcher: Option<ThreadId>,
+    /// The supervisor that brings the device up: it hears the operator.
     pub(crate) commanded: Option<ThreadId>,
-    /// The supervisor said that the device is up.
+    /// Operator, or launcher, to that supervisor.
+    pub(crate) orders: VecDeque<Order>,
+    /// Operator to launcher.
+    pub(crate) interrupts: VecDeque<Order>,
+    /// That supervisor to the launcher.
+    pub(crate) verdicts: VecDeque<Verdict>,
+    /// The user was told that the device is up.
     pub(crate) up_told: Option<DevId>,
-    /// The supervisor said that it is not, and why.
-    pub(crate) down_told: Option<Message>,
+    /// The user was told that it is not, and why.
+    pub(crate) down_told: Option<Cause>,
 }
-
-/// Messages that a link holds at the most.
-pub(crate) const LINK_MESSAGES_MAX: usize = 64;
 
 impl World {
     /// Starts a process with one thread.
@@ -145,6 +155,7 @@ impl World {
             geometry: None,
             char_open: false,
             attached: None,
+            attached_supervisor: None,
             cells: Vec::new(),
             locks: Vec::new(),
         });
@@ -206,13 +217,24 @@ impl World {
         run.progress();
         run.note(actor::thread(thread), || format!("exits: {}", describe(&exit)));
         if let Some(Program::Supervisor(_)) = self.threads[thread.index()].program.as_deref() {
-            self.operator.last_exit = Some(exit);
+            self.operator.heard_exit(process, exit);
             let orphan = self
                 .processes
                 .iter()
                 .any(|child| child.parent == Some(process) && child.state != ProcessState::Reaped);
             if orphan && !matches!(exit, Exit::Stuck { .. }) {
                 run.violate("L2", "the supervisor ended before its worker".into());
+            }
+        }
+        if let Some(Program::Launcher(launcher)) = self.threads[thread.index()].program.as_deref() {
+            match (launcher.device(), exit) {
+                (Some(id), _) => self.announce(id),
+                (None, Exit::Failed(cause) | Exit::Stuck { cause, step: _ }) => {
+                    self.links.down_told = Some(cause);
+                }
+                (None, Exit::Finished) => {
+                    run.violate("L0", "the launcher ended well without a device".into());
+                }
             }
         }
         if let Some(Program::Queue(queue)) = self.threads[thread.index()].program.as_deref() {
@@ -225,6 +247,11 @@ impl World {
             self.begin_exit(process, WorkerExit::Code(code as u8));
             return;
         }
+        self.threads[thread.index()].state = ThreadState::Dead;
+        if matches!(self.threads[thread.index()].program.as_deref(), Some(Program::Queue(_))) {
+            // Ring and mapping stay until the process ends: a ring that closes takes the whole device down (H05).
+            return;
+        }
         // Its own ring and mapping go with it.
         if let Some(ring) = self.threads[thread.index()].ring
             && self.rings[ring.index()].owner == thread
@@ -232,7 +259,6 @@ impl World {
             self.close_ring(ring);
         }
         self.unmap(run, thread);
-        self.threads[thread.index()].state = ThreadState::Dead;
     }
 
     /// Drops a thread's mappings of the descriptors.
@@ -299,19 +325,22 @@ impl World {
         }
         // Polls on its pidfd, and end-of-file on its links.
         for index in 0..self.rings.len() {
-            if self.rings[index].watches_process == Some(process) {
-                self.rings[index].watches_process = None;
-                let ring = RingId::from_index(index);
-                let owner = self.rings[index].owner;
-                self.post_by_task_work(owner, ring, Cqe { token: Token::Worker, res: 1 });
-            }
+            let watches = &mut self.rings[index].watches_processes;
+            let Some(at) = watches.iter().position(|(of, _)| *of == process) else { continue };
+            let (_, token) = watches.remove(at);
+            let (ring, owner) = (RingId::from_index(index), self.rings[index].owner);
+            self.post_by_task_work(owner, ring, Cqe { token, res: 1 });
         }
         let of = |thread: Option<ThreadId>| {
             thread.is_some_and(|thread| self.threads[thread.index()].process == process)
         };
-        let (was_supervisor, was_worker) = (of(self.links.supervisor), of(self.links.worker));
+        let (was_supervisor, was_worker, was_commanded) =
+            (of(self.links.supervisor), of(self.links.worker), of(self.links.commanded));
         if was_supervisor {
             self.notify(self.links.worker, Link::Supervisor);
+        }
+        if was_commanded {
+            self.notify(self.links.launcher, Link::Supervisor);
         }
         if was_worker {
             self.notify(self.links.supervisor, Link::Worker);
@@ -337,6 +366,25 @@ impl World {
             watches.remove(at);
             self.post_by_task_work(thread, ring, Cqe { token: Token::Link(link), res: 1 });
         }
+    }
+
+    /// SIGKILL strikes one of the server's processes.
+    pub(crate) fn kill_someone(&mut self, run: &mut Run<'_>) {
+        let running: Vec<usize> = (0..self.processes.len())
+            .filter(|index| self.processes[*index].state == ProcessState::Running)
+            .collect();
+        if running.is_empty() {
+            return;
+        }
+        self.budget.kills -= 1;
+        let victim = running[run.choose(Site::Fault, running.len() as u32) as usize];
+        let pid = self.processes[victim].pid;
+        run.killed = true;
+        // A worker that was told that the device is LIVE outlives its supervisor; any other gives up with it.
+        let live = self.is_up();
+        run.worker_killed |= self.processes[victim].geometry.is_some() || !live;
+        run.note(actor::OPERATOR, || format!("SIGKILL to process {pid}"));
+        self.begin_exit(ProcessId::from_index(victim), WorkerExit::Signal(SIGKILL));
     }
 
     /// Whether a process is gone as far as others can see.

@@ -39,8 +39,8 @@ pub(crate) struct Ring {
     pub(crate) cq: VecDeque<Cqe>,
     /// Links with a poll armed.
     pub(crate) watches: Vec<Link>,
-    /// The process whose pidfd is polled.
-    pub(crate) watches_process: Option<ProcessId>,
+    /// The processes whose pidfds are polled, each with what its completion carries.
+    pub(crate) watches_processes: Vec<(ProcessId, Token)>,
     /// What the last completed control command wrote.
     pub(crate) reply: Reply,
 }
@@ -76,7 +76,7 @@ impl World {
             sq: VecDeque::with_capacity(spec.entries as usize),
             cq: VecDeque::with_capacity(spec.entries as usize),
             watches: Vec::new(),
-            watches_process: None,
+            watches_processes: Vec::new(),
             reply: Reply::Nothing,
         });
         self.threads[thread.index()].ring = Some(ring);
@@ -178,6 +178,11 @@ impl World {
                     });
                     self.disk.in_flight.push(Operation { ring, thread, queue, tag: tag.0, op });
                 }
+                Sqe::Watch { .. } | Sqe::WatchWorker | Sqe::WatchSupervisor if self.refuse(run) => {
+                    run.note(actor::thread(thread), || "a watch fails: ENOMEM".into());
+                    let cqe = Cqe { token: sqe.token(), res: -errno::ENOMEM };
+                    self.post_by_task_work(thread, ring, cqe);
+                }
                 Sqe::Watch { link } => {
                     let endless = run.sabotage == Some(Sabotage::EndlessWakeUps)
                         && link == Link::Worker
@@ -189,14 +194,14 @@ impl World {
                         self.rings[ring.index()].watches.push(link);
                     }
                 }
-                Sqe::WatchWorker => match self.process_of(thread).attached {
-                    Some(process) if !self.processes[process.index()].state.is_down() => {
-                        self.rings[ring.index()].watches_process = Some(process);
-                    }
-                    Some(_) | None => {
-                        self.post_by_task_work(thread, ring, Cqe { token: Token::Worker, res: 1 });
-                    }
-                },
+                Sqe::WatchWorker => {
+                    let worker = self.process_of(thread).attached;
+                    self.watch_process(thread, ring, worker, Token::Worker);
+                }
+                Sqe::WatchSupervisor => {
+                    let supervisor = self.process_of(thread).attached_supervisor;
+                    self.watch_process(thread, ring, supervisor, Token::Supervisor);
+                }
                 Sqe::Timer { generation, ms } => {
                     self.arm(u64::from(ms) * 1000, TimerKind::Ring(ring, generation));
                 }
@@ -205,6 +210,22 @@ impl World {
                     self.post(ring, Cqe { token: Token::Cancel, res });
                 }
             },
+        }
+    }
+
+    /// Polls a pidfd.
+    fn watch_process(
+        &mut self,
+        thread: ThreadId,
+        ring: RingId,
+        process: Option<ProcessId>,
+        token: Token,
+    ) {
+        match process {
+            Some(process) if !self.processes[process.index()].state.is_down() => {
+                self.rings[ring.index()].watches_processes.push((process, token));
+            }
+            Some(_) | None => self.post_by_task_work(thread, ring, Cqe { token, res: 1 }),
         }
     }
 
@@ -312,7 +333,7 @@ impl World {
         state.sq.clear();
         state.cq.clear();
         state.watches.clear();
-        state.watches_process = None;
+        state.watches_processes.clear();
         self.timers.retain(|timer| !matches!(timer.what, TimerKind::Ring(of, _) if of == ring));
     }
 

@@ -42,7 +42,10 @@ fn serves(program: Option<&Program>) -> bool {
     match program {
         Some(Program::Specimen(server)) => server.serves(),
         Some(Program::Queue(_)) => true,
-        Some(Program::Supervisor(_) | Program::Worker(_)) | None => false,
+        Some(
+            Program::Launcher(_) | Program::Query(_) | Program::Supervisor(_) | Program::Worker(_),
+        )
+        | None => false,
     }
 }
 
@@ -183,7 +186,8 @@ fn peer(world: &World, program: &Program) -> Option<usize> {
             .find(|queue| world.threads[queue.index()].state != ThreadState::Dead)
             .or(world.links.supervisor),
         Program::Queue(_) => world.links.worker,
-        Program::Specimen(_) => None,
+        Program::Launcher(_) => world.links.commanded,
+        Program::Query(_) | Program::Specimen(_) => None,
     };
     peer.map(|thread| actor::THREADS + thread.index())
 }

@@ -78,7 +78,12 @@ impl Opener {
                 sys.say("the data plane failed: returns, and cancels nothing");
                 Act::Exit
             }
-            Ret::Start | Ret::Done | Ret::Submitted(_) | Ret::Spawned(_) | Ret::Exited(_) => {
+            Ret::Start
+            | Ret::Done
+            | Ret::Submitted(_)
+            | Ret::Spawned(_)
+            | Ret::Exited(_)
+            | Ret::Running => {
                 sys.set(CHAR_FD, 1);
                 Act::Exit
             }

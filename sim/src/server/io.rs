@@ -1,0 +1,342 @@
+//! What the engine's machines are offered beside calls: rings, links, descriptors, memory.
+
+use blkproof_engine::control::{Command, Reply};
+use blkproof_engine::link::{
+    FromQueue, FromWorker, Link, Order, Received, TO_QUEUE_MESSAGES_MAX, ToQueue, ToWorker,
+    Verdict, WORKER_MESSAGES_MAX, from_queues_messages_max,
+};
+use blkproof_engine::sys::{
+    ControlIo, Cqe, LauncherIo, MemoryOp, QueueIo, Ring, SqFull, Sqe, SupervisorIo, Token, WorkerIo,
+};
+use blkproof_engine::uapi::{IoDesc, QueueId, Tag};
+
+use crate::kernel::errno;
+use crate::kernel::ring::Entry;
+use crate::run::{Run, Sabotage, actor};
+use crate::world::{RingId, SECTOR, ThreadId, World};
+
+/// Which machine a thread is, as far as rings and links are concerned.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Role {
+    Launcher,
+    Supervisor,
+    Worker,
+    Queue(u16),
+}
+
+/// What a machine's driver offers, under the simulator.
+pub(super) struct Io<'w, 'r, 'c> {
+    pub(super) world: &'w mut World,
+    pub(super) run: &'r mut Run<'c>,
+    pub(super) thread: ThreadId,
+    pub(super) role: Role,
+}
+
+impl World {
+    /// Whether a poll on a link would find something.
+    pub(crate) fn readable(&self, thread: ThreadId, link: Link) -> bool {
+        let down = |other: Option<ThreadId>| {
+            other.is_some_and(|other| self.process_of(other).state.is_down())
+        };
+        match link {
+            Link::Worker if self.links.supervisor == Some(thread) => {
+                !self.links.up.is_empty() || down(self.links.worker)
+            }
+            Link::Worker => {
+                let queue = usize::from(self.threads[thread.index()].queue);
+                self.links.mail.get(queue).is_some_and(|mail| !mail.is_empty())
+            }
+            Link::Supervisor if self.links.launcher == Some(thread) => {
+                !self.links.verdicts.is_empty() || down(self.links.commanded)
+            }
+            Link::Supervisor => !self.links.down.is_empty() || down(self.links.supervisor),
+            Link::Queues => !self.links.reports.is_empty(),
+            Link::Operator if self.links.launcher == Some(thread) => {
+                !self.links.interrupts.is_empty()
+            }
+            Link::Operator => self.links.commanded == Some(thread) && !self.links.orders.is_empty(),
+        }
+    }
+}
+
+impl Ring for Io<'_, '_, '_> {
+    fn sq_space(&self) -> u32 {
+        let Some(ring) = self.ring() else { return 0 };
+        let ring = &self.world.rings[ring.index()];
+        ring.entries - ring.sq.len() as u32
+    }
+
+    fn sq_ready(&self) -> u32 {
+        self.ring().map_or(0, |ring| self.world.rings[ring.index()].sq.len() as u32)
+    }
+
+    fn push(&mut self, sqe: Sqe) -> Result<(), SqFull> {
+        let Some(ring) = self.ring() else { return Err(SqFull) };
+        if self.sq_space() == 0 {
+            return Err(SqFull);
+        }
+        let mut sqe = sqe;
+        if let Sqe::Commit { tag, result } = sqe {
+            match self.run.sabotage {
+                Some(Sabotage::DropCommit | Sabotage::EndlessWakeUps) if self.run.strikes() => {
+                    return Ok(());
+                }
+                Some(Sabotage::DoubleCommit) if self.run.strikes() => {
+                    self.world.rings[ring.index()].sq.push_back(Entry::Plain(sqe));
+                }
+                Some(Sabotage::ShortCommit) if result > 512 && self.run.strikes() => {
+                    sqe = Sqe::Commit { tag, result: result - 512 };
+                }
+                Some(_) | None => {}
+            }
+        }
+        self.world.rings[ring.index()].sq.push_back(Entry::Plain(sqe));
+        Ok(())
+    }
+
+    fn reap(&mut self) -> Option<Cqe> {
+        let ring = self.ring()?;
+        if self.role == Role::Supervisor
+            && self.run.sabotage == Some(Sabotage::StrayCompletion)
+            && self.run.strikes()
+        {
+            return Some(Cqe { token: Token::Io(Tag(0)), res: 0 });
+        }
+        let cqe = self.world.rings[ring.index()].cq.pop_front()?;
+        let abort = cqe.res == -errno::ENODEV && matches!(cqe.token, Token::Io(_));
+        if abort {
+            match self.run.sabotage {
+                Some(Sabotage::IgnoreAbort) if self.run.strikes() => return self.reap(),
+                Some(Sabotage::CommitAfterAbort) if self.run.strikes() => {
+                    if let Token::Io(tag) = cqe.token {
+                        let sqe = Sqe::Commit { tag, result: 0 };
+                        self.world.rings[ring.index()].sq.push_back(Entry::Plain(sqe));
+                    }
+                }
+                Some(_) | None => {}
+            }
+        }
+        Some(cqe)
+    }
+}
+
+impl Io<'_, '_, '_> {
+    fn ring(&self) -> Option<RingId> {
+        self.world.threads[self.thread.index()].ring
+    }
+
+    fn is_down(&self, thread: Option<ThreadId>) -> bool {
+        thread.is_none_or(|thread| self.world.process_of(thread).state.is_down())
+    }
+
+    /// Wakes who polls a link, unless the wake-up is lost.
+    fn notify(&mut self, thread: Option<ThreadId>, link: Link) {
+        let watched = thread
+            .and_then(|thread| self.world.threads[thread.index()].ring)
+            .is_some_and(|ring| self.world.rings[ring.index()].watches.contains(&link));
+        if watched && self.run.sabotage == Some(Sabotage::DropWakeUp) && self.run.strikes() {
+            return;
+        }
+        self.world.notify(thread, link);
+    }
+}
+
+impl Io<'_, '_, '_> {
+    fn note(&mut self, text: impl FnOnce() -> String) {
+        self.run.note(actor::thread(self.thread), text);
+    }
+
+    /// Whether the link between this supervisor and the worker is its own.
+    fn owns_worker(&self) -> bool {
+        self.world.links.supervisor == Some(self.thread)
+    }
+
+    /// What hearing finds, once the oldest message was taken.
+    fn found<M>(&self, message: Option<M>, peer: Option<ThreadId>) -> Received<M> {
+        match message {
+            Some(message) => Received::Message(message),
+            None if self.is_down(peer) => Received::Closed,
+            None => Received::Empty,
+        }
+    }
+
+    /// A message is on its way.
+    fn told(&mut self, receiver: Option<ThreadId>, link: Link) {
+        if !self.is_down(receiver) {
+            self.run.progress();
+            self.notify(receiver, link);
+        }
+    }
+
+    fn roomy(len: usize, max: usize) {
+        assert!(len < max, "I9: a link has room for all that its senders may ever say");
+    }
+}
+
+impl SupervisorIo for Io<'_, '_, '_> {
+    fn hear_operator(&mut self) -> Received<Order> {
+        if self.world.links.commanded != Some(self.thread) {
+            return Received::Empty;
+        }
+        self.world.links.orders.pop_front().map_or(Received::Empty, Received::Message)
+    }
+
+    fn hear_worker(&mut self) -> Received<FromWorker> {
+        if !self.owns_worker() {
+            return Received::Closed;
+        }
+        let message = self.world.links.up.pop_front();
+        self.found(message, self.world.links.worker)
+    }
+
+    fn tell_worker(&mut self, message: ToWorker) {
+        if self.owns_worker() {
+            self.note(|| format!("tells the worker: {message:?}"));
+            Self::roomy(self.world.links.down.len(), WORKER_MESSAGES_MAX);
+            self.world.links.down.push_back(message);
+            self.told(self.world.links.worker, Link::Supervisor);
+        }
+    }
+
+    fn tell_launcher(&mut self, verdict: Verdict) {
+        if self.world.links.commanded == Some(self.thread) {
+            self.note(|| format!("tells the launcher: {verdict:?}"));
+            Self::roomy(self.world.links.verdicts.len(), 1);
+            self.world.links.verdicts.push_back(verdict);
+            self.told(self.world.links.launcher, Link::Supervisor);
+        }
+    }
+}
+
+impl WorkerIo for Io<'_, '_, '_> {
+    fn hear_supervisor(&mut self) -> Received<ToWorker> {
+        let message = self.world.links.down.pop_front();
+        self.found(message, self.world.links.supervisor)
+    }
+
+    fn tell_supervisor(&mut self, message: FromWorker) {
+        self.note(|| format!("tells the supervisor: {message:?}"));
+        Self::roomy(self.world.links.up.len(), WORKER_MESSAGES_MAX);
+        self.world.links.up.push_back(message);
+        self.told(self.world.links.supervisor, Link::Worker);
+    }
+
+    fn hear_queues(&mut self) -> Received<FromQueue> {
+        self.world.links.reports.pop_front().map_or(Received::Empty, Received::Message)
+    }
+
+    fn tell_queue(&mut self, queue: QueueId, message: ToQueue) {
+        self.note(|| format!("tells queue {}: {message:?}", queue.0));
+        let mail = &mut self.world.links.mail[usize::from(queue.0)];
+        Self::roomy(mail.len(), TO_QUEUE_MESSAGES_MAX);
+        mail.push_back(message);
+        self.told(self.world.links.queues[usize::from(queue.0)], Link::Worker);
+    }
+}
+
+impl LauncherIo for Io<'_, '_, '_> {
+    fn hear_operator(&mut self) -> Received<Order> {
+        self.world.links.interrupts.pop_front().map_or(Received::Empty, Received::Message)
+    }
+
+    fn hear_supervisor(&mut self) -> Received<Verdict> {
+        let verdict = self.world.links.verdicts.pop_front();
+        self.found(verdict, self.world.links.commanded)
+    }
+}
+
+impl ControlIo for Io<'_, '_, '_> {
+    fn push_control(&mut self, sequence: u32, command: &Command) -> Result<(), SqFull> {
+        let Some(ring) = self.ring() else { return Err(SqFull) };
+        if self.sq_space() == 0 {
+            return Err(SqFull);
+        }
+        let entry = Entry::Control(sequence, command.clone());
+        self.world.rings[ring.index()].sq.push_back(entry);
+        Ok(())
+    }
+
+    fn reply(&self) -> Reply {
+        self.ring().map_or(Reply::Nothing, |ring| self.world.rings[ring.index()].reply)
+    }
+}
+
+impl QueueIo for Io<'_, '_, '_> {
+    fn hear_worker(&mut self) -> Received<ToQueue> {
+        let Role::Queue(queue) = self.role else { return Received::Closed };
+        let mail = &mut self.world.links.mail[usize::from(queue)];
+        mail.pop_front().map_or(Received::Empty, Received::Message)
+    }
+
+    fn tell_worker(&mut self, message: FromQueue) {
+        self.note(|| format!("tells the worker: {message:?}"));
+        let queues = self.world.links.queues.len() as u16;
+        Self::roomy(self.world.links.reports.len(), from_queues_messages_max(queues));
+        self.world.links.reports.push_back(message);
+        self.told(self.world.links.worker, Link::Queues);
+    }
+
+    fn descriptor(&self, tag: Tag) -> IoDesc {
+        let Role::Queue(queue) = self.role else { return IoDesc::default() };
+        self.world.descriptor(self.run, queue, tag.0)
+    }
+
+    fn memory(&mut self, tag: Tag, op: MemoryOp) {
+        let Role::Queue(queue) = self.role else { return };
+        self.world.memory(self.run, queue, tag.0, op);
+        if matches!(self.run.sabotage, Some(Sabotage::LateDescriptor | Sabotage::LateBuffer)) {
+            self.run.late = Some((queue, tag.0));
+        }
+    }
+}
+
+impl World {
+    /// A server reads a descriptor: only while it owns the tag.
+    pub(crate) fn descriptor(&self, run: &Run<'_>, queue: u16, tag: u16) -> IoDesc {
+        let request = self.request_of(queue, tag);
+        if let Some(request) = request.and_then(|request| self.requests[request.index()].as_ref()) {
+            Self::describe_request(request)
+        } else {
+            run.violate(
+                "O1",
+                format!(
+                    "the descriptor of queue {queue} tag {tag} is read while the kernel owns it"
+                ),
+            );
+            IoDesc::default()
+        }
+    }
+
+    /// A server touches a tag's buffer: only while it owns the tag.
+    pub(crate) fn memory(&mut self, run: &Run<'_>, queue: u16, tag: u16, op: MemoryOp) {
+        if !self.server_owns(queue, tag) {
+            run.violate(
+                "O4",
+                format!(
+                    "the buffer of queue {queue} tag {tag} is touched while the kernel owns it"
+                ),
+            );
+            return;
+        }
+        let index = self.buffer_index(queue, tag);
+        let sectors = |bytes: u64| (bytes / SECTOR) as usize;
+        let buffer = &mut self.buffers[index];
+        match op {
+            MemoryOp::Load { offset, len } => {
+                let (from, n) = (sectors(offset), sectors(u64::from(len)));
+                buffer[..n].copy_from_slice(&self.store[from..from + n]);
+            }
+            MemoryOp::Store { offset, len } => {
+                if run.sabotage == Some(Sabotage::LoseWrite) && run.strikes() {
+                    return;
+                }
+                let (to, n) = (sectors(offset), sectors(u64::from(len)));
+                self.store[to..to + n].copy_from_slice(&buffer[..n]);
+            }
+            MemoryOp::Zero { offset, len } => {
+                self.store[sectors(offset)..sectors(offset + len)].fill(0);
+            }
+            MemoryOp::Clear { len } => buffer[..sectors(u64::from(len))].fill(0),
+        }
+    }
+}
