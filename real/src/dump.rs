@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::board::{Board, Name, View};
+use crate::process;
 use crate::state_file::{Role, RunDir};
 
 /// How long either side waits for the other.
@@ -80,7 +81,7 @@ pub fn serve(socket: &Path, board: Board) {
         Ok(())
     };
     if let Err(error) = start() {
-        eprintln!("blkproof: {} will not answer dump: {error}", socket.display());
+        process::report(&format!("blkproof: {} will not answer dump: {error}", socket.display()));
     }
 }
 

@@ -1,7 +1,9 @@
-//! Which process it is: a pid alone is reused, a pid with its start time is not.
+//! Which process it is: a pid alone is reused, a pid with its start time is not. And how a process says its last words.
 
-use std::fs;
+use std::os::fd::AsFd;
+use std::{fs, io};
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use serde::{Deserialize, Serialize};
 
 /// The name that a worker's threads' process bears (`/proc/PID/comm`).
@@ -42,6 +44,31 @@ pub fn comm(pid: u32) -> Option<String> {
     Some(fs::read_to_string(format!("/proc/{pid}/comm")).ok()?.trim_end().to_owned())
 }
 
+/// Says something on standard error, if that takes it at once.
+///
+/// A process that others wait for must not wait for whoever reads what it says: a pipe that nobody empties would keep it from
+/// its end. No lock is taken, so a thread that is stuck in a write does not matter either.
+pub fn report(text: &str) {
+    // There is nobody left to tell.
+    let _ = offer(io::stderr(), text);
+}
+
+/// Writes a text and a newline, without waiting. Cut to what a pipe that has room takes whole.
+fn offer(fd: impl AsFd, text: &str) -> io::Result<()> {
+    const PIPE_BUF: usize = 4096;
+    const AT_ONCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut polled = [PollFd::new(&fd, PollFlags::OUT)];
+    rustix::event::poll(&mut polled, Some(&AT_ONCE))?;
+    if !polled[0].revents().contains(PollFlags::OUT) {
+        return Err(io::ErrorKind::WouldBlock.into());
+    }
+    let mut bytes = text.as_bytes().to_vec();
+    bytes.truncate(PIPE_BUF - 1);
+    bytes.push(b'\n');
+    rustix::io::write(fd, &bytes)?;
+    Ok(())
+}
+
 /// Field 22 of `/proc/PID/stat`; none for a process that has ended and only waits to be reaped. The name in field 2 may hold anything,
 /// but ends at the last parenthesis.
 fn start_time(stat: &str) -> Option<u64> {
@@ -64,6 +91,31 @@ mod tests {
         assert_eq!(start_time(stat), Some(4242));
         assert_eq!(start_time("7 (short) S 1"), None);
         assert_eq!(start_time(&stat.replace(") S", ") Z")), None, "it has ended");
+    }
+
+    #[test]
+    fn a_full_pipe_is_left_alone_and_an_empty_one_takes_a_long_text_cut() {
+        use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+        use std::io::{Read, Write};
+
+        let (mut reader, mut writer) = io::pipe().expect("a pipe");
+        let blocking = fcntl_getfl(&writer).expect("flags");
+        fcntl_setfl(&writer, blocking | OFlags::NONBLOCK).expect("flags");
+        let mut filled = 0;
+        while let Ok(written) = writer.write(&[b'x'; 4096]) {
+            filled += written;
+        }
+        fcntl_setfl(&writer, blocking).expect("flags");
+
+        let refused = offer(&writer, "last words").expect_err("it is full");
+        assert_eq!(refused.kind(), io::ErrorKind::WouldBlock);
+        reader.read_exact(&mut vec![0; filled]).expect("read");
+        offer(&writer, "last words").expect("room");
+        offer(&writer, &"y".repeat(9000)).expect("room");
+        drop(writer);
+        let mut text = String::new();
+        reader.read_to_string(&mut text).expect("text");
+        assert_eq!(text, format!("last words\n{}\n", "y".repeat(4095)));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::board::{Board, Name};
 use crate::driver::{self, Spawned, SupervisorDriver};
 use crate::os;
 use crate::peer::Peer;
-use crate::process::{Process, SUPERVISOR_COMM};
+use crate::process::{self, Process, SUPERVISOR_COMM};
 use crate::state_file::{Role, RunDir, StateFile};
 use crate::task::Task;
 use crate::{dump, inherit, worker_process};
@@ -31,16 +31,16 @@ pub fn main(task: &str) -> ExitCode {
     match supervise(task) {
         Ok(Exit::Finished) => ExitCode::SUCCESS,
         Ok(Exit::Failed(cause)) => {
-            eprintln!("{LOG_PREFIX}{cause}");
+            process::report(&format!("{LOG_PREFIX}{cause}"));
             ExitCode::FAILURE
         }
         Ok(Exit::Stuck { cause, step }) => {
-            eprintln!("{LOG_PREFIX}{cause}; stuck: {step}");
+            process::report(&format!("{LOG_PREFIX}{cause}; stuck: {step}"));
             ExitCode::FAILURE
         }
         Err(error) => {
             // Not with the prefix: the launcher does not know this yet.
-            eprintln!("blkproof: the supervisor cannot start: {error}");
+            process::report(&format!("blkproof: the supervisor cannot start: {error}"));
             ExitCode::FAILURE
         }
     }

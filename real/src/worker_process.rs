@@ -1,10 +1,13 @@
 //! The worker process: what surrounds its machine.
 
-use std::io;
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::fmt::Write as _;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
+use std::panic::PanicHookInfo;
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::Arc;
+use std::{io, thread};
 
 use blkproof_engine::sys::{DeviceGeometry, Exit};
 use blkproof_engine::worker::{self, Worker};
@@ -15,7 +18,7 @@ use crate::board::{Board, Name};
 use crate::driver::{self, Spawned, WorkerDriver};
 use crate::os::{self, Backend, Store};
 use crate::peer::Peer;
-use crate::process::{Process, WORKER_COMM};
+use crate::process::{self, Process, WORKER_COMM};
 use crate::state_file::{Role, RunDir};
 use crate::task::{TargetSpec, WorkOrder};
 use crate::{dump, inherit, store};
@@ -55,12 +58,12 @@ pub fn main(order: &str) -> ExitCode {
     match work(order) {
         Ok(Exit::Finished) => ExitCode::SUCCESS,
         Ok(Exit::Failed(cause) | Exit::Stuck { cause, step: _ }) => {
-            eprintln!("{LOG_PREFIX}{cause}");
+            process::report(&format!("{LOG_PREFIX}{cause}"));
             ExitCode::FAILURE
         }
         Err(error) => {
             // Not with the prefix: the supervisor cannot know this.
-            eprintln!("blkproof: the worker cannot start: {error}");
+            process::report(&format!("blkproof: the worker cannot start: {error}"));
             ExitCode::FAILURE
         }
     }
@@ -96,9 +99,8 @@ fn work(order: &str) -> io::Result<Exit> {
 /// What a process that serves block I/O must not do: die slowly, alone, or of its own memory.
 fn harden() -> io::Result<()> {
     // A thread that dies alone leaves its tags armed and its clients waiting (H04).
-    let report = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |panic| {
-        report(panic);
+    std::panic::set_hook(Box::new(|panic| {
+        process::report(&describe(panic));
         std::process::abort();
     }));
     // It ends when its supervisor or the kernel says so. A signal meant for the supervisor, or sent to every process at shutdown,
@@ -116,4 +118,15 @@ fn harden() -> io::Result<()> {
         let _ = rustix::mm::mlockall(all);
     }
     Ok(())
+}
+
+/// What the standard library's own report says; that one would wait for its reader.
+fn describe(panic: &PanicHookInfo<'_>) -> String {
+    let thread = thread::current();
+    let mut text = format!("thread '{}' {panic}", thread.name().unwrap_or("unnamed"));
+    let backtrace = Backtrace::capture();
+    if backtrace.status() == BacktraceStatus::Captured {
+        let _ = write!(text, "\n{backtrace}");
+    }
+    text
 }
