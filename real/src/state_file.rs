@@ -7,7 +7,10 @@ use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
+use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 
 use crate::process::Process;
@@ -18,6 +21,9 @@ pub const RUN_DIR_VARIABLE: &str = "BLKPROOF_RUN_DIR";
 const DEFAULT_RUN_DIR: &str = "/run/blkproof";
 /// The format's version.
 const VERSION: u32 = 1;
+/// How long another process may keep the lock: it does so for as long as it takes to start a worker.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+const LOCK_POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// A device of ours.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -57,6 +63,12 @@ impl StateFile {
 /// The directory of state files, logs and sockets.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RunDir(PathBuf);
+
+/// Files change hands only while this is held. Given back when it is dropped.
+#[derive(Debug)]
+pub struct Lock {
+    _directory: fs::File,
+}
 
 /// Which process of a device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -139,7 +151,36 @@ impl RunDir {
             .collect()
     }
 
-    /// Removes everything that belongs to a device.
+    /// Keeps other processes from making and removing the files of a device. `None` if the directory is not there, or if another
+    /// process, one that was stopped perhaps, keeps it locked for too long.
+    pub fn lock(&self) -> Option<Lock> {
+        let directory = fs::File::open(&self.0).ok()?;
+        let deadline = Instant::now() + LOCK_PATIENCE;
+        loop {
+            match rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Some(Lock { _directory: directory }),
+                Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < deadline => {
+                    thread::sleep(LOCK_POLL_INTERVAL);
+                }
+                Err(_) => return None,
+            }
+        }
+    }
+
+    /// Removes everything that belongs to a device, unless its number belongs to another supervisor by now: it may be granted anew as
+    /// soon as the device is gone. `supervisor` is the one that was written down, if that could be read.
+    ///
+    /// Whoever is granted a number holds the lock from removing what is left there to writing its own state file. So while
+    /// we hold it, files without a state file are nobody's.
+    pub fn remove_if(&self, id: u32, supervisor: Option<Process>) {
+        let Some(_lock) = self.lock() else { return };
+        let written = self.read(id).map(|state| state.supervisor);
+        if written == supervisor || !self.state(id).exists() {
+            self.remove(id);
+        }
+    }
+
+    /// Removes everything that belongs to a device. Right only under the lock, for a process that was just granted the number.
     pub fn remove(&self, id: u32) {
         let files = [
             self.state(id),
@@ -175,6 +216,53 @@ mod tests {
         run.remove(3);
         assert_eq!(run.read(3), None);
         assert_eq!(fs::read_dir(run.path()).expect("it exists").count(), 0);
+    }
+
+    #[test]
+    fn the_files_of_a_number_that_was_granted_anew_stay() {
+        let temporary = tempfile::tempdir().expect("a directory");
+        let run = RunDir(temporary.path().to_owned());
+        let us = Process { pid: 1, started: 2 };
+        let another = Process { started: 3, ..us };
+        let left = |run: &RunDir| [run.state(3), run.log(3)].map(|path| path.exists());
+
+        for other in [None, Some(another)] {
+            run.write(&state(3)).expect("written");
+            fs::write(run.log(3), "").expect("written");
+            run.remove_if(3, other);
+            assert_eq!(left(&run), [true, true], "{other:?}");
+        }
+        run.remove_if(3, Some(us));
+        assert_eq!(left(&run), [false, false]);
+
+        // A state file that was never written, or cannot be read.
+        fs::write(run.log(3), "").expect("written");
+        run.remove_if(3, Some(us));
+        assert_eq!(left(&run), [false, false]);
+        fs::write(run.state(3), "{").expect("written");
+        run.remove_if(3, Some(us));
+        assert_eq!(left(&run), [true, false], "it may be another's");
+        run.remove_if(3, None);
+        assert_eq!(left(&run), [false, false]);
+    }
+
+    #[test]
+    fn nothing_is_removed_while_a_number_changes_hands() {
+        let temporary = tempfile::tempdir().expect("a directory");
+        let run = RunDir(temporary.path().to_owned());
+        let us = Process { pid: 1, started: 2 };
+        run.write(&state(3)).expect("written");
+        let lock = run.lock().expect("free");
+        thread::scope(|scope| {
+            scope.spawn(|| run.remove_if(3, Some(us)));
+            thread::sleep(Duration::from_millis(50));
+            run.remove(3);
+            fs::write(run.log(3), "").expect("written");
+            run.write(&StateFile { supervisor: Process { started: 3, ..us }, ..state(3) })
+                .expect("written");
+            drop(lock);
+        });
+        assert!(run.state(3).exists() && run.log(3).exists());
     }
 
     #[test]

@@ -81,7 +81,7 @@ pub fn serve(task: Task, store: Option<OwnedFd>, launcher: Peer) -> io::Result<E
 
     // What is written down describes a device: it goes when the device is gone.
     if let (Some(id), None) = (known_id.get(), supervisor.device()) {
-        run_dir.remove(id);
+        run_dir.remove_if(id, Some(Process::current()));
     }
     Ok(exit)
 }
@@ -95,6 +95,8 @@ fn start_worker(
     board: &Board,
 ) -> io::Result<Spawned> {
     let id = device.id.0;
+    // Whoever had the number before may be tidying up only now: until ours is written down, what it would remove are our files.
+    let _lock = run_dir.lock();
     run_dir.remove(id);
     if let Some(log) = &task.log {
         // Only its name is lost if this fails.
