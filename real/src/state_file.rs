@@ -4,7 +4,7 @@
 //! written down is checked by its start time. A file that cannot be read is as good as none.
 
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -85,6 +85,12 @@ impl RunDir {
         Self(std::env::var_os(RUN_DIR_VARIABLE).map_or_else(|| DEFAULT_RUN_DIR.into(), PathBuf::from))
     }
 
+    /// This directory.
+    #[cfg(test)]
+    pub(crate) fn at(path: &Path) -> Self {
+        Self(path.to_owned())
+    }
+
     /// The directory itself.
     pub fn path(&self) -> &Path {
         &self.0
@@ -129,10 +135,12 @@ impl RunDir {
     pub fn write(&self, state: &StateFile) -> io::Result<()> {
         let path = self.state(state.id);
         let partial = path.with_extension(format!("json.{}", std::process::id()));
-        let mut file = fs::File::create(&partial)?;
-        file.write_all(&serde_json::to_vec_pretty(state)?)?;
-        drop(file);
-        fs::rename(partial, path)
+        let text = serde_json::to_vec_pretty(state)?;
+        let written = fs::write(&partial, text).and_then(|()| fs::rename(&partial, path));
+        if written.is_err() {
+            let _ = fs::remove_file(partial);
+        }
+        written
     }
 
     /// Reads the state file of a device. `None` if there is none that makes sense.
@@ -219,9 +227,18 @@ mod tests {
     }
 
     #[test]
+    fn a_state_file_that_cannot_be_written_leaves_nothing() {
+        let temporary = tempfile::tempdir().expect("a directory");
+        let run = RunDir::at(temporary.path());
+        fs::create_dir(run.state(3)).expect("a directory");
+        run.write(&state(3)).expect_err("a file does not replace a directory");
+        assert_eq!(fs::read_dir(run.path()).expect("it exists").count(), 1);
+    }
+
+    #[test]
     fn the_files_of_a_number_that_was_granted_anew_stay() {
         let temporary = tempfile::tempdir().expect("a directory");
-        let run = RunDir(temporary.path().to_owned());
+        let run = RunDir::at(temporary.path());
         let us = Process { pid: 1, started: 2 };
         let another = Process { started: 3, ..us };
         let left = |run: &RunDir| [run.state(3), run.log(3)].map(|path| path.exists());
@@ -249,7 +266,7 @@ mod tests {
     #[test]
     fn nothing_is_removed_while_a_number_changes_hands() {
         let temporary = tempfile::tempdir().expect("a directory");
-        let run = RunDir(temporary.path().to_owned());
+        let run = RunDir::at(temporary.path());
         let us = Process { pid: 1, started: 2 };
         run.write(&state(3)).expect("written");
         let lock = run.lock().expect("free");
@@ -268,7 +285,7 @@ mod tests {
     #[test]
     fn corrupt_foreign_and_newer_files_are_as_good_as_none() {
         let temporary = tempfile::tempdir().expect("a directory");
-        let run = RunDir(temporary.path().to_owned());
+        let run = RunDir::at(temporary.path());
         let newer = serde_json::to_string(&StateFile { version: VERSION + 1, ..state(3) });
         let other = serde_json::to_string(&state(4));
         for text in ["", "{", "[]", "\u{0}", &newer.expect("json"), &other.expect("json")] {

@@ -107,6 +107,38 @@ fn start_worker(
     let shape = (device.queues, device.depth);
     let state =
         StateFile::new(id, task.target.clone(), shape, Process::current(), spawned.process);
-    run_dir.write(&state)?;
+    if let Err(error) = run_dir.write(&state) {
+        // The worker runs, so it must be known to the machine. `del` finds it by the pid that the kernel knows.
+        let path = run_dir.state(id);
+        process::report(&format!("blkproof: writing {}: {error}", path.display()));
+    }
     Ok(spawned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::task::TargetSpec;
+    use blkproof_engine::uapi::DevId;
+    use rustix::process::{WaitId, WaitIdOptions, waitid};
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn a_worker_that_cannot_be_written_down_is_held_all_the_same() {
+        let temporary = tempfile::tempdir().expect("a directory");
+        let run_dir = RunDir::at(temporary.path());
+        fs::create_dir(run_dir.state(3)).expect("a directory where the file should be");
+        let target = TargetSpec::Null { bytes: 4096 };
+        let task = Task { id: None, queues: 1, depth: 1, buffer_bytes: 4096, target, log: None };
+        let device =
+            DeviceGeometry { id: DevId(3), queues: 1, depth: 1, buffer_bytes: 4096, sectors: 8 };
+
+        // The program is this test's, which has no test of the name that a worker is called by.
+        let spawned = start_worker(device, &task, None, &run_dir, &Board::default());
+        let spawned = spawned.expect("a process");
+        let worker = WaitId::PidFd(spawned.pidfd.as_fd());
+        let ended = waitid(worker, WaitIdOptions::EXITED).expect("our child").expect("a status");
+        assert_eq!(ended.exit_status(), Some(0));
+        assert_eq!(run_dir.read(3), None);
+    }
 }

@@ -12,7 +12,7 @@ use std::{io, thread};
 use blkproof_engine::sys::{DeviceGeometry, Exit};
 use blkproof_engine::worker::{self, Worker};
 use rustix::mm::MlockAllFlags;
-use rustix::process::{Resource, Rlimit};
+use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, pidfd_open};
 
 use crate::board::{Board, Name};
 use crate::driver::{self, Spawned, WorkerDriver};
@@ -41,7 +41,7 @@ pub fn spawn(
 ) -> io::Result<Spawned> {
     let (link, child_link) = Peer::pair()?;
     let order = serde_json::to_string(&WorkOrder::new(device, target.clone()))?;
-    let child = Command::new(THIS_PROGRAM)
+    let mut child = Command::new(THIS_PROGRAM)
         .arg0("blkproof")
         .args([SUBCOMMAND, &order])
         .stdin(OwnedFd::from(child_link))
@@ -49,8 +49,12 @@ pub fn spawn(
         .current_dir("/")
         .process_group(0)
         .spawn()?;
+    // Whoever cannot be awaited must not run.
+    let pidfd = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).inspect_err(|_| {
+        let _ = child.kill().and_then(|()| child.wait());
+    })?;
     let process = Process::find(child.id()).unwrap_or(Process { pid: child.id(), started: 0 });
-    Ok(Spawned { process, link })
+    Ok(Spawned { process, pidfd, link })
 }
 
 /// Runs a worker to its end. Never returns to `main`'s caller with threads still running: the exit code ends the process.

@@ -26,6 +26,8 @@ use crate::process::{self, Process};
 pub struct Spawned {
     /// The process.
     pub process: Process,
+    /// A hold on it.
+    pub pidfd: OwnedFd,
     /// The link to it.
     pub link: Peer,
 }
@@ -104,8 +106,7 @@ impl SupervisorDriver {
     fn spawn_worker(&mut self, device: DeviceGeometry) -> Result<u32, Errno> {
         let spawned = (self.spawn)(device).map_err(|error| os::errno(&error))?;
         let pid = spawned.process.pid;
-        let pidfd = open_pidfd(pid)?;
-        self.worker = Some(Worker { pidfd, link: Some(spawned.link) });
+        self.worker = Some(Worker { pidfd: spawned.pidfd, link: Some(spawned.link) });
         Ok(pid)
     }
 
