@@ -80,15 +80,17 @@ pub enum Role {
 }
 
 impl RunDir {
-    /// The directory named by the environment, or the usual one.
+    /// The directory named by the environment, or the usual one. A process is told its parent's, as it may work elsewhere.
     pub fn from_environment() -> Self {
-        Self(std::env::var_os(RUN_DIR_VARIABLE).map_or_else(|| DEFAULT_RUN_DIR.into(), PathBuf::from))
+        let named = std::env::var_os(RUN_DIR_VARIABLE).filter(|named| !named.is_empty());
+        Self::at(named.map_or_else(|| DEFAULT_RUN_DIR.into(), PathBuf::from))
     }
 
-    /// This directory.
-    #[cfg(test)]
-    pub(crate) fn at(path: &Path) -> Self {
-        Self(path.to_owned())
+    /// This directory, named so that it means the same from every working directory.
+    pub fn at(path: impl AsRef<Path>) -> Self {
+        let path = path.as_ref();
+        // Without a working directory there is nothing to make of it: whatever uses it will say that it is not there.
+        Self(std::path::absolute(path).unwrap_or_else(|_| path.to_owned()))
     }
 
     /// The directory itself.
@@ -215,7 +217,7 @@ mod tests {
     #[test]
     fn what_was_written_is_read_and_removed() {
         let temporary = tempfile::tempdir().expect("a directory");
-        let run = RunDir(temporary.path().join("run"));
+        let run = RunDir::at(temporary.path().join("run"));
         assert_eq!(run.read(3), None);
         run.create().expect("created");
         run.write(&state(3)).expect("written");
@@ -224,6 +226,13 @@ mod tests {
         run.remove(3);
         assert_eq!(run.read(3), None);
         assert_eq!(fs::read_dir(run.path()).expect("it exists").count(), 0);
+    }
+
+    #[test]
+    fn a_relative_directory_is_the_same_from_every_working_directory() {
+        let here = std::env::current_dir().expect("a working directory");
+        assert_eq!(RunDir::at("run/x").path(), here.join("run/x"));
+        assert_eq!(RunDir::at("/run/x").path(), Path::new("/run/x"));
     }
 
     #[test]

@@ -103,7 +103,7 @@ fn start_worker(
         let _ = fs::rename(log, run_dir.log(id));
     }
     dump::serve(&run_dir.socket(id, Role::Supervisor), board.clone());
-    let spawned = worker_process::spawn(device, &task.target, store)?;
+    let spawned = worker_process::spawn(device, &task.target, store, run_dir)?;
     let shape = (device.queues, device.depth);
     let state =
         StateFile::new(id, task.target.clone(), shape, Process::current(), spawned.process);

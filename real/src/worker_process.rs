@@ -19,7 +19,7 @@ use crate::driver::{self, Spawned, WorkerDriver};
 use crate::os::{self, Backend, Store};
 use crate::peer::Peer;
 use crate::process::{self, Process, WORKER_COMM};
-use crate::state_file::{Role, RunDir};
+use crate::state_file::{RUN_DIR_VARIABLE, Role, RunDir};
 use crate::task::{TargetSpec, WorkOrder};
 use crate::{dump, inherit, store};
 
@@ -38,12 +38,14 @@ pub fn spawn(
     device: DeviceGeometry,
     target: &TargetSpec,
     store: Option<&OwnedFd>,
+    run_dir: &RunDir,
 ) -> io::Result<Spawned> {
     let (link, child_link) = Peer::pair()?;
     let order = serde_json::to_string(&WorkOrder::new(device, target.clone()))?;
     let mut child = Command::new(THIS_PROGRAM)
         .arg0("blkproof")
         .args([SUBCOMMAND, &order])
+        .env(RUN_DIR_VARIABLE, run_dir.path())
         .stdin(OwnedFd::from(child_link))
         .stdout(store::share(store)?.map_or_else(Stdio::null, Stdio::from))
         .current_dir("/")
