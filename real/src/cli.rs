@@ -295,14 +295,22 @@ fn run_features(json: bool) -> Result<()> {
 
 fn run_dump(id: u32, json: bool) -> Result<()> {
     let run_dir = RunDir::from_environment();
-    if run_dir.read(id).is_none() {
+    let Some(state) = run_dir.read(id) else {
         return Err(Error::new(
             format!("asking the processes of device {id}"),
             format!("{} names none", run_dir.state(id).display()),
         )
         .advice("`blkproof list` shows the devices; only those that blkproof serves can be asked"));
-    }
+    };
     let dump = dump::collect(&run_dir, id);
+    for (name, process) in [("supervisor", state.supervisor), ("worker", state.worker)] {
+        if dump.machines.iter().any(|machine| machine.name == name && machine.state == dump::SILENT) {
+            let pid = process.pid;
+            eprintln!(
+                "blkproof: the {name}, process {pid}, does not answer: /proc/{pid}/status tells whether it was stopped"
+            );
+        }
+    }
     if json {
         return print_json(&dump);
     }

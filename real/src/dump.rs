@@ -7,6 +7,7 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use serde::{Deserialize, Serialize};
 
 use crate::board::{Board, Name, View};
@@ -15,6 +16,8 @@ use crate::state_file::{Role, RunDir};
 
 /// How long either side waits for the other.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long to leave an error of `accept` alone: one that lasts (too many open files) would keep a CPU busy.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// The state shown for a process that is not there.
 pub const GONE: &str = "Gone";
 /// The state shown for a process that does not answer: stopped, or not scheduled.
@@ -72,16 +75,23 @@ pub fn serve(socket: &Path, board: Board) {
         // Left behind by a process that was killed.
         let _ = fs::remove_file(socket);
         let listener = UnixListener::bind(socket)?;
-        thread::Builder::new().name("dump".into()).spawn(move || {
-            for connection in listener.incoming().flatten() {
-                // Whoever asked may have gone.
-                let _ = answer(connection, &board);
-            }
-        })?;
+        thread::Builder::new()
+            .name("dump".into())
+            .spawn(move || answer_all(listener.incoming(), &board))?;
         Ok(())
     };
     if let Err(error) = start() {
         process::report(&format!("blkproof: {} will not answer dump: {error}", socket.display()));
+    }
+}
+
+fn answer_all(connections: impl Iterator<Item = io::Result<UnixStream>>, board: &Board) {
+    for connection in connections {
+        match connection {
+            // Whoever asked may have gone.
+            Ok(connection) => drop(answer(connection, board)),
+            Err(_) => thread::sleep(ACCEPT_PAUSE),
+        }
     }
 }
 
@@ -95,7 +105,7 @@ fn answer(mut connection: UnixStream, board: &Board) -> io::Result<()> {
 pub fn collect(run_dir: &RunDir, id: u32) -> Dump {
     let mut machines = Vec::new();
     for (role, name) in [(Role::Supervisor, "supervisor"), (Role::Worker, "worker")] {
-        match ask(&run_dir.socket(id, role)) {
+        match ask(&run_dir.socket(id, role), PATIENCE) {
             Ok(answered) => machines.extend(answered),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 machines.push(MachineDump::absent(name, SILENT));
@@ -106,9 +116,14 @@ pub fn collect(run_dir: &RunDir, id: u32) -> Dump {
     Dump { id, machines }
 }
 
-fn ask(socket: &Path) -> io::Result<Vec<MachineDump>> {
-    let mut connection = UnixStream::connect(socket)?;
-    connection.set_read_timeout(Some(PATIENCE))?;
+fn ask(socket: &Path, patience: Duration) -> io::Result<Vec<MachineDump>> {
+    let unconnected =
+        rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    let mut connection = UnixStream::from(unconnected);
+    connection.set_read_timeout(Some(patience))?;
+    // For `connect`: it waits while too many that the process has not accepted are ahead of us.
+    connection.set_write_timeout(Some(patience))?;
+    rustix::net::connect(&connection, &SocketAddrUnix::new(socket)?)?;
     let mut answer = Vec::new();
     connection.read_to_end(&mut answer)?;
     Ok(serde_json::from_slice(&answer)?)
@@ -117,6 +132,7 @@ fn ask(socket: &Path) -> io::Result<Vec<MachineDump>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Instant;
 
     #[test]
     fn a_process_answers_with_its_machines_and_an_absent_one_is_gone() {
@@ -125,8 +141,37 @@ mod tests {
         let board = Board::default();
         let _publisher = board.publisher(Name::Supervisor);
         serve(&socket, board);
-        let machines = ask(&socket).expect("an answer");
+        let machines = ask(&socket, PATIENCE).expect("an answer");
         assert_eq!(machines, [MachineDump::absent("supervisor", "Boot")]);
-        assert!(ask(&temporary.path().join("1.work.sock")).is_err());
+        assert!(ask(&temporary.path().join("1.work.sock"), PATIENCE).is_err());
+    }
+
+    #[test]
+    fn a_process_that_neither_answers_nor_accepts_is_not_awaited_for_ever() {
+        let temporary = tempfile::tempdir().expect("a directory");
+        let socket = temporary.path().join("1.sup.sock");
+        let family = AddressFamily::UNIX;
+        let listener = rustix::net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None);
+        let listener = listener.expect("a socket");
+        let address = SocketAddrUnix::new(&socket).expect("an address");
+        rustix::net::bind(&listener, &address).expect("bound");
+        rustix::net::listen(&listener, 0).expect("it listens");
+        let silent = || ask(&socket, Duration::from_millis(50)).expect_err("nobody answers").kind();
+
+        assert_eq!(silent(), io::ErrorKind::WouldBlock, "connected, and nothing to read");
+        // Whoever gave up stays in the queue until it is accepted; there is no room for a second one.
+        assert_eq!(silent(), io::ErrorKind::WouldBlock, "not even connected");
+    }
+
+    #[test]
+    fn an_error_of_accept_is_neither_the_end_nor_a_busy_loop() {
+        let (mut ours, theirs) = UnixStream::pair().expect("a socket pair");
+        let refused = || Err(rustix::io::Errno::MFILE.into());
+        let started = Instant::now();
+        answer_all([refused(), refused(), Ok(theirs)].into_iter(), &Board::default());
+        assert!(started.elapsed() >= 2 * ACCEPT_PAUSE);
+        let mut text = String::new();
+        ours.read_to_string(&mut text).expect("an answer");
+        assert_eq!(text, "[]");
     }
 }
