@@ -1,10 +1,10 @@
 //! Control commands as bytes, on a ring for `/dev/ublk-control`.
 
-use std::os::fd::RawFd;
+use std::os::fd::BorrowedFd;
 
 use blkproof_engine::control::{Command, Kind, PAYLOAD_BYTES_MAX, Reply};
 use blkproof_engine::sys::{RingSpec, SqFull, Token};
-use blkproof_engine::uapi::{CtrlCmd, Errno};
+use blkproof_engine::uapi::Errno;
 use rustix::fs::{Mode, OFlags};
 
 use crate::error::{Error, NO_DRIVER, NO_PERMISSION};
@@ -34,7 +34,9 @@ impl Control {
 
     /// Queues a command.
     pub fn push(&mut self, token: Token, command: &Command) -> Result<(), SqFull> {
-        self.ring.push_command(token.encode(), |addr, payload| encode(command, addr, payload))?;
+        let mut payload = [0; PAYLOAD_BYTES_MAX];
+        let header = command.encode(&mut payload);
+        self.ring.push_command(token.encode(), command.kind().uapi(), header, &payload)?;
         self.last = Some(command.kind());
         Ok(())
     }
@@ -51,7 +53,7 @@ impl Control {
     }
 
     /// See [`ControlRing::push_poll`].
-    pub fn push_poll(&mut self, fd: RawFd, user_data: u64) -> Result<(), SqFull> {
+    pub fn push_poll(&mut self, fd: BorrowedFd<'_>, user_data: u64) -> Result<(), SqFull> {
         self.ring.push_poll(fd, user_data)
     }
 
@@ -79,19 +81,6 @@ impl Control {
     pub fn sq_ready(&self) -> u32 {
         self.ring.sq_ready()
     }
-}
-
-/// A command's opcode and header, with its payload filled in.
-fn encode(
-    command: &Command,
-    addr: u64,
-    payload: &mut [u8; PAYLOAD_BYTES_MAX],
-) -> (u32, [u8; 80]) {
-    let header = command.encode(payload);
-    let header = CtrlCmd { addr: if header.len == 0 { 0 } else { addr }, ..header };
-    let mut cmd = [0; 80];
-    cmd[..CtrlCmd::SIZE].copy_from_slice(&header.encode());
-    (command.kind().uapi().ioctl(), cmd)
 }
 
 /// Whether the control device can be opened: the errors that every command has in common, told at once.

@@ -1,7 +1,7 @@
 //! The launcher: the link to the supervisor, the operator's signals, and the device's node.
 
 use std::ops::ControlFlow;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
 use blkproof_engine::link::{Link, Order, Received, Verdict};
 use blkproof_engine::sys::{Call, Cqe, Exit, LauncherIo, Ret, Ring, Sqe};
@@ -81,16 +81,15 @@ impl Ring for LauncherDriver {
 
     fn push(&mut self, sqe: Sqe) -> Push {
         let user_data = sqe.token().encode();
+        let ring = self.ring.as_mut().expect("I1: a machine sets its ring up before it uses it");
         match sqe {
             Sqe::Watch { link: Link::Supervisor } => {
-                let fd = self.supervisor.as_raw_fd();
-                self.ring_mut().push_poll(fd, user_data)
+                ring.push_poll(self.supervisor.as_fd(), user_data)
             }
             Sqe::Watch { link: Link::Operator } => {
-                let fd = self.operator.as_raw_fd();
-                self.ring_mut().push_poll(fd, user_data)
+                ring.push_poll(self.operator.as_fd(), user_data)
             }
-            Sqe::Timer { generation: _, ms } => self.ring_mut().push_timer(ms, user_data),
+            Sqe::Timer { generation: _, ms } => ring.push_timer(ms, user_data),
             Sqe::Watch { link: Link::Worker | Link::Queues }
             | Sqe::Fetch { .. }
             | Sqe::Commit { .. }

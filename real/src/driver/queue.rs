@@ -1,7 +1,7 @@
 //! A queue's thread: one ring, the tag buffers, and two mailboxes.
 
 use std::ops::ControlFlow;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use blkproof_engine::link::{FromQueue, Link, Received, ToQueue};
@@ -84,8 +84,8 @@ impl Ring for QueueDriver {
 
     fn push(&mut self, sqe: Sqe) -> Push {
         let user_data = sqe.token().encode();
-        let watched = self.inbox.doorbell().as_raw_fd();
-        let ring = self.ring_mut();
+        let watched = self.inbox.doorbell().as_fd();
+        let ring = self.ring.as_mut().expect("I1: a machine sets its ring up before it uses it");
         match sqe {
             Sqe::Fetch { tag } => ring.push_io(IoOp::FetchReq, tag, 0, user_data),
             Sqe::Commit { tag, result } => {

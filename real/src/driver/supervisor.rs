@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 use std::ops::ControlFlow;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
 use blkproof_engine::control::{Command, Reply};
 use blkproof_engine::link::{FromWorker, Link, Order, Received, ToWorker, Verdict};
@@ -218,30 +218,28 @@ impl Ring for SupervisorDriver {
 
     fn push(&mut self, sqe: Sqe) -> Push {
         let user_data = sqe.token().encode();
+        let ring = self.ring.as_mut().expect("I1: a machine sets its ring up before it uses it");
+        let worker = self.worker.as_ref();
         match sqe {
-            Sqe::Watch { link: Link::Operator } => {
-                let fd = self.operator.as_raw_fd();
-                self.ring_mut().push_poll(fd, user_data)
-            }
+            Sqe::Watch { link: Link::Operator } => ring.push_poll(self.operator.as_fd(), user_data),
             Sqe::Watch { link: Link::Worker } => {
-                let fd = self.link().expect("I1: a link is watched while it exists").as_raw_fd();
-                self.ring_mut().push_poll(fd, user_data)
+                let link = worker.and_then(|worker| worker.link.as_ref());
+                let link = link.expect("I1: a link is watched while it exists");
+                ring.push_poll(link.as_fd(), user_data)
             }
             Sqe::WatchWorker => {
-                let worker = self.worker.as_ref().expect("I1: a supervisor watches the worker it has");
-                let fd = worker.pidfd.as_raw_fd();
-                self.ring_mut().push_poll(fd, user_data)
+                let worker = worker.expect("I1: a supervisor watches the worker it has");
+                ring.push_poll(worker.pidfd.as_fd(), user_data)
             }
             Sqe::WatchSupervisor => {
                 let pidfd =
                     self.supervisor.as_ref().expect("I1: a supervisor watches the one it has");
-                let fd = pidfd.as_raw_fd();
-                self.ring_mut().push_poll(fd, user_data)
+                ring.push_poll(pidfd.as_fd(), user_data)
             }
-            Sqe::Timer { generation: _, ms } => self.ring_mut().push_timer(ms, user_data),
+            Sqe::Timer { generation: _, ms } => ring.push_timer(ms, user_data),
             Sqe::CancelControl { sequence } => {
                 let target = Token::Control(sequence).encode();
-                self.ring_mut().push_cancel(target, user_data)
+                ring.push_cancel(target, user_data)
             }
             Sqe::Watch { .. } | Sqe::Fetch { .. } | Sqe::Commit { .. } | Sqe::Backend { .. } => {
                 misplaced(&sqe)

@@ -1,7 +1,7 @@
 //! The worker's main thread: the character device, the queues' threads, and the link to the supervisor.
 
 use std::ops::ControlFlow;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::{io, thread};
 
@@ -141,16 +141,15 @@ impl Ring for WorkerDriver {
 
     fn push(&mut self, sqe: Sqe) -> Push {
         let user_data = sqe.token().encode();
+        let ring = self.ring.as_mut().expect("I1: a machine sets its ring up before it uses it");
         match sqe {
             Sqe::Watch { link: Link::Supervisor } => {
-                let fd = self.supervisor.as_raw_fd();
-                self.ring_mut().push_poll(fd, user_data)
+                ring.push_poll(self.supervisor.as_fd(), user_data)
             }
             Sqe::Watch { link: Link::Queues } => {
-                let fd = self.inbox.doorbell().as_raw_fd();
-                self.ring_mut().push_poll(fd, user_data)
+                ring.push_poll(self.inbox.doorbell().as_fd(), user_data)
             }
-            Sqe::Timer { generation: _, ms } => self.ring_mut().push_timer(ms, user_data),
+            Sqe::Timer { generation: _, ms } => ring.push_timer(ms, user_data),
             Sqe::Watch { .. }
             | Sqe::Fetch { .. }
             | Sqe::Commit { .. }

@@ -1,17 +1,15 @@
 //! The control ring: commands for `/dev/ublk-control`, one at a time.
 
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 
+use blkproof_engine::control::PAYLOAD_BYTES_MAX;
 use blkproof_engine::sys::{RingSpec, SqFull};
-use blkproof_engine::uapi::Errno;
+use blkproof_engine::uapi::{ControlOp, CtrlCmd, Errno};
 use io_uring::opcode;
 use io_uring::types::Fd;
 
 use super::ring::{Completion, Entry64, Entry128, PlainRing};
-
-/// Bytes of the largest payload that a command has.
-pub const PAYLOAD_BYTES_MAX: usize = 256;
 
 /// The memory that a command reads and writes.
 #[repr(align(8))]
@@ -43,23 +41,33 @@ impl ControlRing {
         })
     }
 
-    /// Queues a command. `encode` is given the payload's address, fills the payload, and returns the command's opcode and header.
+    /// Queues a command. The kernel reads `payload`, with zeroes behind it, and writes the reply there: `header.len` bytes of either. Where
+    /// that is, is ours to say: `header.addr` is not looked at.
     pub fn push_command(
         &mut self,
         user_data: u64,
-        encode: impl FnOnce(u64, &mut [u8; PAYLOAD_BYTES_MAX]) -> (u32, [u8; 80]),
+        op: ControlOp,
+        header: CtrlCmd,
+        payload: &[u8],
     ) -> Result<(), SqFull> {
         assert!(self.in_flight.is_none(), "I10: one control command at a time");
-        let mut payload = [0; PAYLOAD_BYTES_MAX];
-        let (cmd_op, header) = encode(self.payload.as_ptr().expose_provenance() as u64, &mut payload);
+        assert!(usize::from(header.len) <= PAYLOAD_BYTES_MAX, "I10: a command fits into its memory");
+        assert!(op != ControlOp::RegBuf, "I10: a command names no memory but its payload");
+        let mut bytes = [0; PAYLOAD_BYTES_MAX];
+        bytes[..payload.len()].copy_from_slice(payload);
         // SAFETY: our own allocation, and no command is in flight.
-        unsafe { self.payload.write_volatile(Payload(payload)) }
-        let entry = opcode::UringCmd80::new(Fd(self.control.as_raw_fd()), cmd_op)
-            .cmd(header)
+        unsafe { self.payload.write_volatile(Payload(bytes)) }
+        let addr =
+            if header.len == 0 { 0 } else { self.payload.as_ptr().expose_provenance() as u64 };
+        let mut cmd = [0; 80];
+        cmd[..CtrlCmd::SIZE].copy_from_slice(&CtrlCmd { addr, ..header }.encode());
+        let entry = opcode::UringCmd80::new(Fd(self.control.as_raw_fd()), op.ioctl())
+            .cmd(cmd)
             .build()
             .user_data(user_data);
-        // SAFETY: the only address that a header holds is the payload's, in a heap block of its own which is not touched here
-        // before the command's completion (`in_flight`), and which is leaked if that never comes (`drop`).
+        // SAFETY: the only memory that the command names is the payload, and no more of it than there is (asserted above). It is a heap
+        // block of its own which is not touched here before the command's completion (`in_flight`), and which is leaked if that
+        // never comes (`drop`).
         unsafe { self.ring.push_wide(&entry) }?;
         self.in_flight = Some(user_data);
         Ok(())
@@ -82,7 +90,7 @@ impl ControlRing {
     }
 
     /// See [`PlainRing::push_poll`].
-    pub fn push_poll(&mut self, fd: RawFd, user_data: u64) -> Result<(), SqFull> {
+    pub fn push_poll(&mut self, fd: BorrowedFd<'_>, user_data: u64) -> Result<(), SqFull> {
         self.ring.push_poll(fd, user_data)
     }
 
@@ -123,3 +131,52 @@ impl Drop for ControlRing {
 
 // Both widths exist: control commands are 128 bytes, everything else fits into 64.
 const _: () = assert!(size_of::<Entry128>() == 2 * size_of::<Entry64>());
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use blkproof_engine::sys::RingMode;
+    use blkproof_engine::uapi::DevId;
+
+    /// A ring whose control device takes any command, or none, and has nothing to say. `None` where io_uring is forbidden.
+    fn ring() -> Option<ControlRing> {
+        let null = std::fs::File::options().read(true).write(true).open("/dev/null");
+        let spec = RingSpec { entries: 4, mode: RingMode::Control };
+        match ControlRing::new(spec, null.expect("it opens").into()) {
+            Ok(ring) => Some(ring),
+            Err(errno) => {
+                println!("skipped: this machine allows no io_uring ({errno})");
+                None
+            }
+        }
+    }
+
+    const fn header(len: u16) -> CtrlCmd {
+        let queue_id = CtrlCmd::NO_QUEUE;
+        CtrlCmd { dev_id: DevId(0), queue_id, len, addr: 0, data: 0, dev_path_len: 0 }
+    }
+
+    #[test]
+    fn a_payload_is_ours_again_once_its_command_completed() {
+        let Some(mut ring) = ring() else { return };
+        for (user_data, payload) in [(1, &b"a longer one"[..]), (2, &b"short"[..])] {
+            let len = payload.len() as u16;
+            ring.push_command(user_data, ControlOp::SetParams, header(len), payload)
+                .expect("room");
+            ring.enter(1, 1).expect("submitted");
+            assert_eq!(ring.reap().expect("a completion").user_data, user_data);
+            let reply = ring.payload();
+            let (head, rest) = reply.split_at(payload.len());
+            assert_eq!(head, payload);
+            assert!(rest.iter().all(|byte| *byte == 0), "nothing of the last command is left");
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "I10: a command fits into its memory")]
+    fn a_command_is_not_given_more_memory_than_there_is() {
+        let Some(mut ring) = ring() else { panic!("I10: a command fits into its memory") };
+        let len = PAYLOAD_BYTES_MAX as u16 + 1;
+        let _ = ring.push_command(1, ControlOp::GetDevInfo, header(len), &[]);
+    }
+}

@@ -11,7 +11,7 @@ mod queue_ring;
 mod ring;
 mod signals;
 
-pub use control_ring::{ControlRing, PAYLOAD_BYTES_MAX};
+pub use control_ring::ControlRing;
 pub use memory::{Descriptors, Store, TagBuffers};
 pub use queue_ring::{Backend, QueueRing, QueueShape};
 pub use ring::{Completion, Entry64, Entry128, PlainRing};

@@ -1,6 +1,6 @@
 //! A queue's ring: FETCH, COMMIT and backend operations, all on the queue's own tag buffers.
 
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use blkproof_engine::sys::{BackendOp, MemoryOp, RingSpec, SqFull};
@@ -149,7 +149,7 @@ impl QueueRing {
     }
 
     /// See [`PlainRing::push_poll`].
-    pub fn push_poll(&mut self, fd: RawFd, user_data: u64) -> Result<(), SqFull> {
+    pub fn push_poll(&mut self, fd: BorrowedFd<'_>, user_data: u64) -> Result<(), SqFull> {
         self.ring.push_poll(fd, user_data)
     }
 

@@ -1,7 +1,7 @@
 //! A ring, and the entries that refer to no memory of ours but a timer's.
 
 use std::marker::PhantomData;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 use blkproof_engine::sys::{RingMode, RingSpec, SqFull};
 use blkproof_engine::uapi::Errno;
@@ -110,8 +110,8 @@ impl<S: EntryMarker> PlainRing<S> {
     }
 
     /// Completes once when `fd` is readable or was closed at its other end.
-    pub fn push_poll(&mut self, fd: RawFd, user_data: u64) -> Result<(), SqFull> {
-        let entry = opcode::PollAdd::new(Fd(fd), libc::POLLIN as u32).build();
+    pub fn push_poll(&mut self, fd: BorrowedFd<'_>, user_data: u64) -> Result<(), SqFull> {
+        let entry = opcode::PollAdd::new(Fd(fd.as_raw_fd()), libc::POLLIN as u32).build();
         // SAFETY: the entry points to no memory.
         unsafe { self.push(entry, user_data) }
     }
