@@ -12,6 +12,7 @@ use crate::deletion::{self, Deleted};
 use crate::devices::{self, Listed};
 use crate::dump::PendingDump;
 use crate::error::{Class, Error, Result};
+use crate::os::PAGE_BYTES;
 use crate::state_file::RunDir;
 use crate::task::{SECTOR, TargetSpec, Task};
 use crate::{control, dump, launcher, query, store, supervisor_process, worker_process};
@@ -361,10 +362,9 @@ fn parse_size(text: &str) -> std::result::Result<u64, String> {
 
 /// The size of a tag's buffer.
 fn parse_buffer(text: &str) -> std::result::Result<u32, String> {
-    const PAGE: u64 = 4096;
     const MAX: u64 = 32 << 20;
     let bytes = parse_size(text)?;
-    if bytes % PAGE != 0 || bytes > MAX {
+    if bytes % PAGE_BYTES != 0 || bytes > MAX {
         return Err(format!("{bytes} bytes is not a multiple of 4K from 4K to 32M"));
     }
     Ok(bytes as u32)

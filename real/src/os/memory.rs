@@ -10,7 +10,7 @@ use rustix::fs::FallocateFlags;
 use rustix::mm::{MapFlags, ProtFlags};
 
 /// Bytes of a page on every architecture we build for; `mmap` aligns to it.
-const PAGE_BYTES: u64 = 4096;
+pub const PAGE_BYTES: u64 = 4096;
 
 /// One pinned buffer for each tag of a queue.
 #[derive(Debug)]
@@ -114,8 +114,11 @@ pub struct Store {
 
 // SAFETY: the mapping belongs to the process, not to a thread, and is never unmapped. Threads reach it only through the copies below.
 unsafe impl Send for Store {}
-// SAFETY: as above. Two clients that write the same sectors at the same time race in these copies exactly as they would on a disk: the bytes
-// become a mixture of both. No Rust reference to them ever exists, so nothing else depends on their value.
+// SAFETY: as above. The copies of two threads overlap when clients send requests for the same sectors at the same time, and neither takes a
+// lock: a reader then gets some old and some new bytes, and two writers leave a mixture of both. That is what any disk may do, and what a client
+// that cares prevents. Rust's memory model has no word for it: a race of plain copies is undefined there. What is relied on is
+// that a copy through raw pointers is a `memcpy`, that no reference to these bytes ever exists, and that nothing here looks
+// at their values, so that a torn one can mislead nobody but the clients who raced.
 unsafe impl Sync for Store {}
 
 impl Store {
@@ -162,6 +165,9 @@ impl Store {
     }
 
     /// Makes a range read as zeroes, giving whole pages back to the system.
+    ///
+    /// The serving thread does this itself, and serves nothing else meanwhile: it frees the pages of one request (at most the 64 MiB that the
+    /// device's limits allow) in one system call, or fills them where that is refused. Either takes tens of milliseconds at most.
     pub fn zero(&self, offset: u64, len: u64) {
         let end = offset + len;
         let pages = offset.next_multiple_of(PAGE_BYTES)..end / PAGE_BYTES * PAGE_BYTES;

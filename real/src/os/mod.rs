@@ -12,7 +12,7 @@ mod ring;
 mod signals;
 
 pub use control_ring::ControlRing;
-pub use memory::{Descriptors, Store, TagBuffers};
+pub use memory::{Descriptors, PAGE_BYTES, Store, TagBuffers};
 pub use queue_ring::{Backend, QueueRing, QueueShape};
 pub use ring::{Completion, Entry64, Entry128, PlainRing};
 pub use signals::{block, signal_fd};
