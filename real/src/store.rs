@@ -1,14 +1,15 @@
 //! Opening what a target keeps its bytes in.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
 use std::io::{self, Seek, SeekFrom};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::FileTypeExt;
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::Path;
 
 use rustix::fs::{FallocateFlags, FlockOperation, MemfdFlags, Mode, OFlags};
 
 use crate::error::{Attempt, Error, Result};
+use crate::os::PAGE_BYTES;
 use crate::task::TargetSpec;
 
 /// log2 of the smallest and the largest logical block.
@@ -65,19 +66,17 @@ pub fn backing_file(path: &Path) -> Result<(TargetSpec, OwnedFd)> {
         return Err(Error::new(what(), format!("it holds {size} bytes, less than one block"))
             .advice("give it a size: truncate -s 1G FILE"));
     }
-    let can = |mode| !is_block_device && allocates(&file, size, mode);
     let spec = TargetSpec::Loop {
+        discard: !is_block_device && punches_holes(&file, size),
+        zeroes: !is_block_device && zeroes_ranges(&absolute, &metadata),
         file: absolute,
         bytes,
         logical_bs_shift,
-        discard: can(FallocateFlags::PUNCH_HOLE),
-        // tmpfs, for one, can punch holes and cannot do this.
-        zeroes: can(FallocateFlags::ZERO_RANGE),
     };
     Ok((spec, file.into()))
 }
 
-fn open(path: &PathBuf, extra: OFlags) -> std::result::Result<File, rustix::io::Errno> {
+fn open(path: &Path, extra: OFlags) -> std::result::Result<File, rustix::io::Errno> {
     let flags = OFlags::RDWR | OFlags::CLOEXEC | extra;
     rustix::fs::open(path, flags, Mode::empty()).map(File::from)
 }
@@ -101,10 +100,24 @@ fn direct_block_shift(file: impl AsFd, is_block_device: bool) -> Option<u8> {
     (bytes.is_power_of_two() && shift <= BLOCK_SHIFT_MAX).then_some(shift)
 }
 
-/// Whether the file system knows this kind of `fallocate`: tried beyond the end, where there is nothing to lose.
-fn allocates(file: impl AsFd, size: u64, mode: FallocateFlags) -> bool {
-    let (beyond, block) = (size.next_multiple_of(1 << BLOCK_SHIFT_MAX), 1 << BLOCK_SHIFT_MAX);
-    rustix::fs::fallocate(file, mode | FallocateFlags::KEEP_SIZE, beyond, block).is_ok()
+/// Whether holes can be punched: tried beyond the end, where there is nothing to lose.
+fn punches_holes(file: impl AsFd, size: u64) -> bool {
+    allocates(file, FallocateFlags::PUNCH_HOLE, size.next_multiple_of(PAGE_BYTES))
+}
+
+/// Whether ranges can be zeroed in place (tmpfs, for one, cannot). Trying it leaves space allocated, also beyond the end, and the kernel
+/// answers to an empty range before it asks the file system. So another file of the same file system is tried, one without a name.
+fn zeroes_ranges(path: &Path, metadata: &Metadata) -> bool {
+    let scratch = path.parent().and_then(|directory| open(directory, OFlags::TMPFILE).ok());
+    scratch.is_some_and(|scratch| {
+        // A file can be mounted by itself.
+        scratch.metadata().is_ok_and(|its| its.dev() == metadata.dev())
+            && allocates(scratch, FallocateFlags::ZERO_RANGE, 0)
+    })
+}
+
+fn allocates(file: impl AsFd, mode: FallocateFlags, offset: u64) -> bool {
+    rustix::fs::fallocate(file, mode | FallocateFlags::KEEP_SIZE, offset, PAGE_BYTES).is_ok()
 }
 
 /// Another descriptor for the same open file.
@@ -113,4 +126,46 @@ fn allocates(file: impl AsFd, size: u64, mode: FallocateFlags) -> bool {
 /// What the system answered.
 pub fn share(store: Option<&OwnedFd>) -> io::Result<Option<OwnedFd>> {
     store.map(OwnedFd::try_clone).transpose()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the probes find out is true, and the file is as it was.
+    fn probes_in(directory: &Path) -> (bool, bool) {
+        let directory = tempfile::tempdir_in(directory).expect("a directory");
+        let path = directory.path().join("disk.img");
+        fs::write(&path, [7; 3 * 4096]).expect("written");
+        File::open(&path).and_then(|file| file.sync_all()).expect("on its disk");
+        let before = fs::metadata(&path).expect("it exists");
+
+        let (spec, file) = backing_file(&path).expect("it can be served");
+        let after = fs::metadata(&path).expect("it exists");
+        assert_eq!((after.len(), after.blocks()), (before.len(), before.blocks()));
+        assert_eq!(fs::read(&path).expect("read"), [7; 3 * 4096]);
+        assert_eq!(fs::read_dir(directory.path()).expect("it exists").count(), 1);
+
+        let TargetSpec::Loop { discard, zeroes, .. } = spec else { panic!("{spec:?}") };
+        for (claimed, mode) in
+            [(discard, FallocateFlags::PUNCH_HOLE), (zeroes, FallocateFlags::ZERO_RANGE)]
+        {
+            let done = rustix::fs::fallocate(&file, mode | FallocateFlags::KEEP_SIZE, 0, 4096);
+            assert_eq!(claimed, done.is_ok(), "{mode:?}");
+        }
+        (discard, zeroes)
+    }
+
+    #[test]
+    fn what_a_file_system_can_do_is_found_out_without_a_trace() {
+        let found = probes_in(&std::env::temp_dir());
+        println!("temporary files: discard, zeroes: {found:?}");
+        let tmpfs = Path::new("/dev/shm");
+        let is_tmpfs = rustix::fs::statfs(tmpfs).is_ok_and(|fs| fs.f_type == libc::TMPFS_MAGIC);
+        if is_tmpfs {
+            assert_eq!(probes_in(tmpfs), (true, false));
+        } else {
+            println!("skipped: no tmpfs at {}", tmpfs.display());
+        }
+    }
 }
