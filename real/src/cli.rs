@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::deletion::{self, Deleted};
 use crate::devices::{self, Listed};
 use crate::dump::PendingDump;
-use crate::error::{Class, Error, Result};
+use crate::error::{Error, Result};
 use crate::os::PAGE_BYTES;
 use crate::state_file::RunDir;
 use crate::task::{SECTOR, TargetSpec, Task};
@@ -333,7 +333,7 @@ fn unknown(id: u32) -> Error {
 
 fn print_json(value: &impl Serialize) -> Result<()> {
     let text = serde_json::to_string_pretty(value)
-        .map_err(|error| Error::new("writing JSON", error).class(Class::Failed))?;
+        .map_err(|error| Error::new("writing JSON", error))?;
     print(&(text + "\n"))
 }
 

@@ -19,8 +19,6 @@ pub struct Error {
 pub enum Class {
     /// The command was understood and failed.
     Failed,
-    /// The command makes no sense as given.
-    Usage,
     /// The worker was killed by this signal.
     Killed(u8),
 }
@@ -63,11 +61,10 @@ impl Error {
         self
     }
 
-    /// The exit code: 1 failed, 2 usage, 128 + signal when the worker was killed.
+    /// The exit code: 1 failed, 128 + signal when the worker was killed. (2 is the argument parser's.)
     pub const fn exit_code(&self) -> u8 {
         match self.class {
             Class::Failed => 1,
-            Class::Usage => 2,
             Class::Killed(signal) => 128_u8.wrapping_add(signal),
         }
     }
