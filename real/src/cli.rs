@@ -206,13 +206,16 @@ fn announce(path: &Path) {
 fn run_list(options: &ListOptions) -> Result<()> {
     control::probe()?;
     let run_dir = RunDir::from_environment();
-    let mut found = Vec::new();
+    let (mut found, mut failed) = (Vec::new(), Vec::new());
     let ids = options.id.map_or_else(|| devices::ids(&run_dir), |id| [id].into());
     for id in ids {
         match devices::look(&run_dir, id) {
             Ok(device) => found.extend(device),
-            // One device that cannot be asked, somebody else's perhaps, is no reason to keep quiet about the others.
-            Err(error) if options.id.is_none() => eprintln!("blkproof: device {id}: {error}"),
+            // One device that cannot be asked is no reason to keep quiet about the others.
+            Err(error) if options.id.is_none() => {
+                eprintln!("blkproof: device {id}: {error}");
+                failed.push(id.to_string());
+            }
             Err(error) => return Err(error),
         }
     }
@@ -220,9 +223,19 @@ fn run_list(options: &ListOptions) -> Result<()> {
         return Err(unknown(id));
     }
     if options.json {
-        return print_json(&found);
+        print_json(&found)?;
+    } else {
+        print(&table(&found))?;
+        for Listed { id, error, .. } in &found {
+            if let Some(error) = error {
+                eprintln!("blkproof: device {id}: {error}");
+            }
+        }
     }
-    print(&table(&found))
+    if failed.is_empty() {
+        return Ok(());
+    }
+    Err(Error::new("listing every device", format!("these could not be asked: {}", failed.join(", "))))
 }
 
 fn table(devices: &[Listed]) -> String {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use blkproof_engine::cause::{Cause, Problem};
+use blkproof_engine::cause::{Cause, Problem, Step};
 use blkproof_engine::control::{Command, Reply};
 use blkproof_engine::uapi::{DevId, DevInfo, Errno};
 use serde::Serialize;
@@ -17,8 +17,12 @@ use crate::task::SECTOR;
 const CHAR_PREFIX: &str = "ublkc";
 /// Places where every device shows, whoever made it: `/dev` may be private to a container, `/sys` may not be mounted.
 const CHAR_DIRECTORIES: [&str; 2] = ["/dev", "/sys/class/ublk-char"];
+/// The target shown for a device of another server.
+const NO_TARGET: &str = "unknown";
 /// The state shown for a device that only a state file remembers.
 const GONE: &str = "GONE";
+/// The state shown for a device that the driver does not tell us of.
+const UNKNOWN: &str = "UNKNOWN";
 
 /// The character device.
 pub fn char_path(id: DevId) -> PathBuf {
@@ -35,7 +39,7 @@ pub fn block_path(id: DevId) -> PathBuf {
 pub struct Listed {
     /// Its number.
     pub id: u32,
-    /// The kernel's state, or `GONE`.
+    /// The kernel's state, or `GONE`, or `UNKNOWN`.
     pub state: &'static str,
     /// What it is made of; `unknown` for another server's device.
     pub target: &'static str,
@@ -43,16 +47,18 @@ pub struct Listed {
     pub path: PathBuf,
     /// The character device.
     pub char_path: PathBuf,
-    /// Its size; 0 while another server's device is not started: nobody tells.
+    /// Its size; 0 while nobody tells: another server's device is not started.
     pub size_bytes: u64,
-    /// Hardware queues.
+    /// Hardware queues; 0 while nobody tells.
     pub queues: u16,
-    /// Tags of each queue.
+    /// Tags of each queue; 0 while nobody tells.
     pub depth: u16,
     /// The process that serves it, if it runs.
     pub worker_pid: Option<u32>,
     /// The process that looks after it, if it is ours and runs.
     pub supervisor_pid: Option<u32>,
+    /// Why its state is `UNKNOWN`.
+    pub error: Option<String>,
 }
 
 /// The numbers of all devices.
@@ -69,16 +75,54 @@ pub fn ids(run_dir: &RunDir) -> BTreeSet<u32> {
 /// Looks at a device. `None` if there is no trace of it.
 ///
 /// # Errors
-/// What the driver answered.
+/// What the driver answered, unless that is that it does not tell us of this device.
 pub fn look(run_dir: &RunDir, id: u32) -> Result<Option<Listed>> {
     let state = run_dir.read(id);
     match query::ask(Command::GetDevInfo(DevId(id))) {
         Ok(Reply::DevInfo(info)) => Ok(Some(listed(&info, state.as_ref()))),
         Ok(Reply::Nothing | Reply::Features(_)) => Ok(None),
         Err(Cause { problem: Problem::Errno(Errno::ENODEV), .. }) => {
-            Ok(state.map(|state| remembered(&state)))
+            Ok(state.as_ref().map(remembered))
         }
+        Err(cause) if is_refusal(cause) => Ok(Some(untold(id, state.as_ref(), cause))),
         Err(cause) => Err(cause.into()),
+    }
+}
+
+/// Whether the device is not ours to ask. An unprivileged device (`UBLK_F_UNPRIVILEGED_DEV`) answers to whoever names its character
+/// device and may open it; to a question without that name, even root's, it answers EINVAL.
+fn is_refusal(cause: Cause) -> bool {
+    cause.step == Step::GetDevInfo
+        && matches!(
+            cause.problem,
+            Problem::Errno(Errno::EINVAL | Errno::EPERM | Errno::EACCES)
+        )
+}
+
+/// A device that exists, and what can be seen of it from outside.
+fn untold(id: u32, state: Option<&StateFile>, cause: Cause) -> Listed {
+    let known = state.map_or_else(|| unseen(DevId(id)), remembered);
+    Listed {
+        state: UNKNOWN,
+        size_bytes: disk_bytes(DevId(id)).unwrap_or(known.size_bytes),
+        error: Some(format!("{cause}; it is an unprivileged device, or not this user's to ask")),
+        ..known
+    }
+}
+
+fn unseen(id: DevId) -> Listed {
+    Listed {
+        id: id.0,
+        state: UNKNOWN,
+        target: NO_TARGET,
+        path: block_path(id),
+        char_path: char_path(id),
+        size_bytes: 0,
+        queues: 0,
+        depth: 0,
+        worker_pid: None,
+        supervisor_pid: None,
+        error: None,
     }
 }
 
@@ -87,7 +131,7 @@ fn listed(info: &DevInfo, state: Option<&StateFile>) -> Listed {
     Listed {
         id: id.0,
         state: info.state.name(),
-        target: state.map_or("unknown", |state| state.target.name()),
+        target: state.map_or(NO_TARGET, |state| state.target.name()),
         path: block_path(id),
         char_path: char_path(id),
         size_bytes: disk_bytes(id).or(state.map(|state| state.size_bytes)).unwrap_or(0),
@@ -100,6 +144,7 @@ fn listed(info: &DevInfo, state: Option<&StateFile>) -> Listed {
         supervisor_pid: state
             .filter(|state| state.supervisor.is_running())
             .map(|state| state.supervisor.pid),
+        error: None,
     }
 }
 
@@ -117,6 +162,7 @@ fn remembered(state: &StateFile) -> Listed {
         depth: state.depth,
         worker_pid: running(state.worker),
         supervisor_pid: running(state.supervisor),
+        error: None,
     }
 }
 
@@ -126,4 +172,39 @@ fn disk_bytes(id: DevId) -> Option<u64> {
     let size = Path::new("/sys/block").join(name.file_name()?).join("size");
     let sectors: u64 = fs::read_to_string(size).ok()?.trim().parse().ok()?;
     sectors.checked_mul(SECTOR)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::Process;
+    use crate::task::TargetSpec;
+
+    /// A number that no device has.
+    const ID: u32 = 1 << 30;
+
+    #[test]
+    fn a_device_that_is_not_ours_to_ask_is_listed_with_the_reason() {
+        let cause = Cause::errno(Step::GetDevInfo, Errno::EINVAL);
+        let listed = untold(ID, None, cause);
+        assert_eq!((listed.state, listed.target, listed.size_bytes), ("UNKNOWN", "unknown", 0));
+        let error = listed.error.expect("a reason");
+        assert!(error.contains(&cause.to_string()), "{error}");
+
+        let nobody = Process { pid: u32::MAX, started: 0 };
+        let target = TargetSpec::Mem { bytes: 4096 };
+        let state = StateFile::new(ID, target, (2, 64), nobody, nobody);
+        let listed = untold(ID, Some(&state), cause);
+        assert_eq!((listed.state, listed.target, listed.size_bytes), ("UNKNOWN", "mem", 4096));
+    }
+
+    #[test]
+    fn what_is_not_about_the_device_is_no_refusal() {
+        for errno in [Errno::EPERM, Errno::EACCES, Errno::EINVAL] {
+            assert!(is_refusal(Cause::errno(Step::GetDevInfo, errno)), "{errno}");
+            assert!(!is_refusal(Cause::errno(Step::ControlRing, errno)), "{errno}");
+        }
+        assert!(!is_refusal(Cause::errno(Step::GetDevInfo, Errno::EIO)));
+        assert!(!is_refusal(Cause::new(Step::GetDevInfo, Problem::Deadline)));
+    }
 }
