@@ -58,6 +58,6 @@ pub fn delete(run_dir: &RunDir, id: u32) -> Result<Deleted> {
             ));
         }
     };
-    run_dir.remove(id);
+    run_dir.remove_if(id, resident);
     Ok(deleted)
 }

@@ -17,7 +17,7 @@ use crate::board::{Board, Name};
 use crate::driver::{self, LauncherDriver};
 use crate::error::{Attempt, Class, Error, Result};
 use crate::peer::Peer;
-use crate::state_file::RunDir;
+use crate::state_file::{RUN_DIR_VARIABLE, RunDir};
 use crate::task::Task;
 use crate::{devices, os, store, supervisor_process, worker_process};
 
@@ -36,7 +36,7 @@ pub fn detach(mut task: Task, store: Option<&OwnedFd>) -> Result<PathBuf> {
     task.log = Some(path.clone());
     // Before the supervisor starts, so that a signal handed on to it waits until it listens.
     os::block(&supervisor_process::STOP_SIGNALS).attempting(attempt)?;
-    let up = start(&task, store, &log)
+    let up = start(&task, store, &log, &run_dir)
         .attempting(attempt)
         .and_then(|(peer, child)| await_up(peer, Some(&child)));
     match up {
@@ -86,7 +86,12 @@ fn create(run_dir: &RunDir) -> Result<()> {
     })
 }
 
-fn start(task: &Task, store: Option<&OwnedFd>, log: &fs::File) -> io::Result<(Peer, Child)> {
+fn start(
+    task: &Task,
+    store: Option<&OwnedFd>,
+    log: &fs::File,
+    run_dir: &RunDir,
+) -> io::Result<(Peer, Child)> {
     let (ours, theirs) = Peer::pair()?;
     let child = Command::new(worker_process::THIS_PROGRAM)
         .arg0("blkproof")
@@ -94,6 +99,8 @@ fn start(task: &Task, store: Option<&OwnedFd>, log: &fs::File) -> io::Result<(Pe
         .stdin(OwnedFd::from(theirs))
         .stdout(store::share(store)?.map_or_else(Stdio::null, Stdio::from))
         .stderr(log.try_clone()?)
+        // A relative one would mean another place there.
+        .env(RUN_DIR_VARIABLE, run_dir.path())
         .current_dir("/")
         .spawn()?;
     Ok((ours, child))

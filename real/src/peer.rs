@@ -1,7 +1,7 @@
 //! A link to another process: one end of a `SOCK_SEQPACKET` pair, a datagram for each message.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use blkproof_engine::link::Received;
 use rustix::io::Errno;
@@ -69,12 +69,6 @@ impl From<Peer> for OwnedFd {
 impl AsFd for Peer {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
-    }
-}
-
-impl AsRawFd for Peer {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_raw_fd()
     }
 }
 
