@@ -145,7 +145,7 @@ pub struct RingSpec {
     pub mode: RingMode,
 }
 
-/// How a ring runs its task work (protocol reference, "where dispatch runs").
+/// How a ring runs its task work ("who may" in docs/protocol.md).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum RingMode {
     /// 128-byte entries, default task work: the supervisor's ring, as ublk control commands need it.

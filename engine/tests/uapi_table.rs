@@ -203,7 +203,7 @@ const COMMANDS: &[(&str, u64)] = &[
     ("UBLK_IO_NEED_GET_DATA", 0x22),
 ];
 
-/// Section 1.11: operations and flags of a descriptor. Section 1.13: results.
+/// Operations and flags of a descriptor, results of a FETCH or COMMIT.
 const OPERATIONS: &[(&str, u64)] = &[
     ("UBLK_IO_OP_READ", 0),
     ("UBLK_IO_OP_WRITE", 1),
@@ -233,7 +233,7 @@ const OPERATIONS: &[(&str, u64)] = &[
     ("UBLK_IO_F_SHMEM_ZC", 1 << 19),
 ];
 
-/// Section 1.6, and the states of section 1.7.
+/// Features, and the states of a device.
 const FEATURES: &[(&str, u64)] = &[
     ("UBLK_S_DEV_DEAD", 0),
     ("UBLK_S_DEV_LIVE", 1),
@@ -309,7 +309,7 @@ const LIMITS: &[(&str, u64)] = &[
     ("shmem_zc_addr(65535,0)", 0xffff_0000_0000),
 ];
 
-/// Section 1.2.
+/// The entry that carries a command.
 const SUBMISSION_ENTRY: &[(&str, u64)] = &[
     ("IORING_URING_CMD_FIXED", 1),
     ("IORING_URING_CMD_MULTISHOT", 2),
@@ -329,7 +329,7 @@ const SUBMISSION_ENTRY: &[(&str, u64)] = &[
     ("sizeof(io_uring_sqe)", 64),
 ];
 
-/// Section 1.15: what may follow `ublk_elem_header`.
+/// What may follow `ublk_elem_header`.
 const OPTIONAL_PARTS: &[(&str, u64)] = &[
     ("offsetof(element(both).buf_addr)", 8),
     ("sizeof(element(both).buf_addr)", 8),
@@ -433,7 +433,7 @@ const STRUCTS: &[(&str, u64, &[Field])] = &[
     ),
 ];
 
-/// Section 1.8: struct, member of `ublk_params`, its offset there, its size, fields with their offsets in the part.
+/// Struct, member of `ublk_params`, its offset there, its size, fields with their offsets in the part.
 const PARAMS: &[(&str, &str, u64, u64, &[Field])] = &[
     (
         "ublk_param_basic",

@@ -1,4 +1,4 @@
-//! Requests: admission (step Q, section 3.2 of the reference), abort, completion.
+//! Requests: admission (step Q), abort, completion.
 
 use blkproof_engine::uapi::IoDesc;
 

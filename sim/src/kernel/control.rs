@@ -1,4 +1,4 @@
-//! Control commands: what an io-wq worker does for each, step by step (sections 3.3 to 3.8 of the reference).
+//! Control commands: what an io-wq worker does for each, step by step (SD, ST1 to ST7).
 
 use blkproof_engine::control::{Command, Reply};
 use blkproof_engine::sys::{Cqe, Token};

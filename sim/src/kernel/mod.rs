@@ -1,6 +1,6 @@
 //! A model of the kernel, profile 7.3, copy mode, one command per tag (no batches).
 //!
-//! The steps are those of the protocol reference: Q (admission), TW (task work), C (commit), F (fetch), X1 and X2 (cancel),
+//! The steps, defined in docs/protocol.md: Q (admission), TW (task work), C (commit), F (fetch), X1 and X2 (cancel),
 //! RE (ring freed), CL (last reference to the character device), `RWb`..`RWe` (release work), ST1..ST7 (STOP), SD (START),
 //! D1..D5 (death).
 //!

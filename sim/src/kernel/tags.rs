@@ -1,4 +1,4 @@
-//! The per-tag table (sections 2.1 and 2.2 of the reference), copy mode.
+//! The states of a tag and what is legal in each, copy mode.
 
 use blkproof_engine::sys::{Cqe, Token};
 use blkproof_engine::uapi::Tag;
