@@ -176,7 +176,7 @@ impl World {
         self.timers.insert(at, Timer { left_us, what });
     }
 
-    /// The model's own invariants (K1, K2, K7). A violation is a bug of the model.
+    /// The model's own invariants (K2, K3, K4, K7, K8; K1 is the type of a tag's state). A violation is a bug of the model.
     ///
     /// # Panics
     /// If one does not hold.

@@ -29,7 +29,7 @@ Examples:
   vm-harness run --kernel 7.3 --only kill   one scenario on one kernel
   vm-harness run --kernel host              this host's own kernel, in a guest
   vm-harness run --kernel vmlinuz --modules /lib/modules/6.19.0
-  vm-harness run --kernel 7.3 --only io/mem-q1-d1-seq-4k --keep-console
+  vm-harness run --kernel 7.3 --only io/mem-q1-d1-rand-1024k --keep-console
   vm-harness fetch                          download only, for a machine that goes offline
   vm-harness selftest                       show that every alarm rings";
 
