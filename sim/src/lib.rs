@@ -16,6 +16,7 @@ pub mod minimise;
 pub mod outcome;
 pub mod report;
 pub mod run;
+pub mod script;
 pub mod specimens;
 pub mod tape;
 pub mod testing;

@@ -1,0 +1,254 @@
+//! Scripts: what servers, controllers and clients do to the kernel, one step after another.
+//!
+//! The same text is executed twice: by the model ([`model`]) and, in a guest, by a small program that makes exactly these
+//! system calls. After each step the executor lets everything come to rest and notes what was *observed*: results,
+//! completions, the waits that are left, and the device's state. What a real kernel does must be among what the model allows.
+//!
+//! One step a line, `#` begins a comment:
+//!
+//! ```text
+//! # A FETCH of an armed tag is refused.
+//! kernels 6.12 6.18 7.3
+//! process a
+//! ctl: add queues=1 depth=1
+//! ctl: params sectors=16
+//! a: open
+//! a: map 0
+//! a: ring defer
+//! a: fetch 0.0
+//! a: fetch 0.0
+//! ```
+//!
+//! Steps are numbered from 1. Before a colon stands the *actor*, a thread; `ctl` is there from the beginning. A step that
+//! waits keeps its own thread busy and no other; control commands, FETCH and COMMIT are submitted and complete later.
+
+mod observation;
+mod parse;
+
+pub use observation::{Event, Observation, Site, State, Trace};
+pub use parse::ParseError;
+
+use std::fmt;
+
+use blkproof_engine::uapi::{Features, KernelSeries};
+
+/// The actor that every script begins with: a process of its own, for control commands.
+pub const CONTROLLER: &str = "ctl";
+
+/// A script.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Script {
+    /// What it is about: its leading comment.
+    pub title: String,
+    /// The kernels that it says something about.
+    pub kernels: Vec<KernelSeries>,
+    /// What is done, in order. Step *n* is `steps[n - 1]`.
+    pub steps: Vec<Step>,
+}
+
+/// One step.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Step {
+    /// A new process with one thread. It lacks CAP_SYS_ADMIN for FETCH, so that no kernel scans its disks for partitions.
+    Process {
+        /// The thread's name.
+        name: String,
+    },
+    /// A new thread in an actor's process.
+    Thread {
+        /// The thread's name.
+        name: String,
+        /// An actor of the same process.
+        of: String,
+    },
+    /// SIGKILL to an actor's process.
+    Kill {
+        /// An actor of the process.
+        actor: String,
+    },
+    /// Nothing for a while.
+    Sleep {
+        /// Milliseconds.
+        ms: u32,
+    },
+    /// An actor makes a system call, or submits a command.
+    Do {
+        /// Who.
+        actor: String,
+        /// What.
+        op: Op,
+    },
+}
+
+/// What an actor does. Tags are written `QUEUE.TAG`, ranges `FIRST+COUNT` in sectors of 512 bytes.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Op {
+    /// `ring defer`, `ring default`: creates the actor's ring for I/O commands. Result 0.
+    Ring {
+        /// `IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_SINGLE_ISSUER`.
+        defer: bool,
+    },
+    /// `closering`: closes it. Result 0.
+    CloseRing,
+    /// `open`: opens `/dev/ublkcN` for the actor's process. Result 0.
+    Open,
+    /// `close`: closes it.
+    Close,
+    /// `map QUEUE`: maps the descriptors. Result 0.
+    Map {
+        /// The queue.
+        queue: u16,
+    },
+    /// `unmap QUEUE`.
+    Unmap {
+        /// The queue.
+        queue: u16,
+    },
+    /// `fetch QUEUE.TAG`: submits FETCH_REQ. Result: that of its completion.
+    Fetch {
+        /// The queue.
+        queue: u16,
+        /// The tag.
+        tag: u16,
+    },
+    /// `commit QUEUE.TAG RESULT [data=BYTE]`: submits COMMIT_AND_FETCH_REQ. Result: that of its completion, which is the next request.
+    Commit {
+        /// The queue.
+        queue: u16,
+        /// The tag.
+        tag: u16,
+        /// The result for the client: bytes, or a negative errno.
+        result: i32,
+        /// The tag's buffer is filled with this byte before.
+        data: Option<u8>,
+    },
+    /// `reap`: enters the ring without waiting, so that deferred task work runs. Result 0.
+    Reap,
+    /// `exit`: the thread returns; with the first thread of a process, the process exits. No result.
+    Exit,
+    /// `add queues=N depth=N [id=N] [flags=F+F]`: ADD_DEV. Result: that of its completion, as for every control command.
+    Add {
+        /// Hardware queues.
+        queues: u16,
+        /// Tags in each queue.
+        depth: u16,
+        /// The number wanted.
+        id: Option<u32>,
+        /// Feature flags.
+        flags: Features,
+    },
+    /// `params sectors=N`: SET_PARAMS with basic parameters.
+    Params {
+        /// Size of the device.
+        sectors: u64,
+    },
+    /// `start ACTOR`: START_DEV with the process of that actor; `start 0` with pid 0.
+    Start {
+        /// Whose process serves.
+        server: Option<String>,
+    },
+    /// `stop`: STOP_DEV.
+    Stop,
+    /// `del`: DEL_DEV.
+    Del,
+    /// `info`: GET_DEV_INFO.
+    Info,
+    /// `cancel STEP`: ASYNC_CANCEL of the command that the actor submitted in that step. No result of its own.
+    Cancel {
+        /// The step's number.
+        step: u16,
+    },
+    /// `opendisk`: opens `/dev/ublkbN` for the actor. Result 0.
+    OpenDisk,
+    /// `closedisk`: closes it.
+    CloseDisk,
+    /// `read FIRST+COUNT [queue=N]`: one direct read by way of the open disk. Result: bytes, and the byte that all of them are.
+    Read {
+        /// First sector.
+        first: u16,
+        /// Sectors.
+        count: u16,
+        /// The hardware queue to use.
+        queue: u16,
+    },
+    /// `write FIRST+COUNT [queue=N]`: one direct write. Every byte is the step's number.
+    Write {
+        /// First sector.
+        first: u16,
+        /// Sectors.
+        count: u16,
+        /// The hardware queue to use.
+        queue: u16,
+    },
+}
+
+impl Script {
+    /// The step with this number, from 1.
+    pub fn step(&self, number: u16) -> Option<&Step> {
+        self.steps.get(usize::from(number).checked_sub(1)?)
+    }
+}
+
+impl fmt::Display for Script {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for line in self.title.lines() {
+            writeln!(f, "# {line}")?;
+        }
+        let names: Vec<_> = self.kernels.iter().map(ToString::to_string).collect();
+        writeln!(f, "kernels {}", names.join(" "))?;
+        self.steps.iter().try_for_each(|step| writeln!(f, "{step}"))
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Process { name } => write!(f, "process {name}"),
+            Self::Thread { name, of } => write!(f, "thread {name} of {of}"),
+            Self::Kill { actor } => write!(f, "kill {actor}"),
+            Self::Sleep { ms } => write!(f, "sleep {ms}"),
+            Self::Do { actor, op } => write!(f, "{actor}: {op}"),
+        }
+    }
+}
+
+impl fmt::Display for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ring { defer } => {
+                write!(f, "ring {}", if *defer { "defer" } else { "default" })
+            }
+            Self::CloseRing => f.write_str("closering"),
+            Self::Open => f.write_str("open"),
+            Self::Close => f.write_str("close"),
+            Self::Map { queue } => write!(f, "map {queue}"),
+            Self::Unmap { queue } => write!(f, "unmap {queue}"),
+            Self::Fetch { queue, tag } => write!(f, "fetch {queue}.{tag}"),
+            Self::Commit { queue, tag, result, data } => {
+                write!(f, "commit {queue}.{tag} {result}")?;
+                data.map_or(Ok(()), |data| write!(f, " data={data}"))
+            }
+            Self::Reap => f.write_str("reap"),
+            Self::Exit => f.write_str("exit"),
+            Self::Add { queues, depth, id, flags } => {
+                write!(f, "add queues={queues} depth={depth}")?;
+                if let Some(id) = id {
+                    write!(f, " id={id}")?;
+                }
+                if *flags == Features::NONE { Ok(()) } else { write!(f, " flags={}", flags.0) }
+            }
+            Self::Params { sectors } => write!(f, "params sectors={sectors}"),
+            Self::Start { server } => write!(f, "start {}", server.as_deref().unwrap_or("0")),
+            Self::Stop => f.write_str("stop"),
+            Self::Del => f.write_str("del"),
+            Self::Info => f.write_str("info"),
+            Self::Cancel { step } => write!(f, "cancel {step}"),
+            Self::OpenDisk => f.write_str("opendisk"),
+            Self::CloseDisk => f.write_str("closedisk"),
+            Self::Read { first, count, queue } => write!(f, "read {first}+{count} queue={queue}"),
+            Self::Write { first, count, queue } => {
+                write!(f, "write {first}+{count} queue={queue}")
+            }
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! What was observed after each step, as values and as text.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::{ParseError, Script};
+
+/// Something that finished.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct Event {
+    /// The step that it answers.
+    pub step: u16,
+    /// Its result: 0, a count, or a negative errno.
+    pub result: i32,
+    /// The request that a FETCH or COMMIT completed with.
+    pub request: Option<Delivered>,
+    /// The byte that all of the data is: of a write that was delivered, or of a read that is done.
+    pub data: Option<u8>,
+}
+
+/// A request as its descriptor says it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct Delivered {
+    /// `UBLK_IO_OP_*`.
+    pub op: u8,
+    /// First sector.
+    pub first: u64,
+    /// Sectors.
+    pub count: u32,
+}
+
+/// Where something waits in the kernel.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum Site {
+    /// START_DEV, END_USER_RECOVERY: for every tag to be fetched.
+    Ready,
+    /// For `ub->mutex`.
+    DeviceMutex,
+    /// For `ublk_ctl_mutex`.
+    GlobalMutex,
+    /// For the requests of the disk to finish.
+    Requests,
+    /// For `disk->open_mutex`.
+    OpenMutex,
+    /// DEL_DEV: for the number to be free.
+    Number,
+    /// Anywhere else.
+    Elsewhere,
+}
+
+const SITES: [(Site, &str); 7] = [
+    (Site::Ready, "ready"),
+    (Site::DeviceMutex, "device-mutex"),
+    (Site::GlobalMutex, "global-mutex"),
+    (Site::Requests, "requests"),
+    (Site::OpenMutex, "open-mutex"),
+    (Site::Number, "number"),
+    (Site::Elsewhere, "elsewhere"),
+];
+
+/// The device, as GET_DEV_INFO tells.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
+pub enum State {
+    /// No such device.
+    #[default]
+    None,
+    /// `UBLK_S_DEV_DEAD`.
+    Dead,
+    /// `UBLK_S_DEV_LIVE`.
+    Live,
+    /// `UBLK_S_DEV_QUIESCED`.
+    Quiesced,
+    /// `UBLK_S_DEV_FAIL_IO`.
+    FailIo,
+}
+
+const STATES: [(State, &str); 5] = [
+    (State::None, "none"),
+    (State::Dead, "DEAD"),
+    (State::Live, "LIVE"),
+    (State::Quiesced, "QUIESCED"),
+    (State::FailIo, "FAIL_IO"),
+];
+
+/// What there is to see after a step, once everything has come to rest.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
+pub struct Observation {
+    /// What finished since the step before, in order.
+    pub events: Vec<Event>,
+    /// Control commands, and threads inside a submission, that have not finished: by step, where they wait.
+    pub waits: Vec<(u16, Site)>,
+    /// The device.
+    pub state: State,
+}
+
+impl Observation {
+    /// Puts what has no order of its own into one.
+    pub fn sort(&mut self) {
+        self.events.sort_unstable();
+        self.waits.sort_unstable();
+    }
+}
+
+/// What was observed after each step of a script; shorter than the script if the executor had to give up.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Trace {
+    /// One for each step, in order.
+    pub observations: Vec<Observation>,
+}
+
+impl Trace {
+    /// The trace between the lines of its script.
+    pub fn with<'a>(&'a self, script: &'a Script) -> impl fmt::Display + 'a {
+        struct With<'a>(&'a Trace, &'a Script);
+        impl fmt::Display for With<'_> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                for (index, step) in self.1.steps.iter().enumerate() {
+                    writeln!(f, "{:2}. {step}", index + 1)?;
+                    if let Some(observation) = self.0.observations.get(index) {
+                        write!(f, "{observation}")?;
+                    }
+                }
+                Ok(())
+            }
+        }
+        With(self, script)
+    }
+}
+
+fn name<T: PartialEq>(table: &[(T, &'static str)], value: &T) -> &'static str {
+    table.iter().find(|(one, _)| one == value).map_or("?", |(_, name)| name)
+}
+
+fn value<T: Copy>(table: &[(T, &'static str)], name: &str) -> Option<T> {
+    table.iter().find(|(_, one)| *one == name).map(|(value, _)| *value)
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} = {}", self.step, self.result)?;
+        if let Some(Delivered { op, first, count }) = self.request {
+            write!(f, " op={op} {first}+{count}")?;
+        }
+        self.data.map_or(Ok(()), |data| write!(f, " data={data}"))
+    }
+}
+
+impl fmt::Display for Observation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for event in &self.events {
+            writeln!(f, "    {event}")?;
+        }
+        for (step, site) in &self.waits {
+            writeln!(f, "    {step} waits {}", name(&SITES, site))?;
+        }
+        writeln!(f, "    state {}", name(&STATES, &self.state))
+    }
+}
+
+/// A trace as text: what each step's observation prints. The state ends an observation.
+impl fmt::Display for Trace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.observations.iter().try_for_each(|observation| write!(f, "{observation}"))
+    }
+}
+
+/// Reads what [`Trace`] prints; the lines of a script between are skipped.
+impl FromStr for Trace {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let mut trace = Self::default();
+        let mut current = Observation::default();
+        for (number, line) in text.lines().enumerate() {
+            if !line.starts_with("    ") {
+                continue;
+            }
+            let error = || ParseError::new(number + 1, format!("not an observation: {line:?}"));
+            let words: Vec<&str> = line.split_whitespace().collect();
+            match words[..] {
+                ["state", state] => {
+                    current.state = value(&STATES, state).ok_or_else(error)?;
+                    trace.observations.push(std::mem::take(&mut current));
+                }
+                [step, "waits", site] => {
+                    let site = value(&SITES, site).ok_or_else(error)?;
+                    current.waits.push((step.parse().map_err(|_| error())?, site));
+                }
+                [step, "=", result, ref more @ ..] => {
+                    let mut event = Event {
+                        step: step.parse().map_err(|_| error())?,
+                        result: result.parse().map_err(|_| error())?,
+                        request: None,
+                        data: None,
+                    };
+                    let mut more = more.iter();
+                    while let Some(word) = more.next() {
+                        if let Some(data) = word.strip_prefix("data=") {
+                            event.data = Some(data.parse().map_err(|_| error())?);
+                        } else if let Some(op) = word.strip_prefix("op=") {
+                            let range = more.next().and_then(|range| range.split_once('+'));
+                            let (first, count) = range.ok_or_else(error)?;
+                            event.request = Some(Delivered {
+                                op: op.parse().map_err(|_| error())?,
+                                first: first.parse().map_err(|_| error())?,
+                                count: count.parse().map_err(|_| error())?,
+                            });
+                        } else {
+                            return Err(error());
+                        }
+                    }
+                    current.events.push(event);
+                }
+                _ => return Err(error()),
+            }
+        }
+        Ok(trace)
+    }
+}

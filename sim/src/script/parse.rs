@@ -1,0 +1,308 @@
+//! Scripts from text.
+
+use std::fmt;
+use std::str::FromStr;
+
+use blkproof_engine::uapi::{Features, KernelSeries};
+
+use super::{CONTROLLER, Op, Script, Step};
+
+/// What is wrong with a text.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ParseError {
+    /// The line, from 1.
+    pub line: usize,
+    /// What is wrong with it.
+    pub message: String,
+}
+
+impl ParseError {
+    pub(super) fn new(line: usize, message: impl Into<String>) -> Self {
+        Self { line, message: message.into() }
+    }
+}
+
+impl fmt::Display for ParseError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {}: {}", self.line, self.message)
+    }
+}
+
+impl std::error::Error for ParseError {}
+
+impl FromStr for Script {
+    type Err = ParseError;
+
+    /// # Errors
+    /// The first line that makes no sense: an unknown word, an actor that is not there (any more), a number out of range.
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let mut script =
+            Self { title: String::new(), kernels: KernelSeries::ALL.to_vec(), steps: Vec::new() };
+        let mut cast = Cast::new();
+        for (number, line) in text.lines().enumerate() {
+            let at = |message: String| ParseError::new(number + 1, message);
+            let (line, comment) = line.split_once('#').unwrap_or((line, ""));
+            let words: Vec<&str> = line.split_whitespace().collect();
+            match words[..] {
+                [] => {
+                    if script.steps.is_empty() && !comment.is_empty() {
+                        if !script.title.is_empty() {
+                            script.title.push('\n');
+                        }
+                        script.title.push_str(comment.trim());
+                    }
+                }
+                ["kernels", ref names @ ..] if script.steps.is_empty() && !names.is_empty() => {
+                    let find = |name: &&str| {
+                        KernelSeries::ALL.into_iter().find(|kernel| kernel.to_string() == **name)
+                    };
+                    script.kernels = names
+                        .iter()
+                        .map(|name| find(name).ok_or_else(|| at(format!("unknown kernel {name}"))))
+                        .collect::<Result<_, _>>()?;
+                }
+                _ => {
+                    let step = step(&words, script.steps.len()).map_err(at)?;
+                    cast.play(&step).map_err(at)?;
+                    script.steps.push(step);
+                }
+            }
+        }
+        Ok(script)
+    }
+}
+
+/// The actors that are there, each with its process, named by its first actor.
+struct Cast(Vec<(String, String)>);
+
+impl Cast {
+    fn new() -> Self {
+        Self(vec![(CONTROLLER.into(), CONTROLLER.into())])
+    }
+
+    fn process(&self, actor: &str) -> Result<&str, String> {
+        let found = self.0.iter().find(|(name, _)| name == actor);
+        found
+            .map(|(_, process)| process.as_str())
+            .ok_or_else(|| format!("there is no actor {actor}"))
+    }
+
+    fn enter(&mut self, name: &str, process: &str) -> Result<(), String> {
+        let fits = name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
+        if !fits || !name.starts_with(|c: char| c.is_ascii_lowercase()) {
+            return Err(format!("{name:?} is no name: lower-case letters, then digits"));
+        }
+        if self.0.iter().any(|(one, process)| one == name || process == name) {
+            return Err(format!("there is, or was, an actor {name} already"));
+        }
+        self.0.push((name.to_owned(), process.to_owned()));
+        Ok(())
+    }
+
+    fn play(&mut self, step: &Step) -> Result<(), String> {
+        match step {
+            Step::Process { name } => self.enter(name, name),
+            Step::Thread { name, of } => {
+                let process = self.process(of)?.to_owned();
+                self.enter(name, &process)
+            }
+            Step::Kill { actor } => {
+                let process = self.process(actor)?.to_owned();
+                self.0.retain(|(_, one)| *one != process);
+                Ok(())
+            }
+            Step::Sleep { ms } if *ms > 10_000 => Err("a sleep of up to 10000 ms".into()),
+            Step::Sleep { .. } => Ok(()),
+            Step::Do { actor, op } => {
+                let process = self.process(actor)?.to_owned();
+                match op {
+                    Op::Exit if *actor == process => self.0.retain(|(_, one)| *one != process),
+                    Op::Exit => self.0.retain(|(one, _)| one != actor),
+                    Op::Start { server: Some(server) } => drop(self.process(server)?.to_owned()),
+                    _ => {}
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+fn number<T: FromStr>(word: &str, what: &str) -> Result<T, String> {
+    word.parse().map_err(|_| format!("{word:?} is no {what}"))
+}
+
+/// The value of `key=` among the words.
+fn value<'a>(words: &[&'a str], key: &str) -> Option<&'a str> {
+    words.iter().find_map(|word| word.strip_prefix(key)?.strip_prefix('='))
+}
+
+fn pair<T: FromStr, U: FromStr>(word: &str, by: char, what: &str) -> Result<(T, U), String> {
+    let (first, second) = word.split_once(by).ok_or_else(|| format!("{word:?} is no {what}"))?;
+    Ok((number(first, what)?, number(second, what)?))
+}
+
+fn step(words: &[&str], before: usize) -> Result<Step, String> {
+    match *words {
+        ["process", name] => Ok(Step::Process { name: name.into() }),
+        ["thread", name, "of", of] => Ok(Step::Thread { name: name.into(), of: of.into() }),
+        ["kill", actor] => Ok(Step::Kill { actor: actor.into() }),
+        ["sleep", ms] => Ok(Step::Sleep { ms: number(ms, "number of milliseconds")? }),
+        [actor, ref op @ ..] if actor.ends_with(':') => {
+            let op = self::op(op, before)?;
+            Ok(Step::Do { actor: actor.trim_end_matches(':').into(), op })
+        }
+        _ => Err(format!("{:?} is no step", words.join(" "))),
+    }
+}
+
+fn op(words: &[&str], before: usize) -> Result<Op, String> {
+    const TAG: &str = "tag (QUEUE.TAG)";
+    const RANGE: &str = "range (FIRST+COUNT)";
+    let queue = |words: &[&str]| value(words, "queue").map_or(Ok(0), |word| number(word, "queue"));
+    let known = |words: &[&str], keys: &[&str]| match words
+        .iter()
+        .find(|word| !word.split_once('=').is_some_and(|(key, _)| keys.contains(&key)))
+    {
+        Some(word) => Err(format!("{word:?} does not belong here")),
+        None => Ok(()),
+    };
+    Ok(match *words {
+        ["ring", "defer"] => Op::Ring { defer: true },
+        ["ring", "default"] => Op::Ring { defer: false },
+        ["closering"] => Op::CloseRing,
+        ["open"] => Op::Open,
+        ["close"] => Op::Close,
+        ["map", queue] => Op::Map { queue: number(queue, "queue")? },
+        ["unmap", queue] => Op::Unmap { queue: number(queue, "queue")? },
+        ["fetch", tag] => {
+            let (queue, tag) = pair(tag, '.', TAG)?;
+            Op::Fetch { queue, tag }
+        }
+        ["commit", tag, result, ref rest @ ..] => {
+            known(rest, &["data"])?;
+            let (queue, tag) = pair(tag, '.', TAG)?;
+            let data = value(rest, "data").map(|word| number(word, "byte")).transpose()?;
+            Op::Commit { queue, tag, result: number(result, "result")?, data }
+        }
+        ["reap"] => Op::Reap,
+        ["exit"] => Op::Exit,
+        ["add", ref rest @ ..] => {
+            known(rest, &["queues", "depth", "id", "flags"])?;
+            let of = |key| value(rest, key).map_or(Ok(1), |word| number(word, "number"));
+            Op::Add {
+                queues: of("queues")?,
+                depth: of("depth")?,
+                id: value(rest, "id").map(|word| number(word, "number")).transpose()?,
+                flags: Features(
+                    value(rest, "flags").map_or(Ok(0), |word| number(word, "set of flags"))?,
+                ),
+            }
+        }
+        ["params", ref rest @ ..] => {
+            known(rest, &["sectors"])?;
+            let sectors = value(rest, "sectors").ok_or("params needs sectors=N")?;
+            Op::Params { sectors: number(sectors, "number of sectors")? }
+        }
+        ["start", "0"] => Op::Start { server: None },
+        ["start", server] => Op::Start { server: Some(server.into()) },
+        ["stop"] => Op::Stop,
+        ["del"] => Op::Del,
+        ["info"] => Op::Info,
+        ["cancel", step] => {
+            let step = number(step, "step")?;
+            if step == 0 || usize::from(step) > before {
+                return Err(format!("step {step} does not come before"));
+            }
+            Op::Cancel { step }
+        }
+        ["opendisk"] => Op::OpenDisk,
+        ["closedisk"] => Op::CloseDisk,
+        ["read", range, ref rest @ ..] => {
+            known(rest, &["queue"])?;
+            let (first, count) = pair(range, '+', RANGE)?;
+            Op::Read { first, count, queue: queue(rest)? }
+        }
+        ["write", range, ref rest @ ..] => {
+            known(rest, &["queue"])?;
+            let (first, count) = pair(range, '+', RANGE)?;
+            Op::Write { first, count, queue: queue(rest)? }
+        }
+        _ => return Err(format!("{:?} is nothing an actor does", words.join(" "))),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Trace;
+    use super::*;
+
+    const TEXT: &str = "\
+# A request is served.
+# In copy mode.
+kernels 6.18 7.3
+process a
+thread b of a
+process c
+ctl: add queues=2 depth=1 id=3 flags=8
+ctl: params sectors=16
+a: ring defer
+b: ring default
+a: open
+a: map 0
+a: fetch 0.0
+ctl: start a
+c: opendisk
+c: write 0+8 queue=1
+a: reap
+a: commit 0.0 -5 data=7
+ctl: cancel 11
+ctl: start 0
+sleep 10
+b: exit
+kill a
+";
+
+    #[test]
+    fn a_script_survives_print_and_parse() {
+        let script: Script = TEXT.parse().expect("it parses");
+        assert_eq!(script.to_string(), TEXT);
+        assert_eq!(script.title, "A request is served.\nIn copy mode.");
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_with_its_line() {
+        for (text, line) in [
+            ("a: open", 1),
+            ("process a\nprocess a", 2),
+            ("process A", 1),
+            ("process a\nkill a\na: open", 3),
+            ("process a\nthread b of a\na: exit\nb: open", 4),
+            ("ctl: fetch 0", 1),
+            ("ctl: fetch 0.0 fast", 1),
+            ("ctl: add size=3", 1),
+            ("ctl: cancel 1", 1),
+            ("ctl: commit 0.0 x", 1),
+            ("ctl: write 0-8", 1),
+            ("ctl: start nobody", 1),
+            ("kernels 5.4", 1),
+            ("sleep 99999", 1),
+            ("hello", 1),
+        ] {
+            let error = text.parse::<Script>().expect_err(text);
+            assert_eq!(error.line, line, "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_trace_survives_print_and_parse() {
+        let text = "    1 = 0\n    state DEAD\n    state DEAD\n    2 = 0 op=1 0+8 data=9\n    \
+                    3 = -22\n    4 waits ready\n    state LIVE\n";
+        let trace: Trace = text.parse().expect("it parses");
+        assert_eq!(trace.observations.len(), 3);
+        assert_eq!(trace.to_string(), text);
+        assert!("    1 = x\n".parse::<Trace>().is_err());
+        let script: Script = "process a\nprocess b\nsleep 1".parse().expect("it parses");
+        let printed = trace.with(&script).to_string();
+        assert_eq!(printed.parse(), Ok(trace));
+    }
+}
