@@ -157,6 +157,7 @@ impl World {
                 client.in_flight -= 1;
                 client.gave_up |= !ok;
             }
+            Issuer::Script(_) => {}
             Issuer::Udev => self.udev.probe = Probe::Read,
             Issuer::Scan => {
                 if let Some(disk) = self.device.as_mut().and_then(|device| device.disk.as_mut()) {

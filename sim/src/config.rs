@@ -37,6 +37,8 @@ pub struct Config {
     pub steps_max: u64,
     /// Whether to keep a timeline.
     pub timeline: bool,
+    /// No partition scan and no udev: nobody looks at a new disk but the clients.
+    pub quiet: bool,
 }
 
 /// The target behind the simulated device.
@@ -87,6 +89,7 @@ impl Config {
             faults: Faults::NONE,
             steps_max: 20_000,
             timeline: false,
+            quiet: false,
         }
     }
 }

@@ -6,6 +6,7 @@
 //! that what is then called a livelock is one under fair scheduling.
 
 mod contained;
+pub(crate) mod rest;
 mod steps;
 mod waits;
 
@@ -133,7 +134,7 @@ pub(crate) mod actor {
         match issuer {
             Issuer::Client(index) => index as usize,
             Issuer::Udev => UDEV,
-            Issuer::Scan => KERNEL,
+            Issuer::Scan | Issuer::Script(_) => KERNEL,
         }
     }
 }

@@ -126,6 +126,8 @@ pub(crate) struct World {
     pub(crate) operator: Operator,
     pub(crate) register: Register,
     pub(crate) budget: Budget,
+    /// What finished in a script, apart from completions.
+    pub(crate) script_events: Vec<crate::script::Event>,
 }
 
 impl World {
@@ -160,6 +162,7 @@ impl World {
                 stalls: 3,
                 rivals: 2,
             },
+            script_events: Vec::new(),
         }
     }
 

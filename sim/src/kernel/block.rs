@@ -45,6 +45,8 @@ pub(crate) enum Issuer {
     Udev,
     /// The partition scan.
     Scan,
+    /// An actor of a script, in this step.
+    Script(u16),
 }
 
 /// Where a request is (K2).
@@ -93,7 +95,12 @@ impl World {
         let (mut version, mut allowed) = (0, Allowed::new());
         match op {
             BlockOp::Write { .. } => {
-                version = self.register.write_begins(first, count);
+                version = match issuer {
+                    Issuer::Script(step) => Version::from(step),
+                    Issuer::Client(_) | Issuer::Udev | Issuer::Scan => {
+                        self.register.write_begins(first, count)
+                    }
+                };
                 if self.register.remembers() {
                     self.reads_may_see(version, start, sectors);
                 }
@@ -216,6 +223,10 @@ impl World {
                 "L1",
                 format!("a {what} failed although no fault was injected that explains it"),
             );
+        }
+        if let Issuer::Script(step) = request.issuer {
+            self.script_heard(step, &request, ok);
+            return;
         }
         let (start, sectors) = (usize::from(request.start), usize::from(request.sectors));
         match request.op {

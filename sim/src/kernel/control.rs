@@ -270,10 +270,10 @@ impl World {
                 if let Some(device) = &mut self.device {
                     device.mutex = None;
                     if let Some(disk) = &mut device.disk {
-                        disk.scan = Scan::Scheduled;
+                        disk.scan = if run.config.quiet { Scan::Done } else { Scan::Scheduled };
                     }
                 }
-                self.udev.probe = Probe::Called;
+                self.udev.probe = if run.config.quiet { Probe::Idle } else { Probe::Called };
                 Next::done()
             }
             Pc::StopLock => {

@@ -9,11 +9,9 @@
 //! * One device, one backing file, no recovery, no user copy, no zero copy, no batches, no zones. Flags that ask for them are not offered.
 //! * A client operation is exactly one request: nothing is split, merged or scheduled; requests of one queue are admitted in any order.
 //! * One queue's readiness and the clearing of its `canceling` are one step, as are X1 over all queues and RWc over all tags.
-//! * Polls, timeouts and backend operations complete by task work; control commands post their completion directly.
+//! * Polls, timeouts, backend operations and aborts complete by task work; control commands post their completion directly.
 //! * A completion queue never overflows: its backlog is not told from the queue.
 //! * An interruptible wait of an io-wq worker may be interrupted under the fault *signal*, although only SIGKILL and task work reach such a worker.
-//! * A thread that returns from its function closes its ring and unmaps its descriptors; the real driver leaves both to
-//!   the end of its process, which follows. A killed thread does neither.
 //! * Memory is sequentially consistent; what a weaker order would allow has to be spelled out by a specimen.
 //! * Copies never fault; buffers are pinned.
 //! * GET_FEATURES and GET_DEV_INFO run inline. The request timer (30 s, re-armed for ever on a privileged device) has no effect and is left out.
@@ -34,6 +32,7 @@ pub(crate) mod errno {
     pub(crate) const ESRCH: i32 = 3;
     pub(crate) const EINTR: i32 = 4;
     pub(crate) const EIO: i32 = 5;
+    pub(crate) const EBADF: i32 = 9;
     pub(crate) const EAGAIN: i32 = 11;
     pub(crate) const ENOMEM: i32 = 12;
     pub(crate) const EACCES: i32 = 13;

@@ -248,7 +248,10 @@ impl World {
             return;
         }
         self.threads[thread.index()].state = ThreadState::Dead;
-        if matches!(self.threads[thread.index()].program.as_deref(), Some(Program::Queue(_))) {
+        if matches!(
+            self.threads[thread.index()].program.as_deref(),
+            Some(Program::Queue(_) | Program::Script(_))
+        ) {
             // Ring and mapping stay until the process ends: a ring that closes takes the whole device down (H05).
             return;
         }

@@ -13,6 +13,7 @@ use crate::kernel::errno;
 use crate::kernel::process::{ThreadState, Work};
 use crate::kernel::tags::TagState;
 use crate::run::{Run, Sabotage, actor};
+use crate::server::Program;
 use crate::world::{ProcessId, RingId, ThreadId, TimerKind, World};
 
 /// A submission queue entry.
@@ -22,6 +23,15 @@ pub(crate) enum Entry {
     Plain(Sqe),
     /// A control command with its sequence number.
     Control(u32, Command),
+    /// A FETCH or COMMIT of a script: of any queue, and known by its step.
+    Script {
+        /// The step.
+        step: u16,
+        /// The queue whose tag it names.
+        queue: u16,
+        /// The command.
+        sqe: Sqe,
+    },
     /// The tail was moved, and the entry is not written: the slot's old contents, a no-op.
     Unwritten,
 }
@@ -116,8 +126,11 @@ impl World {
 
     /// Whether a submitting thread is stuck in the submission of a FETCH, uninterruptibly, on `ub->mutex`.
     pub(crate) fn fetch_blocked(&self, thread: ThreadId) -> bool {
-        matches!(self.head(thread), Some(Entry::Plain(Sqe::Fetch { .. })))
-            && self.device.as_ref().is_some_and(|device| device.mutex.is_some())
+        let fetch = match self.head(thread) {
+            Some(Entry::Plain(sqe) | Entry::Script { sqe, .. }) => matches!(sqe, Sqe::Fetch { .. }),
+            Some(Entry::Control(..) | Entry::Unwritten) | None => false,
+        };
+        fetch && self.device.as_ref().is_some_and(|device| device.mutex.is_some())
     }
 
     /// Submits one entry that others can see, and then those that nobody can.
@@ -141,9 +154,11 @@ impl World {
                     self.begin_wait(run, thread, done, wait);
                     return;
                 }
-                Some(Entry::Plain(Sqe::Fetch { .. } | Sqe::Commit { .. }) | Entry::Control(..)) => {
-                    return;
-                }
+                Some(
+                    Entry::Plain(Sqe::Fetch { .. } | Sqe::Commit { .. })
+                    | Entry::Control(..)
+                    | Entry::Script { .. },
+                ) => return,
                 Some(Entry::Plain(_) | Entry::Unwritten) => self.submit_one(run, thread),
             }
         }
@@ -167,10 +182,24 @@ impl World {
             Some(Entry::Control(sequence, command)) => {
                 self.submit_control(run, thread, ring, sequence, command);
             }
+            Some(Entry::Script { step, queue, sqe }) => {
+                let token = Token::Control(u32::from(step));
+                match sqe {
+                    Sqe::Commit { tag, result } => {
+                        let slot = (queue, tag.0);
+                        self.commit(run, thread, ring, slot, token, result);
+                    }
+                    sqe => {
+                        if let Sqe::Fetch { tag } = sqe {
+                            self.fetch(run, thread, ring, (queue, tag.0), token);
+                        }
+                    }
+                }
+            }
             Some(Entry::Plain(sqe)) => match sqe {
-                Sqe::Fetch { tag } => self.fetch(run, thread, ring, queue, tag.0),
+                Sqe::Fetch { tag } => self.fetch(run, thread, ring, (queue, tag.0), sqe.token()),
                 Sqe::Commit { tag, result } => {
-                    self.commit(run, thread, ring, queue, tag.0, result);
+                    self.commit(run, thread, ring, (queue, tag.0), sqe.token(), result);
                 }
                 Sqe::Backend { tag, op } => {
                     run.note(actor::thread(thread), || {
@@ -234,6 +263,13 @@ impl World {
         if wait > 0 && self.budget.signals > 0 && run.fault(run.config.faults.signal) {
             self.budget.signals -= 1;
             interrupted = true;
+        }
+        if let Some(Program::Script(actor)) = self.threads[thread.index()].program.as_deref()
+            && !actor.reaps
+        {
+            // Entered without GETEVENTS: back at once, and deferred task work does not run.
+            self.threads[thread.index()].state = ThreadState::Ready(Ret::Submitted(done));
+            return;
         }
         self.threads[thread.index()].state = ThreadState::Waiting { done, wait, interrupted };
     }

@@ -1,7 +1,6 @@
 //! The states of a tag and what is legal in each, copy mode.
 
 use blkproof_engine::sys::{Cqe, Token};
-use blkproof_engine::uapi::Tag;
 
 use crate::kernel::block::BlockOp;
 use crate::kernel::errno;
@@ -29,10 +28,13 @@ pub(crate) struct TagSlot {
     pub(crate) state: TagState,
     /// The task that fetched it: the only one that may commit.
     pub(crate) task: Option<ThreadId>,
+    /// What the completion of the armed command carries.
+    pub(crate) token: Token,
 }
 
 impl TagSlot {
-    pub(crate) const UNFETCHED: Self = Self { state: TagState::Unfetched, task: None };
+    pub(crate) const UNFETCHED: Self =
+        Self { state: TagState::Unfetched, task: None, token: Token::Cancel };
 
     /// The request that the server holds.
     pub(crate) const fn served(&self) -> Option<RequestId> {
@@ -61,18 +63,18 @@ impl World {
         run: &mut Run<'_>,
         thread: ThreadId,
         ring: RingId,
-        queue: u16,
-        tag: u16,
+        (queue, tag): (u16, u16),
+        token: Token,
     ) {
         let actor = actor::thread(thread);
-        let res = self.try_fetch(run, thread, ring, queue, tag);
+        let res = self.try_fetch(run, thread, ring, (queue, tag), token);
         run.seen(u64::from(tag) << 32 | u64::from(res.unsigned_abs()));
         if res == 0 {
             run.progress();
             run.note(actor, || format!("F: fetches tag {tag} of queue {queue}"));
         } else {
             run.note(actor, || format!("F: FETCH of tag {tag} of queue {queue} refused ({res})"));
-            self.post(ring, Cqe { token: Token::Io(Tag(tag)), res });
+            self.post(ring, Cqe { token, res });
         }
     }
 
@@ -81,8 +83,8 @@ impl World {
         run: &mut Run<'_>,
         thread: ThreadId,
         ring: RingId,
-        queue: u16,
-        tag: u16,
+        (queue, tag): (u16, u16),
+        token: Token,
     ) -> i32 {
         let Some(device) = &mut self.device else { return -errno::ENODEV };
         if queue >= device.queues || tag >= device.depth {
@@ -110,7 +112,7 @@ impl World {
                 return -errno::EINVAL;
             }
         }
-        device.tags[slot] = TagSlot { state: TagState::Armed(ring), task: Some(thread) };
+        device.tags[slot] = TagSlot { state: TagState::Armed(ring), task: Some(thread), token };
         device.armed += 1;
         let hw = &mut device.hw[usize::from(queue)];
         hw.ready += 1;
@@ -126,8 +128,8 @@ impl World {
         run: &mut Run<'_>,
         thread: ThreadId,
         ring: RingId,
-        queue: u16,
-        tag: u16,
+        (queue, tag): (u16, u16),
+        token: Token,
         result: i32,
     ) {
         let actor = actor::thread(thread);
@@ -135,13 +137,17 @@ impl World {
         let refusal = match self.may_commit(run, thread, queue, tag) {
             Ok(request) => {
                 run.note(actor, || format!("C: commits tag {tag} of queue {queue} ({result})"));
+                if let Some(device) = &mut self.device {
+                    let slot = device.slot(queue, tag);
+                    device.tags[slot].token = token;
+                }
                 self.committed(run, ring, queue, tag, request, result);
                 return;
             }
             Err(errno) => -errno,
         };
         run.note(actor, || format!("C: COMMIT of tag {tag} of queue {queue} refused ({refusal})"));
-        self.post(ring, Cqe { token: Token::Io(Tag(tag)), res: refusal });
+        self.post(ring, Cqe { token, res: refusal });
     }
 
     /// First failing check wins.
@@ -235,6 +241,7 @@ impl World {
             return;
         };
         device.tags[slot].state = TagState::Served(request);
+        let token = device.tags[slot].token;
         device.armed -= 1;
         let Some(req) = &self.requests[request.index()] else { return };
         if let BlockOp::Write { .. } = req.op {
@@ -244,7 +251,7 @@ impl World {
         run.note(actor::thread(thread), || {
             format!("TW: {what} delivered on tag {tag} of queue {queue}")
         });
-        self.post(ring, Cqe { token: Token::Io(Tag(tag)), res: 0 });
+        self.post(ring, Cqe { token, res: 0 });
         self.file_dropped(run);
     }
 
@@ -269,11 +276,15 @@ impl World {
         let Some(device) = &mut self.device else { return };
         let TagState::Armed(ring) = device.tags[slot].state else { return };
         device.tags[slot].state = TagState::Cancelled;
+        let (token, task) = (device.tags[slot].token, device.tags[slot].task);
         device.armed -= 1;
         let tag = (slot % usize::from(device.depth)) as u16;
         let queue = slot / usize::from(device.depth);
         run.kernel(|| format!("X2: tag {tag} of queue {queue} aborted"));
-        self.post(ring, Cqe { token: Token::Io(Tag(tag)), res: -errno::ENODEV });
+        // From another task's context: it is the task's own to post (io_uring_cmd_done).
+        if let Some(task) = task {
+            self.post_by_task_work(task, ring, Cqe { token, res: -errno::ENODEV });
+        }
         self.file_dropped(run);
     }
 }

@@ -43,7 +43,11 @@ fn serves(program: Option<&Program>) -> bool {
         Some(Program::Specimen(server)) => server.serves(),
         Some(Program::Queue(_)) => true,
         Some(
-            Program::Launcher(_) | Program::Query(_) | Program::Supervisor(_) | Program::Worker(_),
+            Program::Launcher(_)
+            | Program::Query(_)
+            | Program::Script(_)
+            | Program::Supervisor(_)
+            | Program::Worker(_),
         )
         | None => false,
     }
@@ -79,7 +83,7 @@ fn requests(world: &World, waits: &mut Vec<Wait>) {
         let actor = match request.issuer {
             Issuer::Client(client) => usize::from(client),
             Issuer::Udev => actor::UDEV,
-            Issuer::Scan => actor::KERNEL,
+            Issuer::Scan | Issuer::Script(_) => actor::KERNEL,
         };
         let what = request.op.name();
         let held = world.device.as_ref().and_then(|device| {
@@ -187,7 +191,7 @@ fn peer(world: &World, program: &Program) -> Option<usize> {
             .or(world.links.supervisor),
         Program::Queue(_) => world.links.worker,
         Program::Launcher(_) => world.links.commanded,
-        Program::Query(_) | Program::Specimen(_) => None,
+        Program::Query(_) | Program::Script(_) | Program::Specimen(_) => None,
     };
     peer.map(|thread| actor::THREADS + thread.index())
 }

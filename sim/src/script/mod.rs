@@ -22,10 +22,12 @@
 //! Steps are numbered from 1. Before a colon stands the *actor*, a thread; `ctl` is there from the beginning. A step that
 //! waits keeps its own thread busy and no other; control commands, FETCH and COMMIT are submitted and complete later.
 
+pub mod model;
 mod observation;
 mod parse;
 
-pub use observation::{Event, Observation, Site, State, Trace};
+pub(crate) use model::Actor;
+pub use observation::{Delivered, Event, Observation, Site, State, Trace};
 pub use parse::ParseError;
 
 use std::fmt;

@@ -34,6 +34,8 @@ pub(crate) enum Program {
     Worker(Worker),
     /// The engine's queue.
     Queue(Queue<AnyTarget>),
+    /// An actor of a script.
+    Script(crate::script::Actor),
     /// A thread of a specimen.
     Specimen(Server),
 }
@@ -48,7 +50,7 @@ impl Program {
             Self::Supervisor(machine) => machine.pending(&mut sink),
             Self::Worker(machine) => machine.pending(&mut sink),
             Self::Queue(machine) => machine.pending(&mut sink),
-            Self::Specimen(_) => {}
+            Self::Script(_) | Self::Specimen(_) => {}
         }
         sink
     }
@@ -136,6 +138,14 @@ impl World {
                     let role = Role::Queue(machine.id().0);
                     let mut io = Io { world: self, run, thread, role };
                     machine.resume(ret, &mut io)
+                }
+                Program::Script(actor) => {
+                    run.kernel_code();
+                    if let Some(result) = actor.returned(ret) {
+                        self.script_events.push(result);
+                    }
+                    self.threads[thread.index()].state = ThreadState::Sleeping;
+                    break;
                 }
                 Program::Specimen(server) => {
                     let act = server.step(ret, &mut Sys { world: self, run, thread });

@@ -155,6 +155,7 @@ impl Specimen {
             faults,
             steps_max: 20_000,
             timeline: false,
+            quiet: false,
         }
     }
 }

@@ -1,0 +1,467 @@
+//! Scripts executed by the model: the set of all that may be observed, step by step.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use blkproof_engine::control::Command;
+use blkproof_engine::sys::{Call, Cqe, Exit, Ret, RingMode, RingSpec, Sqe, Token};
+use blkproof_engine::uapi::{BasicParams, DevId, DevInfo, KernelSeries, Params, Tag};
+
+use super::{CONTROLLER, Delivered, Event, Observation, Op, Script, Site, State, Step, Trace};
+use crate::config::{Config, TargetKind};
+use crate::kernel::block::{BlockOp, Issuer, Request};
+use crate::kernel::control::Pc;
+use crate::kernel::device;
+use crate::kernel::errno;
+use crate::kernel::process::{SIGKILL, ThreadState};
+use crate::kernel::ring::Entry;
+use crate::kernel::tags::TagState;
+use crate::run::{Run, rest};
+use crate::server::Program;
+use crate::world::{BUFFER_SECTORS, RingId, SECTOR, ThreadId, Version, World};
+
+/// Worlds that one step may lead through.
+const WORLDS_MAX: usize = 200_000;
+/// Entries of an actor's rings: more than a script submits at once.
+const RING_ENTRIES: u32 = 64;
+/// Bytes of each tag's buffer, as ADD_DEV asks for them.
+pub const BUFFER_BYTES: u32 = 64 * 1024;
+
+/// A thread that does what a script says.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+pub(crate) struct Actor {
+    /// The step that it is at.
+    step: u16,
+    /// The call's own result is that of the step.
+    answers: bool,
+    /// It enters its ring for completions.
+    pub(crate) reaps: bool,
+    /// Its ring for control commands.
+    control: Option<RingId>,
+}
+
+impl Actor {
+    /// A call returned.
+    pub(crate) fn returned(&mut self, ret: Ret) -> Option<Event> {
+        self.reaps = false;
+        let result = match ret {
+            Ret::Failed(errno) => -i32::from(errno.0),
+            Ret::Start
+            | Ret::Done
+            | Ret::Submitted(_)
+            | Ret::Spawned(_)
+            | Ret::Exited(_)
+            | Ret::Running => 0,
+        };
+        std::mem::take(&mut self.answers).then(|| event(self.step, result))
+    }
+}
+
+const fn event(step: u16, result: i32) -> Event {
+    Event { step, result, request: None, data: None }
+}
+
+/// A real kernel did what the model does not allow.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Difference {
+    /// The step after which it was observed.
+    pub step: u16,
+    /// What was observed.
+    pub observed: Observation,
+    /// What the model allows there.
+    pub allowed: Vec<Observation>,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "after step {}, the kernel:\n{}", self.step, self.observed)?;
+        for allowed in &self.allowed {
+            writeln!(f, "  the model allows:\n{allowed}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether the model allows what was observed.
+///
+/// # Errors
+/// The first observation that it does not.
+pub fn check(script: &Script, kernel: KernelSeries, trace: &Trace) -> Result<(), Difference> {
+    let mut model = Model::new(script, kernel);
+    for (observed, number) in trace.observations.iter().zip(1..) {
+        let mut allowed = model.step(number);
+        let Some(worlds) = allowed.remove(observed) else {
+            let allowed = allowed.into_keys().collect();
+            return Err(Difference { step: number, observed: observed.clone(), allowed });
+        };
+        model.worlds = worlds;
+    }
+    Ok(())
+}
+
+/// One trace that the model allows: of several possibilities at a step, the first in the order of observations.
+pub fn example(script: &Script, kernel: KernelSeries) -> Trace {
+    let mut model = Model::new(script, kernel);
+    let mut trace = Trace::default();
+    for number in 1..=script.steps.len() as u16 {
+        let Some((observation, worlds)) = model.step(number).into_iter().next() else { break };
+        trace.observations.push(observation);
+        model.worlds = worlds;
+    }
+    trace
+}
+
+/// The model in the middle of a script.
+struct Model<'s> {
+    script: &'s Script,
+    config: Config,
+    /// Every world that agrees with what was observed so far.
+    worlds: Vec<World>,
+    /// The same threads have the same numbers in all of them.
+    cast: BTreeMap<&'s str, ThreadId>,
+    threads: u16,
+}
+
+impl<'s> Model<'s> {
+    fn new(script: &'s Script, _kernel: KernelSeries) -> Self {
+        let config =
+            Config { requests: 0, quiet: true, target: TargetKind::Mem, ..Config::engine() };
+        let mut world = World::new(&config);
+        world.clients.clear();
+        let mut model =
+            Self { script, config, worlds: vec![world], cast: BTreeMap::new(), threads: 0 };
+        model.process(CONTROLLER);
+        model
+    }
+
+    /// Does something to every world.
+    fn act(&mut self, act: impl Fn(&mut World, &mut Run<'_>)) {
+        let worlds = std::mem::take(&mut self.worlds);
+        let next = worlds.iter().flat_map(|world| rest::outcomes(world, &self.config, &act));
+        self.worlds = next.collect();
+    }
+
+    fn enters(&mut self, name: &'s str) -> ThreadId {
+        let thread = ThreadId(self.threads);
+        self.threads += 1;
+        self.cast.insert(name, thread);
+        thread
+    }
+
+    fn process(&mut self, name: &'s str) {
+        let thread = self.enters(name);
+        self.act(|world, run| {
+            world.spawn_process(run, None, name, Program::Script(Actor::default()));
+            world.threads[thread.index()].state = ThreadState::Sleeping;
+        });
+    }
+
+    /// What may be observed after a step, each with the worlds that show it.
+    fn step(&mut self, number: u16) -> BTreeMap<Observation, Vec<World>> {
+        let script = self.script;
+        match script.step(number) {
+            Some(Step::Process { name }) => self.process(name),
+            Some(Step::Thread { name, of }) => {
+                let of = self.cast[of.as_str()];
+                let thread = self.enters(name);
+                self.act(|world, run| {
+                    let process = world.threads[of.index()].process;
+                    let program = Program::Script(Actor::default());
+                    world.spawn_thread(run, process, name, 0, program);
+                    world.threads[thread.index()].state = ThreadState::Sleeping;
+                });
+            }
+            Some(Step::Kill { actor }) => {
+                let thread = self.cast[actor.as_str()];
+                self.act(|world, _| {
+                    let process = world.threads[thread.index()].process;
+                    let signal = blkproof_engine::sys::WorkerExit::Signal(SIGKILL);
+                    world.begin_exit(process, signal);
+                });
+            }
+            Some(Step::Do { actor, op }) => {
+                let thread = self.cast[actor.as_str()];
+                let server = match op {
+                    Op::Start { server: Some(server) } => Some(self.cast[server.as_str()]),
+                    _ => None,
+                };
+                self.act(|world, run| world.perform(run, thread, number, op, server));
+            }
+            Some(Step::Sleep { .. }) | None => {}
+        }
+        let worlds = rest::at_rest(std::mem::take(&mut self.worlds), &self.config, WORLDS_MAX);
+        let mut observed: BTreeMap<Observation, Vec<World>> = BTreeMap::new();
+        for mut world in worlds {
+            let observation = world.observe();
+            observed.entry(observation).or_default().push(world);
+        }
+        observed
+    }
+}
+
+impl World {
+    fn actor(&mut self, thread: ThreadId) -> &mut Actor {
+        match self.threads[thread.index()].program.as_deref_mut() {
+            Some(Program::Script(actor)) => actor,
+            Some(_) | None => unreachable!("every thread of a script is an actor"),
+        }
+    }
+
+    /// The step's result is known at once.
+    fn answer(&mut self, step: u16, result: i32) {
+        self.script_events.push(event(step, result));
+    }
+
+    /// An actor begins what its step says.
+    fn perform(
+        &mut self,
+        run: &mut Run<'_>,
+        thread: ThreadId,
+        step: u16,
+        op: &Op,
+        server: Option<ThreadId>,
+    ) {
+        let process = self.threads[thread.index()].process;
+        let opened = self.processes[process.index()].char_open;
+        let id = self.device.as_ref().map_or(DevId(0), |device| device.id);
+        self.actor(thread).step = step;
+        let call = |world: &mut Self, call| {
+            world.actor(thread).answers = true;
+            world.threads[thread.index()].state = ThreadState::Calling(call);
+        };
+        match *op {
+            Op::Ring { defer } => {
+                let mode = if defer { RingMode::DeferTaskrun } else { RingMode::Default };
+                self.setup_ring(thread, RingSpec { entries: RING_ENTRIES, mode });
+                self.answer(step, 0);
+            }
+            Op::CloseRing => {
+                if let Some(ring) = self.threads[thread.index()].ring.take() {
+                    self.close_ring(ring);
+                }
+                self.answer(step, 0);
+            }
+            Op::Open => call(self, Call::OpenChar),
+            Op::Close => {
+                self.close_char(run, process);
+                self.answer(step, 0);
+            }
+            Op::Map { .. } | Op::Fetch { .. } | Op::Commit { .. } if !opened => {
+                self.answer(step, -errno::EBADF);
+            }
+            Op::Map { queue } => {
+                call(self, Call::MapQueue { queue: blkproof_engine::uapi::QueueId(queue) });
+            }
+            Op::Unmap { .. } => {
+                let mapped = self.threads[thread.index()].mapped.saturating_sub(1);
+                self.unmap(run, thread);
+                self.threads[thread.index()].mapped = mapped;
+                if let Some(device) = &mut self.device {
+                    device.file_refs += mapped;
+                }
+                self.answer(step, 0);
+            }
+            Op::Fetch { queue, tag } => {
+                self.submit(thread, step, queue, Sqe::Fetch { tag: Tag(tag) });
+            }
+            Op::Commit { queue, tag, result, data } => {
+                let known = self
+                    .device
+                    .as_ref()
+                    .is_some_and(|device| queue < device.queues && tag < device.depth);
+                if let (Some(data), true) = (data, known) {
+                    let index = self.buffer_index(queue, tag);
+                    self.buffers[index] = [Version::from(data); BUFFER_SECTORS];
+                }
+                self.submit(thread, step, queue, Sqe::Commit { tag: Tag(tag), result });
+            }
+            Op::Reap if self.threads[thread.index()].ring.is_none() => {
+                self.answer(step, -errno::EBADF);
+            }
+            Op::Reap => {
+                let actor = self.actor(thread);
+                (actor.answers, actor.reaps) = (true, true);
+                self.threads[thread.index()].state =
+                    ThreadState::Waiting { done: 0, wait: 0, interrupted: false };
+            }
+            Op::Exit => self.thread_exits(run, thread, Exit::Finished),
+            Op::Add { queues, depth, id, flags } => {
+                let info = DevInfo {
+                    nr_hw_queues: queues,
+                    queue_depth: depth,
+                    max_io_buf_bytes: BUFFER_BYTES,
+                    dev_id: id.map_or(DevId::AUTO, DevId),
+                    flags,
+                    ..DevInfo::default()
+                };
+                self.control(run, thread, step, Command::AddDev(info));
+            }
+            Op::Params { sectors } => {
+                self.control(run, thread, step, Command::SetParams(id, params(sectors)));
+            }
+            Op::Start { .. } => {
+                let pid = server.map_or(0, |server| self.process_of(server).pid);
+                self.control(run, thread, step, Command::StartDev(id, pid));
+            }
+            Op::Stop => self.control(run, thread, step, Command::StopDev(id)),
+            Op::Del => self.control(run, thread, step, Command::DelDev(id)),
+            Op::Info => self.control(run, thread, step, Command::GetDevInfo(id)),
+            Op::Cancel { step: of } => {
+                if let Some(ring) = self.actor(thread).control {
+                    self.cancel_control(run, ring, u32::from(of));
+                }
+            }
+            Op::OpenDisk => {
+                let opened = self.open_block();
+                self.answer(step, if opened { 0 } else { -errno::ENOENT });
+            }
+            Op::CloseDisk => {
+                self.close_block();
+                self.answer(step, 0);
+            }
+            Op::Read { first, count, queue } => {
+                self.client(run, step, BlockOp::Read, (first, count), queue);
+            }
+            Op::Write { first, count, queue } => {
+                self.client(run, step, BlockOp::Write { fua: false }, (first, count), queue);
+            }
+        }
+    }
+
+    fn submit(&mut self, thread: ThreadId, step: u16, queue: u16, sqe: Sqe) {
+        let Some(ring) = self.threads[thread.index()].ring else {
+            self.answer(step, -errno::EBADF);
+            return;
+        };
+        self.rings[ring.index()].sq.push_back(Entry::Script { step, queue, sqe });
+        self.threads[thread.index()].state = ThreadState::Submitting { done: 0, left: 1, wait: 0 };
+    }
+
+    /// Submits a control command on the actor's own ring for them.
+    fn control(&mut self, run: &mut Run<'_>, thread: ThreadId, step: u16, command: Command) {
+        let ring = match self.actor(thread).control {
+            Some(ring) => ring,
+            None => {
+                let other = self.threads[thread.index()].ring;
+                let mode = RingMode::Control;
+                self.setup_ring(thread, RingSpec { entries: RING_ENTRIES, mode });
+                let ring = std::mem::replace(&mut self.threads[thread.index()].ring, other);
+                let ring = ring.unwrap_or_else(|| unreachable!("it was just created"));
+                self.actor(thread).control = Some(ring);
+                ring
+            }
+        };
+        self.submit_control(run, thread, ring, u32::from(step), command);
+    }
+
+    /// A client's direct I/O.
+    fn client(&mut self, run: &mut Run<'_>, step: u16, op: BlockOp, range: (u16, u16), queue: u16) {
+        let queues = self.device.as_ref().map_or(1, |device| device.queues);
+        let queue = queue.min(queues - 1);
+        if self.issue(run, Issuer::Script(step), op, range, queue).is_err() {
+            self.answer(step, -errno::EIO);
+        }
+    }
+
+    /// A client's request is done.
+    pub(crate) fn script_heard(&mut self, step: u16, request: &Request, ok: bool) {
+        let sectors = usize::from(request.sectors);
+        let bytes = (sectors as u64 * SECTOR) as i32;
+        let data = (request.op == BlockOp::Read && ok).then(|| uniform(&request.data[..sectors]));
+        let result = if ok { bytes } else { -errno::EIO };
+        self.script_events.push(Event { data: data.flatten(), ..event(step, result) });
+    }
+
+    /// What there is to see; what was seen is not seen again.
+    fn observe(&mut self) -> Observation {
+        let mut observation = Observation::default();
+        std::mem::swap(&mut observation.events, &mut self.script_events);
+        for index in 0..self.rings.len() {
+            while let Some(Cqe { token, res }) = self.rings[index].cq.pop_front() {
+                let Token::Control(step) = token else { continue };
+                let mut event = event(step as u16, res);
+                if let Some((slot, request)) = self.delivered(RingId::from_index(index), token) {
+                    let desc = Self::describe_request(request);
+                    event.request = Some(Delivered {
+                        op: desc.op().map_or(u8::MAX, blkproof_engine::uapi::RequestOp::encode),
+                        first: desc.start_sector,
+                        count: desc.nr_sectors,
+                    });
+                    if let BlockOp::Write { .. } = request.op {
+                        event.data = uniform(&self.buffers[slot][..usize::from(request.sectors)]);
+                    }
+                }
+                observation.events.push(event);
+            }
+        }
+        for control in self.controls.iter().flatten() {
+            observation.waits.push((control.sequence as u16, site(control.pc)));
+        }
+        for thread in &self.threads {
+            if let (ThreadState::Submitting { .. }, Some(Program::Script(actor))) =
+                (thread.state, thread.program.as_deref())
+            {
+                observation.waits.push((actor.step, Site::DeviceMutex));
+            }
+        }
+        observation.state = match self.device.as_ref().map(|device| device.state) {
+            None => State::None,
+            Some(device::State::Dead) => State::Dead,
+            Some(device::State::Live) => State::Live,
+        };
+        observation.sort();
+        observation
+    }
+
+    /// The tag, and its request, that the command with this token was completed with.
+    fn delivered(&self, ring: RingId, token: Token) -> Option<(usize, &Request)> {
+        let device = self.device.as_ref()?;
+        device.tags.iter().enumerate().find_map(|(index, slot)| {
+            let TagState::Served(request) = slot.state else { return None };
+            let same = slot.token == token
+                && slot.task.is_some_and(|task| self.threads[task.index()].ring == Some(ring));
+            let request = self.requests[request.index()].as_ref()?;
+            same.then_some((index, request))
+        })
+    }
+}
+
+/// The value that all sectors have.
+fn uniform(sectors: &[Version]) -> Option<u8> {
+    let first = sectors.first()?;
+    (sectors.iter().all(|sector| sector == first)).then_some(*first as u8)
+}
+
+/// Where a control command that cannot move waits.
+fn site(pc: Pc) -> Site {
+    match pc {
+        Pc::StartWait => Site::Ready,
+        Pc::SetParams | Pc::StartLocked | Pc::StopLock => Site::DeviceMutex,
+        Pc::Add | Pc::DelLock => Site::GlobalMutex,
+        Pc::StopMark => Site::OpenMutex,
+        Pc::StopDrain => Site::Requests,
+        Pc::DelWait => Site::Number,
+        Pc::Queued
+        | Pc::StartPublish
+        | Pc::StopScan
+        | Pc::StopPin
+        | Pc::StopCancel
+        | Pc::DelRemove => Site::Elsewhere,
+    }
+}
+
+/// What `params` sets.
+pub fn params(sectors: u64) -> Params {
+    Params {
+        basic: Some(BasicParams {
+            logical_bs_shift: 9,
+            physical_bs_shift: 12,
+            io_opt_shift: 12,
+            io_min_shift: 9,
+            max_sectors: BUFFER_BYTES / SECTOR as u32,
+            dev_sectors: sectors,
+            ..BasicParams::default()
+        }),
+        ..Params::default()
+    }
+}
