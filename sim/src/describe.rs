@@ -2,6 +2,7 @@
 
 use blkproof_engine::supervisor::Deadlines;
 use blkproof_engine::sys::RingMode;
+use blkproof_engine::uapi::KernelSeries;
 
 use crate::config::{Config, Faults, Subject, TargetKind};
 use crate::specimens::Specimen;
@@ -57,6 +58,15 @@ pub fn specimen(name: &str) -> Result<Specimen, Unknown> {
         let names: Vec<_> = Specimen::all().iter().map(|specimen| specimen.name()).collect();
         unknown("specimen", name, format!("one of {}", names.join(", ")))
     })
+}
+
+/// The kernel series of that name.
+///
+/// # Errors
+/// With the names there are.
+pub fn kernel(name: &str) -> Result<KernelSeries, Unknown> {
+    let found = KernelSeries::ALL.into_iter().find(|kernel| kernel.to_string() == name);
+    found.ok_or_else(|| unknown("kernel", name, "6.12, 6.18 or 7.3"))
 }
 
 /// The name of a ring mode.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use blkproof_engine::supervisor::Deadlines;
 use blkproof_engine::sys::RingMode;
+use blkproof_engine::uapi::KernelSeries;
 use clap::{Parser, Subcommand, value_parser};
 
 use crate::config::{Config, Faults, Subject, TargetKind};
@@ -25,6 +26,7 @@ use crate::specimens::Specimen;
   sim hunt --engine --faults all --time 30s       try to break the real engine
   sim run --engine --seed 7 --queues 2 --depth 4  one schedule
   sim replay findings/…/tape                      a recorded one, with its whole story
+  sim script FILE                                 what the model makes of a script of system calls
 
 Exit codes: 0 clean; 2 usage, or a tape that does not fit; 10 safety violation; 11 deadlock;
 12 livelock or missed bound; 13 data loss; 130 interrupted with nothing found."
@@ -59,6 +61,18 @@ pub(super) enum Command {
         /// Print one JSON object
         #[arg(long)]
         json: bool,
+    },
+    /// Execute a script of system calls in the model, and print what it allows to be observed
+    Script {
+        /// The script
+        #[arg(required_unless_present = "seed")]
+        file: Option<PathBuf>,
+        /// Make a script from this seed instead, and print it alone
+        #[arg(long, conflicts_with = "file")]
+        seed: Option<u64>,
+        /// The kernel that it is for: 6.12, 6.18 or 7.3
+        #[arg(long, default_value = "7.3", requires = "seed", value_parser = describe::kernel)]
+        kernel: KernelSeries,
     },
 }
 

@@ -26,6 +26,8 @@ use crate::minimise::{Story, minimise};
 use crate::outcome::{Outcome, Verdict};
 use crate::report::{self, Layout};
 use crate::run::run;
+use crate::script::generate::generate;
+use crate::script::{Script, model};
 use crate::specimens::Specimen;
 use crate::tape::Tape;
 use args::{Args, Command, HuntArgs, RunArgs};
@@ -68,6 +70,11 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run_one(&args),
         Command::Hunt(args) => run_hunt(&args),
         Command::Replay { tape, json } => replay(&tape, json),
+        Command::Script { file: Some(file), .. } => script(&file).map(|()| 0),
+        Command::Script { file: None, seed, kernel } => {
+            let seed = seed.unwrap_or_default();
+            print(&generate(kernel, seed).to_string()).map(|()| 0)
+        }
     };
     match result {
         Ok(code) => ExitCode::from(code),
@@ -117,6 +124,27 @@ fn list(json: bool) -> Result<(), Failure> {
         let _ = writeln!(text, "{:<24} found as {expected}; source: {source}", "");
     }
     print(&text)
+}
+
+fn script(file: &Path) -> Result<(), Failure> {
+    let text = std::fs::read_to_string(file)
+        .map_err(|error| Failure(format!("reading {} failed: {error}", file.display())))?;
+    let script: Script = text
+        .parse()
+        .map_err(|error| Failure(format!("{} is not a script: {error}", file.display())))?;
+    for &kernel in &script.kernels {
+        let mut text = format!("On {kernel} may be observed:\n");
+        let allowed = model::allowed(&script, kernel);
+        for ((number, step), allowed) in (1..).zip(&script.steps).zip(&allowed) {
+            let _ = writeln!(text, "{number:2}. {step}");
+            for (nth, observation) in allowed.iter().enumerate() {
+                let or = if nth == 0 { "" } else { "  or\n" };
+                let _ = write!(text, "{or}{observation}");
+            }
+        }
+        print(&text)?;
+    }
+    Ok(())
 }
 
 /// A progress bar on standard error, if that is a terminal.

@@ -306,6 +306,11 @@ impl World {
         for index in 0..self.threads.len() {
             if self.threads[index].process == process {
                 self.unmap(run, ThreadId::from_index(index));
+                if let Some(Program::Script(actor)) = self.threads[index].program.as_deref_mut()
+                    && std::mem::take(&mut actor.disk)
+                {
+                    self.close_block();
+                }
             }
         }
         self.close_char(run, process);

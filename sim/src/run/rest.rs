@@ -1,6 +1,6 @@
 //! Everything that a world can come to when nobody outside does anything more.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use super::{Run, steps};
 use crate::choices::{Choices, Site};
@@ -65,12 +65,12 @@ pub(crate) fn outcomes(
 /// # Panics
 /// Beyond `worlds_max` worlds: the situation is too large to be explored.
 pub(crate) fn at_rest(from: Vec<World>, config: &Config, worlds_max: usize) -> Vec<World> {
-    let mut seen: BTreeMap<u128, ()> = BTreeMap::new();
+    let mut seen = BTreeSet::new();
     let mut open = from;
     let mut rest = Vec::new();
     let mut enabled = Vec::new();
     while let Some(world) = open.pop() {
-        if seen.insert(world.fingerprint(), ()).is_some() {
+        if !seen.insert(world.fingerprint()) {
             continue;
         }
         assert!(seen.len() <= worlds_max, "more than {worlds_max} worlds in one step of a script");

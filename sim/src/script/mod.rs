@@ -22,6 +22,7 @@
 //! Steps are numbered from 1. Before a colon stands the *actor*, a thread; `ctl` is there from the beginning. A step that
 //! waits keeps its own thread busy and no other; control commands, FETCH and COMMIT are submitted and complete later.
 
+pub mod generate;
 pub mod model;
 mod observation;
 mod parse;

@@ -38,6 +38,8 @@ pub(crate) struct Actor {
     pub(crate) reaps: bool,
     /// Its ring for control commands.
     control: Option<RingId>,
+    /// It has the disk open.
+    pub(crate) disk: bool,
 }
 
 impl Actor {
@@ -87,9 +89,9 @@ impl fmt::Display for Difference {
 /// # Errors
 /// The first observation that it does not.
 pub fn check(script: &Script, kernel: KernelSeries, trace: &Trace) -> Result<(), Difference> {
-    let mut model = Model::new(script, kernel);
-    for (observed, number) in trace.observations.iter().zip(1..) {
-        let mut allowed = model.step(number);
+    let mut model = Model::new(kernel);
+    for ((observed, step), number) in trace.observations.iter().zip(&script.steps).zip(1..) {
+        let mut allowed = model.step(number, step);
         let Some(worlds) = allowed.remove(observed) else {
             let allowed = allowed.into_keys().collect();
             return Err(Difference { step: number, observed: observed.clone(), allowed });
@@ -99,37 +101,29 @@ pub fn check(script: &Script, kernel: KernelSeries, trace: &Trace) -> Result<(),
     Ok(())
 }
 
-/// One trace that the model allows: of several possibilities at a step, the first in the order of observations.
-pub fn example(script: &Script, kernel: KernelSeries) -> Trace {
-    let mut model = Model::new(script, kernel);
-    let mut trace = Trace::default();
-    for number in 1..=script.steps.len() as u16 {
-        let Some((observation, worlds)) = model.step(number).into_iter().next() else { break };
-        trace.observations.push(observation);
-        model.worlds = worlds;
-    }
-    trace
+/// All that the model allows to be observed after each step, whatever was observed before.
+pub fn allowed(script: &Script, kernel: KernelSeries) -> Vec<Vec<Observation>> {
+    let mut model = Model::new(kernel);
+    (1..).zip(&script.steps).map(|(number, step)| model.step_all(number, step)).collect()
 }
 
 /// The model in the middle of a script.
-struct Model<'s> {
-    script: &'s Script,
+pub(super) struct Model {
     config: Config,
     /// Every world that agrees with what was observed so far.
     worlds: Vec<World>,
     /// The same threads have the same numbers in all of them.
-    cast: BTreeMap<&'s str, ThreadId>,
+    cast: BTreeMap<String, ThreadId>,
     threads: u16,
 }
 
-impl<'s> Model<'s> {
-    fn new(script: &'s Script, _kernel: KernelSeries) -> Self {
+impl Model {
+    pub(super) fn new(_kernel: KernelSeries) -> Self {
         let config =
             Config { requests: 0, quiet: true, target: TargetKind::Mem, ..Config::engine() };
         let mut world = World::new(&config);
         world.clients.clear();
-        let mut model =
-            Self { script, config, worlds: vec![world], cast: BTreeMap::new(), threads: 0 };
+        let mut model = Self { config, worlds: vec![world], cast: BTreeMap::new(), threads: 0 };
         model.process(CONTROLLER);
         model
     }
@@ -141,14 +135,14 @@ impl<'s> Model<'s> {
         self.worlds = next.collect();
     }
 
-    fn enters(&mut self, name: &'s str) -> ThreadId {
+    fn enters(&mut self, name: &str) -> ThreadId {
         let thread = ThreadId(self.threads);
         self.threads += 1;
-        self.cast.insert(name, thread);
+        self.cast.insert(name.to_owned(), thread);
         thread
     }
 
-    fn process(&mut self, name: &'s str) {
+    fn process(&mut self, name: &str) {
         let thread = self.enters(name);
         self.act(|world, run| {
             world.spawn_process(run, None, name, Program::Script(Actor::default()));
@@ -156,12 +150,39 @@ impl<'s> Model<'s> {
         });
     }
 
+    /// How many worlds agree with what was observed so far.
+    pub(super) fn worlds(&self) -> usize {
+        self.worlds.len()
+    }
+
+    /// The actors that are in the middle of a step, in some world.
+    pub(super) fn busy(&self) -> Vec<String> {
+        let is_busy = |thread: ThreadId| {
+            self.worlds.iter().any(|world| {
+                let state = world.threads[thread.index()].state;
+                let own = |request: &&Request| match request.issuer {
+                    Issuer::Script(step) => world.step_of(thread) == Some(step),
+                    Issuer::Client(_) | Issuer::Udev | Issuer::Scan => false,
+                };
+                state != ThreadState::Sleeping || world.requests.iter().flatten().any(|r| own(&r))
+            })
+        };
+        let busy = self.cast.iter().filter(|(_, thread)| is_busy(**thread));
+        busy.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// What may be observed after a step. Every world is kept.
+    pub(super) fn step_all(&mut self, number: u16, step: &Step) -> Vec<Observation> {
+        let (observations, worlds): (Vec<_>, Vec<_>) = self.step(number, step).into_iter().unzip();
+        self.worlds = worlds.into_iter().flatten().collect();
+        observations
+    }
+
     /// What may be observed after a step, each with the worlds that show it.
-    fn step(&mut self, number: u16) -> BTreeMap<Observation, Vec<World>> {
-        let script = self.script;
-        match script.step(number) {
-            Some(Step::Process { name }) => self.process(name),
-            Some(Step::Thread { name, of }) => {
+    fn step(&mut self, number: u16, step: &Step) -> BTreeMap<Observation, Vec<World>> {
+        match step {
+            Step::Process { name } => self.process(name),
+            Step::Thread { name, of } => {
                 let of = self.cast[of.as_str()];
                 let thread = self.enters(name);
                 self.act(|world, run| {
@@ -171,7 +192,7 @@ impl<'s> Model<'s> {
                     world.threads[thread.index()].state = ThreadState::Sleeping;
                 });
             }
-            Some(Step::Kill { actor }) => {
+            Step::Kill { actor } => {
                 let thread = self.cast[actor.as_str()];
                 self.act(|world, _| {
                     let process = world.threads[thread.index()].process;
@@ -179,7 +200,7 @@ impl<'s> Model<'s> {
                     world.begin_exit(process, signal);
                 });
             }
-            Some(Step::Do { actor, op }) => {
+            Step::Do { actor, op } => {
                 let thread = self.cast[actor.as_str()];
                 let server = match op {
                     Op::Start { server: Some(server) } => Some(self.cast[server.as_str()]),
@@ -187,7 +208,7 @@ impl<'s> Model<'s> {
                 };
                 self.act(|world, run| world.perform(run, thread, number, op, server));
             }
-            Some(Step::Sleep { .. }) | None => {}
+            Step::Sleep { .. } => {}
         }
         let worlds = rest::at_rest(std::mem::take(&mut self.worlds), &self.config, WORLDS_MAX);
         let mut observed: BTreeMap<Observation, Vec<World>> = BTreeMap::new();
@@ -204,6 +225,14 @@ impl World {
         match self.threads[thread.index()].program.as_deref_mut() {
             Some(Program::Script(actor)) => actor,
             Some(_) | None => unreachable!("every thread of a script is an actor"),
+        }
+    }
+
+    /// The step that an actor is at, or was at last.
+    fn step_of(&self, thread: ThreadId) -> Option<u16> {
+        match self.threads[thread.index()].program.as_deref() {
+            Some(Program::Script(actor)) => Some(actor.step),
+            Some(_) | None => None,
         }
     }
 
@@ -236,12 +265,14 @@ impl World {
                 self.answer(step, 0);
             }
             Op::CloseRing => {
-                if let Some(ring) = self.threads[thread.index()].ring.take() {
+                let ring = self.threads[thread.index()].ring.take();
+                if let Some(ring) = ring {
                     self.close_ring(ring);
                 }
-                self.answer(step, 0);
+                self.answer(step, if ring.is_some() { 0 } else { -errno::EBADF });
             }
             Op::Open => call(self, Call::OpenChar),
+            Op::Close if !opened => self.answer(step, -errno::EBADF),
             Op::Close => {
                 self.close_char(run, process);
                 self.answer(step, 0);
@@ -252,8 +283,11 @@ impl World {
             Op::Map { queue } => {
                 call(self, Call::MapQueue { queue: blkproof_engine::uapi::QueueId(queue) });
             }
+            Op::Unmap { .. } if self.threads[thread.index()].mapped == 0 => {
+                self.answer(step, -errno::EINVAL);
+            }
             Op::Unmap { .. } => {
-                let mapped = self.threads[thread.index()].mapped.saturating_sub(1);
+                let mapped = self.threads[thread.index()].mapped - 1;
                 self.unmap(run, thread);
                 self.threads[thread.index()].mapped = mapped;
                 if let Some(device) = &mut self.device {
@@ -312,11 +346,20 @@ impl World {
                 }
             }
             Op::OpenDisk => {
+                let had = self.actor(thread).disk;
                 let opened = self.open_block();
+                if opened && had {
+                    self.close_block();
+                }
+                self.actor(thread).disk |= opened;
                 self.answer(step, if opened { 0 } else { -errno::ENOENT });
+            }
+            Op::CloseDisk | Op::Read { .. } | Op::Write { .. } if !self.actor(thread).disk => {
+                self.answer(step, -errno::EBADF);
             }
             Op::CloseDisk => {
                 self.close_block();
+                self.actor(thread).disk = false;
                 self.answer(step, 0);
             }
             Op::Read { first, count, queue } => {
@@ -339,18 +382,14 @@ impl World {
 
     /// Submits a control command on the actor's own ring for them.
     fn control(&mut self, run: &mut Run<'_>, thread: ThreadId, step: u16, command: Command) {
-        let ring = match self.actor(thread).control {
-            Some(ring) => ring,
-            None => {
-                let other = self.threads[thread.index()].ring;
-                let mode = RingMode::Control;
-                self.setup_ring(thread, RingSpec { entries: RING_ENTRIES, mode });
-                let ring = std::mem::replace(&mut self.threads[thread.index()].ring, other);
-                let ring = ring.unwrap_or_else(|| unreachable!("it was just created"));
-                self.actor(thread).control = Some(ring);
-                ring
-            }
-        };
+        let known = self.actor(thread).control;
+        let ring = known.unwrap_or_else(|| {
+            let other = self.threads[thread.index()].ring;
+            self.setup_ring(thread, RingSpec { entries: RING_ENTRIES, mode: RingMode::Control });
+            let ring = std::mem::replace(&mut self.threads[thread.index()].ring, other);
+            ring.unwrap_or_else(|| unreachable!("it was just created"))
+        });
+        self.actor(thread).control = Some(ring);
         self.submit_control(run, thread, ring, u32::from(step), command);
     }
 
