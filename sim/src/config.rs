@@ -2,6 +2,7 @@
 
 use blkproof_engine::supervisor::Deadlines;
 use blkproof_engine::sys::RingMode;
+use blkproof_engine::uapi::KernelSeries;
 
 use crate::specimens::Specimen;
 
@@ -19,6 +20,8 @@ pub enum Subject {
 pub struct Config {
     /// Whose server.
     pub subject: Subject,
+    /// Which kernel.
+    pub kernel: KernelSeries,
     /// Queues asked for, 1..=4 (the simulated machine has 4 CPUs).
     pub queues: u16,
     /// Tags in each queue, 1..=128.
@@ -80,6 +83,7 @@ impl Config {
     pub const fn engine() -> Self {
         Self {
             subject: Subject::Engine,
+            kernel: KernelSeries::V7_3,
             queues: 2,
             depth: 2,
             requests: 6,

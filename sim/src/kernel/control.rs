@@ -255,7 +255,7 @@ impl World {
                         return Next::error(errno::EACCES);
                     }
                     let valid = params.validate(
-                        KernelSeries::V7_3,
+                        run.config.kernel,
                         device.info.flags,
                         device.info.max_io_buf_bytes,
                     );
@@ -302,7 +302,10 @@ impl World {
             Pc::StopPin => {
                 let Some(device) = &mut self.device else { return Next::error(errno::ENODEV) };
                 device.mutex = None;
-                if device.file_open() {
+                if device.kernel < KernelSeries::V7_3 {
+                    // Whether or not there is a server.
+                    Next::Go(Pc::StopCancel)
+                } else if device.file_open() {
                     device.stopping = true;
                     device.file_refs += 1;
                     run.kernel(|| "ST6: STOPPING".into());
@@ -319,7 +322,9 @@ impl World {
                     self.cancel(run, slot);
                     return Next::Go(Pc::StopCancel);
                 }
-                if let Some(device) = &mut self.device {
+                if let Some(device) =
+                    self.device.as_mut().filter(|device| device.kernel == KernelSeries::V7_3)
+                {
                     device.file_refs -= 1;
                 }
                 self.file_dropped(run);
@@ -389,7 +394,7 @@ impl World {
                 .union(Features::CMD_IOCTL_ENCODE),
             ..*info
         };
-        let device = Device::new(granted);
+        let device = Device::new(run.config.kernel, granted);
         let buffers = device.tags.len();
         self.buffers = vec![[0; crate::world::BUFFER_SECTORS]; buffers];
         self.device = Some(device);
@@ -408,7 +413,9 @@ impl World {
             return Next::Go(Pc::StartWait);
         }
         let refused = run.sabotage == Some(Sabotage::RefuseStart) && run.strikes();
-        if refused || server.is_none() || server != device.tgid {
+        // 6.12 stores the number unseen.
+        let unchecked = device.kernel == KernelSeries::V6_12;
+        if refused || !unchecked && (server.is_none() || server != device.tgid) {
             return Next::error(errno::EINVAL);
         }
         if device.state == State::Live || device.disk.is_some() {
@@ -506,5 +513,8 @@ fn device_references(device: &Device) -> String {
 
 /// START_DEV's condition: every tag fetched, or a stop under way.
 fn start_may_go_on(device: &Device) -> bool {
-    device.stopping || device.ready()
+    match device.kernel {
+        KernelSeries::V7_3 => device.stopping || device.ready(),
+        KernelSeries::V6_12 | KernelSeries::V6_18 => device.completed,
+    }
 }

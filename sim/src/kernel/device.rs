@@ -1,11 +1,11 @@
 //! The driver's variables for one device.
 
-use blkproof_engine::uapi::{DevId, DevInfo, Params};
+use blkproof_engine::uapi::{DevId, DevInfo, KernelSeries, Params};
 
 use crate::kernel::release::ReleaseStep;
 use crate::kernel::tags::TagSlot;
 use crate::run::Run;
-use crate::world::{ControlId, ProcessId, RequestId, World};
+use crate::world::{ControlId, ProcessId, RequestId, ThreadId, World};
 
 /// The states of `ublksrv_ctrl_dev_info` that this profile without recovery can reach (K10).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -29,6 +29,7 @@ pub(crate) enum Holder {
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "they are the driver's own flags")]
 pub(crate) struct Device {
+    pub(crate) kernel: KernelSeries,
     pub(crate) id: DevId,
     pub(crate) queues: u16,
     pub(crate) depth: u16,
@@ -50,8 +51,10 @@ pub(crate) struct Device {
     pub(crate) file_refs: u16,
     /// Tags with an armed command; each holds the file.
     pub(crate) armed: u16,
-    /// STOPPING: set by STOP, cleared by the release.
+    /// STOPPING: set by STOP, cleared by the release. 7.3 only.
     pub(crate) stopping: bool,
+    /// Every tag was fetched once. Before 7.3 START_DEV waits for no more than that, whatever happened since (H25, H26).
+    pub(crate) completed: bool,
     /// A cancel happened in this round: readiness does not clear `canceling` any more.
     pub(crate) poisoned: bool,
     pub(crate) hw: Vec<HwQueue>,
@@ -68,6 +71,8 @@ pub(crate) struct HwQueue {
     /// Tags that a started request holds.
     pub(crate) busy: u16,
     pub(crate) canceling: bool,
+    /// 6.12: the task that fetched the queue's last tag serves all of it.
+    pub(crate) daemon: Option<ThreadId>,
 }
 
 /// The gendisk: ours, or deleted and still open by a client (USED).
@@ -100,10 +105,14 @@ pub(crate) enum Scan {
 }
 
 impl Device {
-    pub(crate) fn new(info: DevInfo) -> Self {
+    pub(crate) fn new(kernel: KernelSeries, info: DevInfo) -> Self {
         let (queues, depth) = (info.nr_hw_queues, info.queue_depth);
         let tags = usize::from(queues) * usize::from(depth);
+        // Before there was a server to cancel, 6.12 cancels nothing.
+        let canceling = kernel > KernelSeries::V6_12;
+        let hw = HwQueue { ready: 0, busy: 0, canceling, daemon: None };
         Self {
+            kernel,
             id: info.dev_id,
             queues,
             depth,
@@ -118,8 +127,9 @@ impl Device {
             file_refs: 0,
             armed: 0,
             stopping: false,
+            completed: false,
             poisoned: false,
-            hw: vec![HwQueue { ready: 0, busy: 0, canceling: true }; usize::from(queues)],
+            hw: vec![hw; usize::from(queues)],
             tags: vec![TagSlot::UNFETCHED; tags],
             disk: None,
             release: None,
@@ -151,6 +161,11 @@ impl World {
     /// A reference to the character device's file was dropped: the last one schedules the release work (CL).
     pub(crate) fn file_dropped(&mut self, run: &mut Run<'_>) {
         let Some(device) = &mut self.device else { return };
+        if device.open && device.kernel == KernelSeries::V6_12 {
+            // Nothing but the descriptor is released; the round goes on.
+            device.open = device.file_open();
+            return;
+        }
         if device.open && device.release.is_none() && !device.file_open() {
             device.release = Some(ReleaseStep::Abort);
             run.kernel(|| "CL: last reference to ublkc dropped, release work queued".into());

@@ -1,6 +1,8 @@
 //! The release work (D5): what the driver does after the last reference to the character device is gone.
 
-use crate::kernel::device::{Holder, State};
+use blkproof_engine::uapi::KernelSeries;
+
+use crate::kernel::device::{Device, Holder, State};
 use crate::kernel::tags::{TagSlot, TagState};
 use crate::run::Run;
 use crate::world::World;
@@ -18,6 +20,14 @@ pub(crate) enum ReleaseStep {
     Drain,
     /// RWe: reset the round.
     Reset,
+}
+
+/// Whether a kernel older than 7.3 has no disk to remove.
+fn device_is_bare(device: Option<&Device>) -> bool {
+    device.is_some_and(|device| {
+        device.kernel == KernelSeries::V6_18
+            && !device.disk.as_ref().is_some_and(|disk| disk.attached)
+    })
 }
 
 impl World {
@@ -56,6 +66,16 @@ impl World {
                         self.end_request(run, request, false);
                     }
                 }
+                // Before 7.3 there is nothing more to do without a disk, not even a reset.
+                let bare = device_is_bare(self.device.as_ref());
+                if bare {
+                    if let Some(device) = &mut self.device {
+                        device.open = false;
+                        device.release = None;
+                    }
+                    run.progress();
+                    return;
+                }
                 ReleaseStep::Lock
             }
             ReleaseStep::Lock => {
@@ -72,6 +92,17 @@ impl World {
                 self.detach_disk();
                 run.kernel(|| "RWd: release work removed the disk".into());
                 ReleaseStep::Reset
+            }
+            // 6.12: not a release, but the work that stops a device whose server is gone.
+            ReleaseStep::Reset if device.kernel == KernelSeries::V6_12 => {
+                device.mutex = None;
+                let armed =
+                    device.tags.iter().position(|slot| matches!(slot.state, TagState::Armed(_)));
+                match armed {
+                    Some(slot) => self.cancel(run, slot),
+                    None => device.release = None,
+                }
+                return;
             }
             ReleaseStep::Reset => {
                 device.tags.fill(TagSlot::UNFETCHED);

@@ -5,12 +5,13 @@ use std::collections::VecDeque;
 use blkproof_engine::control::{Command, Reply};
 use blkproof_engine::link::Link;
 use blkproof_engine::sys::{Cqe, Ret, RingMode, RingSpec, Sqe, Token};
-use blkproof_engine::uapi::Errno;
+use blkproof_engine::uapi::{Errno, KernelSeries};
 
 use crate::choices::Site;
 use crate::disk::Operation;
 use crate::kernel::errno;
 use crate::kernel::process::{ThreadState, Work};
+use crate::kernel::release::ReleaseStep;
 use crate::kernel::tags::TagState;
 use crate::run::{Run, Sabotage, actor};
 use crate::server::Program;
@@ -394,6 +395,30 @@ impl World {
             })
     }
 
+    /// 6.12: the first cancel of a queue aborts what its server holds, and has the device stopped.
+    fn abandon_queue(&mut self, run: &mut Run<'_>, slot: usize) -> bool {
+        let Some(device) = &mut self.device else { return false };
+        let queue = slot / usize::from(device.depth);
+        if device.hw[queue].canceling || !device.disk.as_ref().is_some_and(|disk| disk.attached) {
+            return false;
+        }
+        device.hw[queue].canceling = true;
+        device.release = Some(ReleaseStep::Lock);
+        let mut held = Vec::new();
+        let depth = usize::from(device.depth);
+        for slot in device.tags.iter_mut().skip(queue * depth).take(depth) {
+            if let Some(request) = slot.served() {
+                slot.state = TagState::Cancelled;
+                held.push(request);
+            }
+        }
+        run.kernel(|| format!("X1: queue {queue} is canceling, {} request(s) fail", held.len()));
+        for request in held {
+            self.end_request(run, request, false);
+        }
+        true
+    }
+
     /// Whether the kworker that tears a ring down can move.
     pub(crate) fn ring_exit_can_move(&self, ring: RingId) -> bool {
         self.rings[ring.index()].state == RingState::Exiting
@@ -403,7 +428,11 @@ impl World {
     /// One step of ring exit: X1, X2 or RE.
     pub(crate) fn ring_exit_step(&mut self, run: &mut Run<'_>, ring: RingId) {
         if let Some(slot) = self.cancelable(ring) {
-            if let Some(device) = self.device.as_mut().filter(|device| !device.poisoned) {
+            let old = self.device.as_ref().is_some_and(|it| it.kernel == KernelSeries::V6_12);
+            if old && self.abandon_queue(run, slot) {
+                return;
+            }
+            if let Some(device) = self.device.as_mut().filter(|device| !old && !device.poisoned) {
                 device.poisoned = true;
                 for hw in &mut device.hw {
                     hw.canceling = true;

@@ -2,6 +2,8 @@
 
 use blkproof_engine::sys::{Cqe, Token};
 
+use blkproof_engine::uapi::KernelSeries;
+
 use crate::kernel::block::BlockOp;
 use crate::kernel::errno;
 use crate::run::{Run, actor};
@@ -87,14 +89,23 @@ impl World {
         token: Token,
     ) -> i32 {
         let Some(device) = &mut self.device else { return -errno::ENODEV };
-        if queue >= device.queues || tag >= device.depth {
+        if queue >= device.queues {
+            return -errno::EINVAL;
+        }
+        let old = device.kernel == KernelSeries::V6_12;
+        let hw = &device.hw[usize::from(queue)];
+        if tag >= device.depth || old && hw.daemon.is_some_and(|daemon| daemon != thread) {
             return -errno::EINVAL;
         }
         let slot = device.slot(queue, tag);
         if device.stopping {
             return -errno::ENODEV;
         }
-        if device.ready() {
+        let active = matches!(
+            device.tags[slot].state,
+            TagState::Armed(_) | TagState::Queued(..) | TagState::Cancelled
+        );
+        if device.ready() || old && (active || hw.ready == device.depth) {
             return -errno::EBUSY;
         }
         match device.tags[slot].state {
@@ -114,10 +125,28 @@ impl World {
         }
         device.tags[slot] = TagSlot { state: TagState::Armed(ring), task: Some(thread), token };
         device.armed += 1;
+        let depth = device.depth;
         let hw = &mut device.hw[usize::from(queue)];
         hw.ready += 1;
-        if hw.ready == device.depth && !device.poisoned {
-            hw.canceling = false;
+        if hw.ready == depth {
+            hw.daemon = Some(thread);
+        }
+        device.completed |= device.ready();
+        match device.kernel {
+            KernelSeries::V7_3 => {
+                let hw = &mut device.hw[usize::from(queue)];
+                if hw.ready == depth && !device.poisoned {
+                    hw.canceling = false;
+                }
+            }
+            // Whatever was cancelled meanwhile (H06).
+            KernelSeries::V6_18 if device.ready() => {
+                device.poisoned = false;
+                for hw in &mut device.hw {
+                    hw.canceling = false;
+                }
+            }
+            KernelSeries::V6_12 | KernelSeries::V6_18 => {}
         }
         0
     }
@@ -163,6 +192,17 @@ impl World {
             return Err(errno::EINVAL);
         }
         let slot = device.tags[device.slot(queue, tag)];
+        if device.kernel == KernelSeries::V6_12 {
+            let daemon = device.hw[usize::from(queue)].daemon;
+            return match slot.state {
+                _ if daemon.is_some_and(|daemon| daemon != thread) => Err(errno::EINVAL),
+                TagState::Served(request) => Ok(request),
+                TagState::Unfetched => Err(errno::EINVAL),
+                TagState::Armed(_) | TagState::Queued(..) | TagState::Cancelled => {
+                    Err(errno::EBUSY)
+                }
+            };
+        }
         match slot.state {
             TagState::Served(request) if slot.task == Some(thread) => Ok(request),
             TagState::Served(_) => Err(errno::EINVAL),
@@ -240,6 +280,12 @@ impl World {
             );
             return;
         };
+        let daemon = device.hw[usize::from(queue)].daemon;
+        if device.kernel == KernelSeries::V6_12 && daemon != Some(thread) {
+            // Another task fetched the queue's last tag: this one never delivers (H24).
+            self.dispatch_fails(run, queue, tag);
+            return;
+        }
         device.tags[slot].state = TagState::Served(request);
         let token = device.tags[slot].token;
         device.armed -= 1;

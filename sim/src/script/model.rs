@@ -118,9 +118,14 @@ pub(super) struct Model {
 }
 
 impl Model {
-    pub(super) fn new(_kernel: KernelSeries) -> Self {
-        let config =
-            Config { requests: 0, quiet: true, target: TargetKind::Mem, ..Config::engine() };
+    pub(super) fn new(kernel: KernelSeries) -> Self {
+        let config = Config {
+            kernel,
+            requests: 0,
+            quiet: true,
+            target: TargetKind::Mem,
+            ..Config::engine()
+        };
         let mut world = World::new(&config);
         world.clients.clear();
         let mut model = Self { config, worlds: vec![world], cast: BTreeMap::new(), threads: 0 };

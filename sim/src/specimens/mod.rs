@@ -12,6 +12,7 @@ mod unpublished_sqe;
 
 use blkproof_engine::supervisor::Deadlines;
 use blkproof_engine::sys::{Ret, RingMode};
+use blkproof_engine::uapi::KernelSeries;
 
 pub(crate) use base::{Act, STOP_CELL, Sys};
 
@@ -146,6 +147,7 @@ impl Specimen {
         };
         Config {
             subject: Subject::Specimen(self),
+            kernel: KernelSeries::V7_3,
             queues: 1,
             depth,
             requests: 4,
