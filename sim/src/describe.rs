@@ -161,6 +161,7 @@ pub fn config_lines(config: &Config) -> Vec<(&'static str, String)> {
         ("queues", config.queues.to_string()),
         ("depth", config.depth.to_string()),
         ("requests", config.requests.to_string()),
+        ("kernel", config.kernel.to_string()),
         ("mode", mode_name(config.mode).to_owned()),
         ("target", target_name(config.target).to_owned()),
         ("deadlines", deadlines.to_owned()),
@@ -182,6 +183,7 @@ pub fn read_config_line(config: &mut Config, key: &str, value: &str) -> Result<b
         "queues" => config.queues = number(value)?,
         "depth" => config.depth = number(value)?,
         "requests" => config.requests = number(value)?,
+        "kernel" => config.kernel = kernel(value)?,
         "mode" => config.mode = mode(value)?,
         "target" => config.target = target(value)?,
         "deadlines" => {

@@ -128,6 +128,8 @@ pub(crate) struct World {
     pub(crate) budget: Budget,
     /// What finished in a script, apart from completions.
     pub(crate) script_events: Vec<crate::script::Event>,
+    /// The kernel touched a command that is gone: from here on anything may happen (H06, H26).
+    pub(crate) doomed: bool,
 }
 
 impl World {
@@ -163,6 +165,7 @@ impl World {
                 rivals: 2,
             },
             script_events: Vec::new(),
+            doomed: false,
         }
     }
 

@@ -128,6 +128,9 @@ pub(super) struct What {
     /// The real engine
     #[arg(long)]
     engine: bool,
+    /// Which kernel the model is of: 6.12, 6.18 or 7.3
+    #[arg(long, value_parser = describe::kernel)]
+    kernel: Option<KernelSeries>,
     /// Queues, 1 to 4
     #[arg(long)]
     queues: Option<u16>,
@@ -158,6 +161,7 @@ impl What {
         if let Some(specimen) = self.specimen {
             config.subject = Subject::Specimen(specimen);
         }
+        config.kernel = self.kernel.unwrap_or(config.kernel);
         config.queues = self.queues.unwrap_or(config.queues);
         config.depth = self.depth.unwrap_or(config.depth);
         config.requests = self.requests.unwrap_or(config.requests);

@@ -142,6 +142,9 @@ fn script(file: &Path) -> Result<(), Failure> {
                 let _ = write!(text, "{or}{observation}");
             }
         }
+        if allowed.len() < script.steps.len() {
+            text.push_str("  here a kernel may crash\n");
+        }
         print(&text)?;
     }
     Ok(())

@@ -184,6 +184,7 @@ impl World {
         };
         let slot = &mut device.tags[base + tag];
         let (TagState::Armed(ring), Some(task)) = (slot.state, slot.task) else {
+            self.doomed = true;
             run.violate(
                 "K5",
                 format!("a request is dispatched on queue {queue} tag {tag}, which has no command"),

@@ -75,7 +75,7 @@ pub(crate) fn at_rest(from: Vec<World>, config: &Config, worlds_max: usize) -> V
         }
         assert!(seen.len() <= worlds_max, "more than {worlds_max} worlds in one step of a script");
         steps::collect(&world, &mut enabled);
-        if enabled.is_empty() {
+        if enabled.is_empty() || world.doomed {
             rest.push(world);
             continue;
         }

@@ -41,6 +41,10 @@ pub fn from_choices(kernel: KernelSeries, title: String, choices: &mut dyn Choic
         }
         let step = &author.script.steps[index];
         model.step_all(index as u16 + 1, step);
+        if model.doomed() {
+            author.script.steps.truncate(index);
+            break;
+        }
     }
     author.script
 }

@@ -185,6 +185,21 @@ pub enum Op {
     },
 }
 
+impl Op {
+    /// Whether it is a control command.
+    pub const fn is_control(&self) -> bool {
+        matches!(
+            self,
+            Self::Add { .. }
+                | Self::Params { .. }
+                | Self::Start { .. }
+                | Self::Stop
+                | Self::Del
+                | Self::Info
+        )
+    }
+}
+
 impl Script {
     /// The step with this number, from 1.
     pub fn step(&self, number: u16) -> Option<&Step> {

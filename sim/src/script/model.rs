@@ -101,10 +101,23 @@ pub fn check(script: &Script, kernel: KernelSeries, trace: &Trace) -> Result<(),
     Ok(())
 }
 
-/// All that the model allows to be observed after each step, whatever was observed before.
+/// All that the model allows to be observed after each step, whatever was observed before; as far as the step after which
+/// a kernel may crash.
 pub fn allowed(script: &Script, kernel: KernelSeries) -> Vec<Vec<Observation>> {
     let mut model = Model::new(kernel);
-    (1..).zip(&script.steps).map(|(number, step)| model.step_all(number, step)).collect()
+    let mut allowed = Vec::new();
+    for (number, step) in (1..).zip(&script.steps) {
+        if model.doomed() {
+            break;
+        }
+        allowed.push(model.step_all(number, step));
+    }
+    allowed
+}
+
+/// Whether the script may crash a kernel of this series: then it is to be run in a guest of its own, or not at all.
+pub fn is_dangerous(script: &Script, kernel: KernelSeries) -> bool {
+    allowed(script, kernel).len() < script.steps.len()
 }
 
 /// The model in the middle of a script.
@@ -158,6 +171,11 @@ impl Model {
     /// How many worlds agree with what was observed so far.
     pub(super) fn worlds(&self) -> usize {
         self.worlds.len()
+    }
+
+    /// Whether a kernel may have crashed.
+    pub(super) fn doomed(&self) -> bool {
+        self.worlds.iter().any(|world| world.doomed)
     }
 
     /// The actors that are in the middle of a step, in some world.

@@ -62,7 +62,8 @@ impl FromStr for Script {
                         .collect::<Result<_, _>>()?;
                 }
                 _ => {
-                    let step = step(&words, script.steps.len()).map_err(at)?;
+                    let step = step(&words).map_err(at)?;
+                    cancels_a_command(&step, &script.steps).map_err(at)?;
                     cast.play(&step).map_err(at)?;
                     script.steps.push(step);
                 }
@@ -141,21 +142,31 @@ fn pair<T: FromStr, U: FromStr>(word: &str, by: char, what: &str) -> Result<(T, 
     Ok((number(first, what)?, number(second, what)?))
 }
 
-fn step(words: &[&str], before: usize) -> Result<Step, String> {
+/// What `cancel` names must be a control command that the same actor submitted before.
+fn cancels_a_command(step: &Step, before: &[Step]) -> Result<(), String> {
+    let Step::Do { actor, op: Op::Cancel { step: of } } = step else { return Ok(()) };
+    let index = usize::from(*of).checked_sub(1);
+    match index.and_then(|index| before.get(index)) {
+        Some(Step::Do { actor: one, op }) if one == actor && op.is_control() => Ok(()),
+        Some(_) | None => Err(format!("step {of} is no control command of {actor}")),
+    }
+}
+
+fn step(words: &[&str]) -> Result<Step, String> {
     match *words {
         ["process", name] => Ok(Step::Process { name: name.into() }),
         ["thread", name, "of", of] => Ok(Step::Thread { name: name.into(), of: of.into() }),
         ["kill", actor] => Ok(Step::Kill { actor: actor.into() }),
         ["sleep", ms] => Ok(Step::Sleep { ms: number(ms, "number of milliseconds")? }),
         [actor, ref op @ ..] if actor.ends_with(':') => {
-            let op = self::op(op, before)?;
+            let op = self::op(op)?;
             Ok(Step::Do { actor: actor.trim_end_matches(':').into(), op })
         }
         _ => Err(format!("{:?} is no step", words.join(" "))),
     }
 }
 
-fn op(words: &[&str], before: usize) -> Result<Op, String> {
+fn op(words: &[&str]) -> Result<Op, String> {
     const TAG: &str = "tag (QUEUE.TAG)";
     const RANGE: &str = "range (FIRST+COUNT)";
     let queue = |words: &[&str]| value(words, "queue").map_or(Ok(0), |word| number(word, "queue"));
@@ -208,13 +219,7 @@ fn op(words: &[&str], before: usize) -> Result<Op, String> {
         ["stop"] => Op::Stop,
         ["del"] => Op::Del,
         ["info"] => Op::Info,
-        ["cancel", step] => {
-            let step = number(step, "step")?;
-            if step == 0 || usize::from(step) > before {
-                return Err(format!("step {step} does not come before"));
-            }
-            Op::Cancel { step }
-        }
+        ["cancel", step] => Op::Cancel { step: number(step, "step")? },
         ["opendisk"] => Op::OpenDisk,
         ["closedisk"] => Op::CloseDisk,
         ["read", range, ref rest @ ..] => {
@@ -281,6 +286,8 @@ kill a
             ("ctl: fetch 0.0 fast", 1),
             ("ctl: add size=3", 1),
             ("ctl: cancel 1", 1),
+            ("ctl: del\nctl: cancel 2", 2),
+            ("process a\nctl: cancel 1", 2),
             ("ctl: commit 0.0 x", 1),
             ("ctl: write 0-8", 1),
             ("ctl: start nobody", 1),
