@@ -69,6 +69,12 @@ pub enum Sabotage {
     StrayCompletion,
     /// A commit is lost, and a queue is woken for nothing, again and again: livelock.
     EndlessWakeUps,
+    /// The model answers a FETCH of an armed tag with EBUSY: conformance.
+    WrongErrno,
+    /// The model lets any task commit: conformance.
+    AnyoneCommits,
+    /// The model shows an abort on a ring that was not entered: conformance.
+    EagerAbort,
 }
 
 /// A rule that was broken.

@@ -6,7 +6,7 @@ use blkproof_engine::uapi::KernelSeries;
 
 use crate::kernel::block::BlockOp;
 use crate::kernel::errno;
-use crate::run::{Run, actor};
+use crate::run::{Run, Sabotage, actor};
 use crate::world::{RequestId, RingId, SECTOR, ThreadId, World};
 
 /// Where a tag is (K1: exactly one of these).
@@ -110,7 +110,10 @@ impl World {
         }
         match device.tags[slot].state {
             TagState::Unfetched => {}
-            TagState::Armed(_) | TagState::Queued(..) => return -errno::EINVAL,
+            TagState::Armed(_) | TagState::Queued(..) => {
+                let wrong = run.sabotage == Some(Sabotage::WrongErrno);
+                return if wrong { -errno::EBUSY } else { -errno::EINVAL };
+            }
             TagState::Cancelled => {
                 run.violate("O11", format!("FETCH of queue {queue} tag {tag} after its abort"));
                 return -errno::EINVAL;
@@ -204,7 +207,11 @@ impl World {
             };
         }
         match slot.state {
-            TagState::Served(request) if slot.task == Some(thread) => Ok(request),
+            TagState::Served(request)
+                if slot.task == Some(thread) || run.sabotage == Some(Sabotage::AnyoneCommits) =>
+            {
+                Ok(request)
+            }
             TagState::Served(_) => Err(errno::EINVAL),
             TagState::Cancelled => {
                 run.violate("O11", format!("COMMIT of queue {queue} tag {tag} after its abort"));
@@ -328,7 +335,9 @@ impl World {
         let queue = slot / usize::from(device.depth);
         run.kernel(|| format!("X2: tag {tag} of queue {queue} aborted"));
         // From another task's context: it is the task's own to post (io_uring_cmd_done).
-        if let Some(task) = task {
+        if run.sabotage == Some(Sabotage::EagerAbort) {
+            self.post(ring, Cqe { token, res: -errno::ENODEV });
+        } else if let Some(task) = task {
             self.post_by_task_work(task, ring, Cqe { token, res: -errno::ENODEV });
         }
         self.file_dropped(run);

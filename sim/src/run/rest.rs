@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Run, steps};
+use super::{Run, Sabotage, steps};
 use crate::choices::{Choices, Site};
 use crate::config::Config;
 use crate::world::World;
@@ -40,17 +40,20 @@ impl Odometer {
     }
 }
 
+/// Whose kernel, and what is wrong with the model of it.
+pub(crate) type Rules<'a> = (&'a Config, Option<Sabotage>);
+
 /// What `act` makes of a world, for every answer to every question it asks.
 pub(crate) fn outcomes(
     world: &World,
-    config: &Config,
+    (config, sabotage): Rules<'_>,
     act: impl Fn(&mut World, &mut Run<'_>),
 ) -> Vec<World> {
     let mut odometer = Odometer { wheels: Vec::new(), asked: 0 };
     let mut worlds = Vec::new();
     loop {
         let mut next = world.clone();
-        let mut run = Run::new(config, &mut odometer, None);
+        let mut run = Run::new(config, &mut odometer, sabotage);
         act(&mut next, &mut run);
         next.settle_device(&mut run);
         worlds.push(next);
@@ -64,7 +67,7 @@ pub(crate) fn outcomes(
 ///
 /// # Panics
 /// Beyond `worlds_max` worlds: the situation is too large to be explored.
-pub(crate) fn at_rest(from: Vec<World>, config: &Config, worlds_max: usize) -> Vec<World> {
+pub(crate) fn at_rest(from: Vec<World>, rules: Rules<'_>, worlds_max: usize) -> Vec<World> {
     let mut seen = BTreeSet::new();
     let mut open = from;
     let mut rest = Vec::new();
@@ -80,7 +83,7 @@ pub(crate) fn at_rest(from: Vec<World>, config: &Config, worlds_max: usize) -> V
             continue;
         }
         for &step in &enabled {
-            open.extend(outcomes(&world, config, |world, run| steps::take(world, run, step)));
+            open.extend(outcomes(&world, rules, |world, run| steps::take(world, run, step)));
         }
     }
     rest

@@ -16,7 +16,7 @@ use crate::kernel::errno;
 use crate::kernel::process::{SIGKILL, ThreadState};
 use crate::kernel::ring::Entry;
 use crate::kernel::tags::TagState;
-use crate::run::{Run, rest};
+use crate::run::{Run, Sabotage, rest};
 use crate::server::Program;
 use crate::world::{BUFFER_SECTORS, RingId, SECTOR, ThreadId, Version, World};
 
@@ -89,7 +89,20 @@ impl fmt::Display for Difference {
 /// # Errors
 /// The first observation that it does not.
 pub fn check(script: &Script, kernel: KernelSeries, trace: &Trace) -> Result<(), Difference> {
-    let mut model = Model::new(kernel);
+    check_planted(script, kernel, trace, None)
+}
+
+/// As [`check`], with an error planted in the model.
+///
+/// # Errors
+/// As [`check`].
+pub fn check_planted(
+    script: &Script,
+    kernel: KernelSeries,
+    trace: &Trace,
+    planted: Option<Sabotage>,
+) -> Result<(), Difference> {
+    let mut model = Model { planted, ..Model::new(kernel) };
     for ((observed, step), number) in trace.observations.iter().zip(&script.steps).zip(1..) {
         let mut allowed = model.step(number, step);
         let Some(worlds) = allowed.remove(observed) else {
@@ -123,6 +136,8 @@ pub fn is_dangerous(script: &Script, kernel: KernelSeries) -> bool {
 /// The model in the middle of a script.
 pub(super) struct Model {
     config: Config,
+    /// What is wrong with it.
+    planted: Option<Sabotage>,
     /// Every world that agrees with what was observed so far.
     worlds: Vec<World>,
     /// The same threads have the same numbers in all of them.
@@ -141,7 +156,8 @@ impl Model {
         };
         let mut world = World::new(&config);
         world.clients.clear();
-        let mut model = Self { config, worlds: vec![world], cast: BTreeMap::new(), threads: 0 };
+        let mut model =
+            Self { config, planted: None, worlds: vec![world], cast: BTreeMap::new(), threads: 0 };
         model.process(CONTROLLER);
         model
     }
@@ -149,7 +165,9 @@ impl Model {
     /// Does something to every world.
     fn act(&mut self, act: impl Fn(&mut World, &mut Run<'_>)) {
         let worlds = std::mem::take(&mut self.worlds);
-        let next = worlds.iter().flat_map(|world| rest::outcomes(world, &self.config, &act));
+        let next = worlds
+            .iter()
+            .flat_map(|world| rest::outcomes(world, (&self.config, self.planted), &act));
         self.worlds = next.collect();
     }
 
@@ -233,7 +251,8 @@ impl Model {
             }
             Step::Sleep { .. } => {}
         }
-        let worlds = rest::at_rest(std::mem::take(&mut self.worlds), &self.config, WORLDS_MAX);
+        let from = std::mem::take(&mut self.worlds);
+        let worlds = rest::at_rest(from, (&self.config, self.planted), WORLDS_MAX);
         let mut observed: BTreeMap<Observation, Vec<World>> = BTreeMap::new();
         for mut world in worlds {
             let observation = world.observe();
