@@ -31,6 +31,8 @@ Examples:
   vm-harness run --kernel vmlinuz --modules /lib/modules/6.19.0
   vm-harness run --kernel 7.3 --only io/mem-q1-d1-rand-1024k --keep-console
   vm-harness fetch                          download only, for a machine that goes offline
+  vm-harness conformance --scripts 30       is the model the kernel? Written scripts, and 30 made from seeds
+  vm-harness conformance --kernel 6.12 --only kill-when-idle
   vm-harness selftest                       show that every alarm rings";
 
 /// Real kernels in QEMU, end-to-end scenarios on real ublk devices, and verdicts that tell code from environment.
@@ -49,11 +51,16 @@ pub enum Command {
     Run(RunArgs),
     /// Download kernels, and run nothing.
     Fetch(FetchArgs),
+    /// Carry out scripts on real kernels, and hold what is observed against the model.
+    Conformance(ConformanceArgs),
     /// Plant faults on purpose and check that each gets its verdict.
     Selftest(SelftestArgs),
     /// The runner inside the guest; of no use anywhere else.
     #[command(hide = true)]
     Guest,
+    /// A process of a script's actors inside the guest; of no use anywhere else.
+    #[command(hide = true)]
+    Actor,
     /// Becomes QEMU; the harness calls this itself.
     #[command(hide = true, disable_help_flag = true)]
     Emulate {
@@ -115,6 +122,35 @@ pub struct RunArgs {
     /// Give me the guest's console, and a shell when the steps are done (one kernel only).
     #[arg(long)]
     pub keep_console: bool,
+    /// Write the JSON report here too.
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Write the JUnit XML here too.
+    #[arg(long, value_name = "FILE")]
+    pub junit: Option<PathBuf>,
+}
+
+/// Arguments of `conformance`.
+#[derive(Debug, Clone, Args)]
+pub struct ConformanceArgs {
+    /// Which kernels.
+    #[command(flatten)]
+    pub kernels: KernelArgs,
+    /// How.
+    #[command(flatten)]
+    pub guest: GuestArgs,
+    /// How many scripts to make from seeds, for each kernel.
+    #[arg(long, value_name = "N", default_value_t = 200)]
+    pub scripts: u32,
+    /// The first of these seeds.
+    #[arg(long, value_name = "SEED", default_value_t = 1)]
+    pub seed: u64,
+    /// Only this script: a name of the written ones, or `seed-7`. May be repeated.
+    #[arg(long, value_name = "NAME")]
+    pub only: Vec<String>,
+    /// Write what was observed here: DIR/SERIES/NAME.trace.
+    #[arg(long, value_name = "DIR")]
+    pub record: Option<PathBuf>,
     /// Write the JSON report here too.
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,

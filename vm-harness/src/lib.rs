@@ -4,12 +4,15 @@
 //! what it calls ([`modules`], [`image`]), boots it ([`qemu`]), watches it ([`session`]) and reports ([`report`]). In the guest it is init and
 //! runner ([`guest`]): it carries out the steps of the plan ([`plan`], [`pairwise`]) and sends events home ([`protocol`]).
 //!
+//! Scripts are carried out on real kernels ([`conformance`]) and what is observed is held against the model.
+//!
 //! What went wrong is judged by pure functions over recorded facts ([`facts`], [`verdict`], [`kmsg`]), tested without any kernel; [`selftest`] plants
 //! faults in real guests and checks that every alarm rings.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod cli;
+pub mod conformance;
 pub mod error;
 pub mod facts;
 pub mod fetch;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use blkproof_vm_harness::cli::{Cli, Command};
 use blkproof_vm_harness::error::{Error, ErrorKind};
-use blkproof_vm_harness::{guest, qemu, run};
+use blkproof_vm_harness::{conformance, guest, qemu, run};
 use clap::Parser;
 
 fn main() -> ExitCode {
@@ -15,8 +15,10 @@ fn main() -> ExitCode {
     let code = match Cli::parse().command {
         Command::Run(args) => run::run(&args),
         Command::Fetch(args) => run::fetch(&args),
+        Command::Conformance(args) => conformance::run(&args),
         Command::Selftest(args) => run::selftest(&args),
         Command::Guest => return guest::run(),
+        Command::Actor => return guest::actor(),
         Command::Emulate { arguments } => Err(qemu::emulate(&arguments)),
     };
     match code {

@@ -136,6 +136,8 @@ pub enum Action {
     Leftovers,
     /// The kernel may not have complained.
     KernelLog,
+    /// A script, to be held against the model.
+    Script(String),
     /// A planted fault.
     Plant(Plant),
 }

@@ -90,6 +90,9 @@ pub struct StepRecord {
     /// Lines of evidence: output of commands, kernel messages.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub evidence: Vec<String>,
+    /// What was observed of a script.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<String>,
     /// What was found when the step hung.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub facts: Option<Box<HangFacts>>,
@@ -112,6 +115,7 @@ impl StepRecord {
             seconds,
             detail: detail.into(),
             evidence: Vec::new(),
+            trace: None,
             facts: None,
             judgement: None,
         }

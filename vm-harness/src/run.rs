@@ -171,7 +171,7 @@ fn say(text: &str) {
 }
 
 /// Cargo's target directory: named by the environment, or the one this program was built into, or `target` here.
-fn target_dir() -> PathBuf {
+pub(crate) fn target_dir() -> PathBuf {
     if let Some(dir) = env::var_os("CARGO_TARGET_DIR") {
         return dir.into();
     }
@@ -182,11 +182,13 @@ fn target_dir() -> PathBuf {
         .map_or_else(|| PathBuf::from("target"), Path::to_path_buf)
 }
 
-fn setup(args: &GuestArgs, target: &Path, steps: &[Step]) -> Result<Setup> {
+pub(crate) fn setup(args: &GuestArgs, target: &Path, steps: &[Step]) -> Result<Setup> {
     let runner = env::current_exe().attempting(|| "find this program's own file".into())?;
     let beside = runner.with_file_name("blkproof");
     let blkproof = args.blkproof.clone().unwrap_or(beside);
-    let needed = steps.iter().any(|s| !matches!(s.action, Action::Canary | Action::KernelLog));
+    let needed = steps
+        .iter()
+        .any(|s| !matches!(s.action, Action::Canary | Action::KernelLog | Action::Script(_)));
     if needed && !blkproof.is_file() {
         return Err(Error::usage(format!("test {}", blkproof.display()))
             .answer("no such file")
@@ -203,7 +205,11 @@ fn setup(args: &GuestArgs, target: &Path, steps: &[Step]) -> Result<Setup> {
 }
 
 /// Finds every kernel asked for; those of the archive together, so that its index is read at most once.
-fn resolve(store: &Store, choices: &[KernelChoice], modules: Option<&Path>) -> Vec<Result<Kernel>> {
+pub(crate) fn resolve(
+    store: &Store,
+    choices: &[KernelChoice],
+    modules: Option<&Path>,
+) -> Vec<Result<Kernel>> {
     let absent: Vec<Series> = choices
         .iter()
         .filter_map(|c| match c {
@@ -236,7 +242,11 @@ fn resolve(store: &Store, choices: &[KernelChoice], modules: Option<&Path>) -> V
         .collect()
 }
 
-fn decide(choice: AcceleratorChoice, target: &Path, session: &mut Session<'_>) -> Accelerator {
+pub(crate) fn decide(
+    choice: AcceleratorChoice,
+    target: &Path,
+    session: &mut Session<'_>,
+) -> Accelerator {
     match choice {
         AcceleratorChoice::Kvm => Accelerator::Kvm,
         AcceleratorChoice::Tcg => Accelerator::translation(&qemu::version()),
@@ -247,7 +257,7 @@ fn decide(choice: AcceleratorChoice, target: &Path, session: &mut Session<'_>) -
     }
 }
 
-fn is_usage<T>(result: &Result<T>) -> bool {
+pub(crate) fn is_usage<T>(result: &Result<T>) -> bool {
     result.as_ref().is_err_and(|e| e.kind() == ErrorKind::Usage)
 }
 
@@ -258,7 +268,7 @@ fn verdict_of(error: &Error) -> Verdict {
     }
 }
 
-fn kernel_report(
+pub(crate) fn kernel_report(
     choice: &KernelChoice,
     done: Result<(Kernel, Ran)>,
     took: Duration,
@@ -302,7 +312,12 @@ fn kernel_report(
     }
 }
 
-fn finish(report: &RunReport, out: &Path, json: Option<&Path>, junit: Option<&Path>) -> Result<()> {
+pub(crate) fn finish(
+    report: &RunReport,
+    out: &Path,
+    json: Option<&Path>,
+    junit: Option<&Path>,
+) -> Result<()> {
     let json_text =
         serde_json::to_vec_pretty(report).attempting(|| "write the report as JSON".into())?;
     let junit_text = report::junit(report);
@@ -323,7 +338,7 @@ fn finish(report: &RunReport, out: &Path, json: Option<&Path>, junit: Option<&Pa
     Ok(())
 }
 
-fn catch_ctrl_c() -> Result<()> {
+pub(crate) fn catch_ctrl_c() -> Result<()> {
     ctrlc::set_handler(|| {
         if INTERRUPTED.swap(true, Ordering::Relaxed) {
             // The second time at once. The guest powers itself off when its port closes.
@@ -335,13 +350,13 @@ fn catch_ctrl_c() -> Result<()> {
 }
 
 /// Tells the user how a kernel's run goes: a line per step, and on a terminal what is being done right now.
-struct Narrator {
+pub(crate) struct Narrator {
     bar: Option<ProgressBar>,
     kernel: String,
 }
 
 impl Narrator {
-    fn new(kernel: &str) -> Self {
+    pub(crate) fn new(kernel: &str) -> Self {
         let bar = io::stdout().is_terminal().then(|| {
             let style = ProgressStyle::with_template("  {spinner} {msg} {elapsed}")
                 .unwrap_or_else(|_| ProgressStyle::default_spinner());

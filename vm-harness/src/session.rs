@@ -28,7 +28,7 @@ const PROBE: Duration = Duration::from_secs(10);
 /// What the guest may take, beyond a step's deadline, to collect evidence and clean up.
 const GRACE: Duration = Duration::from_secs(150);
 /// Guests per kernel, before the remaining steps are skipped.
-const GUESTS: usize = 4;
+pub const GUESTS: usize = 4;
 
 /// Set by Ctrl-C.
 pub static INTERRUPTED: AtomicBool = AtomicBool::new(false);
@@ -39,6 +39,8 @@ pub trait Progress {
     fn note(&self, text: &str);
     /// A step begins.
     fn started(&self, name: &str);
+    /// Decides about a step from what its guest recorded, where that is not for the guest to do.
+    fn judge(&self, _record: &mut StepRecord) {}
     /// A step ended.
     fn ended(&self, record: &StepRecord);
 }
@@ -68,6 +70,8 @@ pub struct Session<'a> {
     guests: usize,
     /// Repeat, once, a step in which the whole guest fell silent for no reason that its kernel gave.
     second_chance: bool,
+    /// Guests that may be used up.
+    guests_max: usize,
 }
 
 /// What came of the steps on one kernel.
@@ -108,6 +112,7 @@ impl<'a> Session<'a> {
             dir,
             guests: 0,
             second_chance: true,
+            guests_max: GUESTS,
         })
     }
 
@@ -120,6 +125,13 @@ impl<'a> Session<'a> {
     #[must_use]
     pub fn without_second_chance(mut self) -> Self {
         self.second_chance = false;
+        self
+    }
+
+    /// Lets up to this many guests be used up.
+    #[must_use]
+    pub fn with_guests(mut self, guests_max: usize) -> Self {
+        self.guests_max = guests_max;
         self
     }
 
@@ -150,7 +162,7 @@ impl<'a> Session<'a> {
             let broken = records.iter().any(|r| r.outcome == Outcome::Environment);
             let reason = if INTERRUPTED.load(Ordering::Relaxed) {
                 Some("interrupted")
-            } else if used == GUESTS {
+            } else if used == self.guests_max {
                 Some("too many guests were spoiled before")
             } else if broken && !canary_passed {
                 // Without a passing control experiment no guest can tell anything: spare the rest.
@@ -346,7 +358,8 @@ impl<'a> Session<'a> {
                     step_until = Some(now + Duration::from_secs_f64(deadline_s) + patient(GRACE));
                     current = Some((name, now));
                 }
-                Line::Event(Event::StepEnded(record)) => {
+                Line::Event(Event::StepEnded(mut record)) => {
+                    progress.judge(&mut record);
                     progress.ended(&record);
                     records.push(record);
                     current = None;

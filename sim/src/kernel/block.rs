@@ -1,9 +1,10 @@
 //! Requests: admission (step Q), abort, completion.
 
-use blkproof_engine::uapi::IoDesc;
+use blkproof_engine::uapi::{Errno, IoDesc};
 
 use crate::choices::Site;
 use crate::config::TargetKind;
+use crate::kernel::errno;
 use crate::kernel::process::Work;
 use crate::kernel::tags::TagState;
 use crate::oracle::Allowed;
@@ -73,7 +74,7 @@ pub(crate) struct Request {
     /// What a read may bring.
     pub(crate) allowed: Allowed,
     pub(crate) phase: Phase,
-    /// Sectors of a read that are done: a short commit redelivers the rest.
+    /// Sectors that are done: a short commit redelivers the rest.
     pub(crate) done: u16,
 }
 
@@ -162,11 +163,11 @@ impl World {
         let (queue, what) = (request.queue, request.op.name());
         if device.hw[usize::from(queue)].canceling {
             run.kernel(|| format!("Q: queue {queue} is canceling, {what} aborted"));
-            self.end_request(run, id, false);
+            self.end_request(run, id, Err(errno::EIO));
             return;
         }
         if run.sabotage == Some(Sabotage::FailRequest) && run.strikes() {
-            self.end_request(run, id, false);
+            self.end_request(run, id, Err(errno::EIO));
             return;
         }
         let base = device.slot(queue, 0);
@@ -199,8 +200,14 @@ impl World {
         self.threads[task.index()].work.push_back(Work::Dispatch { queue, tag });
     }
 
-    /// A request is complete; its issuer hears of it at once (K4: exactly once).
-    pub(crate) fn end_request(&mut self, run: &mut Run<'_>, id: RequestId, ok: bool) {
+    /// A request is complete, or failed with an errno; its issuer hears of it at once (K4: exactly once).
+    pub(crate) fn end_request(
+        &mut self,
+        run: &mut Run<'_>,
+        id: RequestId,
+        status: Result<(), i32>,
+    ) {
+        let ok = status.is_ok();
         let Some(request) = self.requests[id.index()].take() else {
             run.violate("K4", format!("request {} was completed twice", id.0));
             return;
@@ -216,7 +223,10 @@ impl World {
         let actor = actor::issuer(request.issuer);
         let what = request.op.name();
         run.note(actor, || {
-            let how = if ok { "done" } else { "failed (EIO)" };
+            let how = match status {
+                Ok(()) => "done".into(),
+                Err(errno) => format!("failed ({})", Errno(errno as u16)),
+            };
             format!("{what} {}+{} {how}", request.start, request.sectors)
         });
         if !ok && !run.errors_expected() {
@@ -226,7 +236,7 @@ impl World {
             );
         }
         if let Issuer::Script(step) = request.issuer {
-            self.script_heard(step, &request, ok);
+            self.script_heard(step, &request, status);
             return;
         }
         let (start, sectors) = (usize::from(request.start), usize::from(request.sectors));
@@ -251,7 +261,7 @@ impl World {
         self.heard(run, request.issuer, ok);
     }
 
-    /// The first sectors of a read are done: the rest goes back to the queue, for any tag.
+    /// The first sectors of a read (before 7.3: or of a write) are done: the rest goes back to the queue, for any tag.
     pub(crate) fn requeue_rest(&mut self, id: RequestId, data: &[Version], sectors: u16) {
         let (Some(device), Some(request)) = (&mut self.device, &mut self.requests[id.index()])
         else {
@@ -261,7 +271,9 @@ impl World {
         request.phase = Phase::Waiting;
         let done = usize::from(request.done);
         let count = usize::from(sectors);
-        request.data[done..done + count].copy_from_slice(&data[..count]);
+        if request.op == BlockOp::Read {
+            request.data[done..done + count].copy_from_slice(&data[..count]);
+        }
         request.done += sectors;
     }
 
@@ -281,8 +293,8 @@ impl World {
             ),
             BlockOp::Write { fua } => (
                 1 | if fua { FUA } else { 0 },
-                u32::from(request.sectors),
-                u64::from(request.start),
+                u32::from(request.sectors - request.done),
+                u64::from(request.start + request.done),
             ),
             BlockOp::Flush => (2, 0, u64::MAX),
         };

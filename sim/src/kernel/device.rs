@@ -47,6 +47,8 @@ pub(crate) struct Device {
     pub(crate) open: bool,
     /// Who opened it in this round.
     pub(crate) tgid: Option<ProcessId>,
+    /// Before 7.3: whose memory the first mapping was made in. 6.12 never forgets, 6.18 only after a start.
+    pub(crate) mm: Option<ProcessId>,
     /// References to the open file: descriptor tables, mappings, a STOP between ST6 and ST7. Armed commands are counted apart.
     pub(crate) file_refs: u16,
     /// Tags with an armed command; each holds the file.
@@ -124,6 +126,7 @@ impl Device {
             cdev: true,
             open: false,
             tgid: None,
+            mm: None,
             file_refs: 0,
             armed: 0,
             stopping: false,

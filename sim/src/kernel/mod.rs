@@ -41,6 +41,7 @@ pub(crate) mod errno {
     pub(crate) const ENODEV: i32 = 19;
     pub(crate) const EINVAL: i32 = 22;
     pub(crate) const EMFILE: i32 = 24;
+    pub(crate) const ENOSPC: i32 = 28;
     pub(crate) const ETIME: i32 = 62;
     pub(crate) const EALREADY: i32 = 114;
     pub(crate) const ECANCELED: i32 = 125;

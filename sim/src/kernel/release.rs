@@ -3,6 +3,7 @@
 use blkproof_engine::uapi::KernelSeries;
 
 use crate::kernel::device::{Device, Holder, State};
+use crate::kernel::errno;
 use crate::kernel::tags::{TagSlot, TagState};
 use crate::run::Run;
 use crate::world::World;
@@ -63,7 +64,7 @@ impl World {
                     }
                     run.kernel(|| format!("RWc: release work aborts {} request(s)", held.len()));
                     for request in held {
-                        self.end_request(run, request, false);
+                        self.end_request(run, request, Err(errno::EIO));
                     }
                 }
                 // Before 7.3 there is nothing more to do without a disk, not even a reset.
@@ -112,7 +113,7 @@ impl World {
                 }
                 device.poisoned = false;
                 device.stopping = false;
-                device.tgid = None;
+                (device.tgid, device.mm) = (None, None);
                 device.mutex = None;
                 device.open = false;
                 device.release = None;

@@ -414,7 +414,7 @@ impl World {
         }
         run.kernel(|| format!("X1: queue {queue} is canceling, {} request(s) fail", held.len()));
         for request in held {
-            self.end_request(run, request, false);
+            self.end_request(run, request, Err(errno::EIO));
         }
         true
     }

@@ -2,7 +2,7 @@
 
 use blkproof_engine::sys::{Cqe, Token};
 
-use blkproof_engine::uapi::KernelSeries;
+use blkproof_engine::uapi::{Errno, KernelSeries};
 
 use crate::kernel::block::BlockOp;
 use crate::kernel::errno;
@@ -257,7 +257,11 @@ impl World {
                     );
                 }
                 let read = req.op == BlockOp::Read;
-                if read && result > 0 && result < bytes {
+                // 7.3: any non-negative result of a write completes all of it. Before, a write is like a read, and one of
+                // which nothing is done comes back whole.
+                let old = run.config.kernel < KernelSeries::V7_3;
+                let short = if read { 1..bytes } else { 0..bytes };
+                if (read || old) && short.contains(&result) {
                     // Copy mode redelivers the rest; the oracle has spoken already.
                     let sectors = (u64::from(result.unsigned_abs()) / SECTOR) as u16;
                     self.requeue_rest(request, &buffer, sectors);
@@ -268,10 +272,10 @@ impl World {
                     let rest = req.data.len() - done;
                     req.data[done..].copy_from_slice(&buffer[..rest]);
                 }
-                // 7.3: any non-negative result of a write completes all of it.
-                self.end_request(run, request, result >= i32::from(read));
+                let status = if result == 0 && read { Err(errno::EIO) } else { status(result) };
+                self.end_request(run, request, status);
             }
-            BlockOp::Flush => self.end_request(run, request, result >= 0),
+            BlockOp::Flush => self.end_request(run, request, status(result)),
         }
     }
 
@@ -321,7 +325,7 @@ impl World {
         };
         device.tags[slot].state = TagState::Armed(ring);
         run.kernel(|| format!("TWX: dispatch on tag {tag} of queue {queue} aborted"));
-        self.end_request(run, request, false);
+        self.end_request(run, request, Err(errno::EIO));
     }
 
     /// Step X2: an armed tag is cancelled. Started requests are skipped.
@@ -342,4 +346,9 @@ impl World {
         }
         self.file_dropped(run);
     }
+}
+
+/// What the block layer makes of a committed result: not every errno reaches the client.
+fn status(result: i32) -> Result<(), i32> {
+    if result >= 0 { Ok(()) } else { Err(i32::from(Errno::from_result(result).seen_by_client().0)) }
 }

@@ -404,6 +404,9 @@ impl World {
                 self.actor(thread).disk = false;
                 self.answer(step, 0);
             }
+            // A disk that is gone has no capacity.
+            Op::Read { .. } if !self.has_living_disk() => self.answer(step, 0),
+            Op::Write { .. } if !self.has_living_disk() => self.answer(step, -errno::ENOSPC),
             Op::Read { first, count, queue } => {
                 self.client(run, step, BlockOp::Read, (first, count), queue);
             }
@@ -435,21 +438,26 @@ impl World {
         self.submit_control(run, thread, ring, u32::from(step), command);
     }
 
+    fn has_living_disk(&self) -> bool {
+        let disk = self.device.as_ref().and_then(|device| device.disk.as_ref());
+        disk.is_some_and(|disk| !disk.dead)
+    }
+
     /// A client's direct I/O.
     fn client(&mut self, run: &mut Run<'_>, step: u16, op: BlockOp, range: (u16, u16), queue: u16) {
         let queues = self.device.as_ref().map_or(1, |device| device.queues);
         let queue = queue.min(queues - 1);
-        if self.issue(run, Issuer::Script(step), op, range, queue).is_err() {
-            self.answer(step, -errno::EIO);
-        }
+        let issued = self.issue(run, Issuer::Script(step), op, range, queue);
+        assert!(issued.is_ok(), "the disk is there");
     }
 
     /// A client's request is done.
-    pub(crate) fn script_heard(&mut self, step: u16, request: &Request, ok: bool) {
+    pub(crate) fn script_heard(&mut self, step: u16, request: &Request, status: Result<(), i32>) {
         let sectors = usize::from(request.sectors);
         let bytes = (sectors as u64 * SECTOR) as i32;
-        let data = (request.op == BlockOp::Read && ok).then(|| uniform(&request.data[..sectors]));
-        let result = if ok { bytes } else { -errno::EIO };
+        let data = (request.op == BlockOp::Read && status.is_ok())
+            .then(|| uniform(&request.data[..sectors]));
+        let result = status.map_or_else(|errno| -errno, |()| bytes);
         self.script_events.push(Event { data: data.flatten(), ..event(step, result) });
     }
 

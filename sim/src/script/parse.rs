@@ -73,6 +73,16 @@ impl FromStr for Script {
     }
 }
 
+impl FromStr for Op {
+    type Err = String;
+
+    /// # Errors
+    /// What makes no sense.
+    fn from_str(text: &str) -> Result<Self, String> {
+        op(&text.split_whitespace().collect::<Vec<_>>())
+    }
+}
+
 /// The actors that are there, each with its process, named by its first actor.
 struct Cast(Vec<(String, String)>);
 

@@ -6,6 +6,7 @@ use blkproof_engine::link::Order;
 use blkproof_engine::queue::{Queue, QueueConfig};
 use blkproof_engine::sys::{Call, DeviceGeometry, Ret, WorkerExit};
 use blkproof_engine::uapi::Errno;
+use blkproof_engine::uapi::KernelSeries;
 use blkproof_engine::worker::Worker;
 
 use super::{Program, target};
@@ -89,8 +90,14 @@ impl World {
                 if self.refuse(run) {
                     failed(errno::ENOMEM)
                 } else {
+                    let ours = self.device.as_mut().is_some_and(|device| match device.kernel {
+                        KernelSeries::V6_12 | KernelSeries::V6_18 => {
+                            *device.mm.get_or_insert(process) == process
+                        }
+                        KernelSeries::V7_3 => device.tgid == Some(process),
+                    });
                     match &mut self.device {
-                        Some(device) if queue.0 < device.queues && device.tgid == Some(process) => {
+                        Some(device) if ours && queue.0 < device.queues => {
                             device.file_refs += 1;
                             self.threads[thread.index()].mapped += 1;
                             Ret::Done

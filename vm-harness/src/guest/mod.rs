@@ -10,6 +10,12 @@ mod proc;
 mod program;
 mod runner;
 mod scenario;
+mod stage;
 
 pub use init::init;
 pub use runner::run;
+
+/// A process of actors, for scripts. Called in the guest, by the runner.
+pub fn actor() -> std::process::ExitCode {
+    stage::actor()
+}

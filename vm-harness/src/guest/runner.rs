@@ -13,7 +13,7 @@ use rustix::mount::{MountFlags, mount};
 
 use super::kmsg::{KernelLog, complaints};
 use super::program::{Checked, Trouble, bounded, run as run_program};
-use super::scenario::{Doing, perform};
+use super::scenario::{Doing, Done, perform};
 use super::{blkproof, evidence, init};
 use crate::kmsg::Complaint;
 use crate::plan::{Action, Step};
@@ -109,7 +109,7 @@ fn end_with_the_host(mut reader: File) {
 
 /// How a step ended, seen from outside.
 enum Ending {
-    Passed(String),
+    Passed(Done),
     Trouble(Trouble),
     /// It did not; what it was waiting for.
     Hung(String),
@@ -147,7 +147,8 @@ impl Runner {
             self.report.send(&Event::Finished);
             return;
         }
-        if let Err(trouble) = prepare_scratch() {
+        let scripts_only = self.job.steps.iter().all(|s| matches!(s.action, Action::Script(_)));
+        if !scripts_only && let Err(trouble) = prepare_scratch() {
             self.report.send(&Event::SetupFailed { detail: trouble.detail().to_owned() });
             return;
         }
@@ -182,7 +183,14 @@ impl Runner {
         let mut spoiled = false;
         let mut record = match ending {
             Ending::Passed(_) if step.action == Action::KernelLog => self.judge_log(&step.name),
-            Ending::Passed(detail) => StepRecord::new(&step.name, Outcome::Passed, seconds, detail),
+            Ending::Passed(done) => {
+                spoiled = done.spoiled;
+                StepRecord {
+                    evidence: done.notes,
+                    trace: done.trace,
+                    ..StepRecord::new(&step.name, Outcome::Passed, seconds, done.detail)
+                }
+            }
             Ending::Trouble(Trouble::Failed { detail, evidence }) => StepRecord {
                 evidence,
                 ..StepRecord::new(&step.name, Outcome::Failed, seconds, detail)
@@ -219,7 +227,9 @@ impl Runner {
         }
         if record.outcome == Outcome::Failed || record.outcome == Outcome::Environment {
             record.evidence.extend(messages.into_iter().take(40).map(|m| format!("kernel: {m}")));
-            if !matches!(step.action, Action::Canary | Action::KernelLog) {
+            if matches!(step.action, Action::Script(_)) {
+                spoiled = true;
+            } else if !matches!(step.action, Action::Canary | Action::KernelLog) {
                 spoiled = !matches!(bounded(CLEAN_UP, blkproof::clean_up), Some(Ok(())));
                 if spoiled {
                     record

@@ -17,6 +17,7 @@ use super::canary;
 use super::fio::Fio;
 use super::proc;
 use super::program::{Checked, Program, broken, failed, run};
+use super::stage;
 use crate::plan::{Action, IoCase, Order, Plant, Target, Victim};
 
 /// SHA-256 of every file of a tree, by its path inside the tree.
@@ -31,7 +32,7 @@ const UNDER_WAY: u64 = 200;
 pub(super) struct Doing(Arc<Mutex<String>>);
 
 impl Doing {
-    fn now(&self, what: impl Into<String>) {
+    pub(super) fn now(&self, what: impl Into<String>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = what.into();
     }
 
@@ -40,9 +41,23 @@ impl Doing {
     }
 }
 
+/// What came of a step that passed.
+#[derive(Debug, Default)]
+pub(super) struct Done {
+    /// What was measured.
+    pub(super) detail: String,
+    /// What may help to understand it.
+    pub(super) notes: Vec<String>,
+    /// What was observed of a script.
+    pub(super) trace: Option<String>,
+    /// This guest is not fit for another step.
+    pub(super) spoiled: bool,
+}
+
 /// Carries out one step. The answer tells what was measured. `KernelLog` is the runner's own.
-pub(super) fn perform(action: &Action, doing: &Doing) -> Checked<String> {
-    match action {
+pub(super) fn perform(action: &Action, doing: &Doing) -> Checked<Done> {
+    let detail = match action {
+        Action::Script(text) => return script(text, doing),
         Action::Canary => {
             doing.now("the control experiment");
             canary::run()
@@ -57,7 +72,15 @@ pub(super) fn perform(action: &Action, doing: &Doing) -> Checked<String> {
         Action::Leftovers => leftovers(doing),
         Action::KernelLog => Ok(String::new()),
         Action::Plant(plant) => planted(*plant, doing),
-    }
+    }?;
+    Ok(Done { detail, ..Done::default() })
+}
+
+fn script(text: &str, doing: &Doing) -> Checked<Done> {
+    let script = text.parse().or_else(|error| broken(format!("read the script: {error}")))?;
+    let stage::Played { trace, notes, clean } = stage::play(&script, doing)?;
+    let detail = format!("{} steps", trace.observations.len());
+    Ok(Done { detail, notes, trace: Some(trace.to_string()), spoiled: !clean })
 }
 
 fn features(doing: &Doing) -> Checked<String> {

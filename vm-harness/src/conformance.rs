@@ -1,0 +1,236 @@
+//! The subcommand `conformance`: is the model the kernel?
+//!
+//! The same scripts are carried out by real kernels, in guests, and by the model. What a kernel does must be among what the model allows.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use blkproof_engine::uapi::KernelSeries;
+use blkproof_sim::script::generate::generate;
+use blkproof_sim::script::model::{check, is_dangerous};
+use blkproof_sim::script::{Script, Trace};
+
+use crate::cli::ConformanceArgs;
+use crate::error::{Attempt, Error, Result};
+use crate::fetch::Store;
+use crate::kernel::{Kernel, KernelChoice};
+use crate::plan::{Action, Step};
+use crate::protocol::{Outcome, StepRecord};
+use crate::qemu::{self, Accelerator};
+use crate::report::RunReport;
+use crate::run::{
+    INTERRUPTED_CODE, Narrator, catch_ctrl_c, decide, finish, is_usage, kernel_report, resolve,
+    setup, target_dir,
+};
+use crate::session::{INTERRUPTED, Progress, Ran, Session};
+use crate::tools;
+
+/// The written scripts.
+const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts");
+/// Longest time for one script, in seconds.
+const DEADLINE: u32 = 90;
+
+/// A script with its name.
+struct Named {
+    name: String,
+    script: Script,
+}
+
+/// Carries out scripts and compares. Returns the exit code.
+pub fn run(args: &ConformanceArgs) -> Result<u8> {
+    tools::require(&tools::FOR_A_RUN)?;
+    let written = written(Path::new(SCRIPTS))?;
+    let target = target_dir();
+    let setup = setup(&args.guest, &target, &[])?;
+    let begun = Instant::now();
+    catch_ctrl_c()?;
+    let store = Store::new(&target.join("vm"), args.kernels.mirror.clone());
+    let kernels = resolve(&store, &args.kernels.kernel, args.kernels.modules.as_deref());
+    if let Some(Err(error)) = kernels.iter().find(|k| is_usage(k)) {
+        return Err(error.clone());
+    }
+    let mut accelerator = None;
+    let mut reports = Vec::new();
+    for (choice, kernel) in args.kernels.kernel.iter().zip(kernels) {
+        let began = Instant::now();
+        let done = kernel.and_then(|kernel| {
+            let series = series(choice, &kernel)?;
+            let scripts = choose(&written, series, args)?;
+            let steps: Vec<Step> = scripts.iter().map(step).collect();
+            let dir = setup.out.join("conformance").join(&kernel.release);
+            let mut session =
+                Session::new(&setup, &kernel, Accelerator::Tcg, dir)?.with_guests(steps.len() + 1);
+            let accelerator =
+                *accelerator.get_or_insert_with(|| decide(args.guest.accel, &target, &mut session));
+            session.set_accelerator(accelerator);
+            println!(
+                "Linux {} ({}), {}: {} scripts against the model of {series}",
+                kernel.release,
+                kernel.origin,
+                accelerator.name(),
+                scripts.len()
+            );
+            let judge =
+                Judge { narrator: Narrator::new(&kernel.release), series, scripts: &scripts };
+            let Ran { records, error } = session.run(&steps, &judge);
+            for (record, script) in records.iter().zip(&scripts) {
+                if let Some(dir) = &args.record {
+                    keep(&dir.join(series.to_string()), script, record)?;
+                }
+            }
+            let agree = records.iter().filter(|r| r.outcome == Outcome::Passed).count();
+            println!("{series}: {agree} of {} scripts agree with the model", records.len());
+            Ok((kernel, Ran { records, error }))
+        });
+        reports.push(kernel_report(choice, done, began.elapsed()));
+        if INTERRUPTED.load(Ordering::Relaxed) {
+            break;
+        }
+    }
+    let mut report = RunReport::new(reports, begun.elapsed().as_secs_f64());
+    report.qemu = qemu::version();
+    report.accelerator = accelerator;
+    report.interrupted = INTERRUPTED.load(Ordering::Relaxed);
+    if report.interrupted {
+        report.exit_code = INTERRUPTED_CODE;
+    }
+    finish(&report, &setup.out, args.json.as_deref(), args.junit.as_deref())?;
+    Ok(report.exit_code)
+}
+
+/// The written scripts, by name.
+fn written(dir: &Path) -> Result<Vec<Named>> {
+    let reading = || format!("read the scripts in {}", dir.display());
+    let mut files: Vec<PathBuf> =
+        fs::read_dir(dir).attempting(reading)?.flatten().map(|entry| entry.path()).collect();
+    files.retain(|file| file.extension().is_some_and(|extension| extension == "script"));
+    files.sort();
+    files
+        .into_iter()
+        .map(|file| {
+            let text =
+                fs::read_to_string(&file).attempting(|| format!("read {}", file.display()))?;
+            let script = text.parse().attempting(|| format!("understand {}", file.display()))?;
+            let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            Ok(Named { name, script })
+        })
+        .collect()
+}
+
+/// The scripts for a kernel: written, then made from seeds.
+fn choose(written: &[Named], series: KernelSeries, args: &ConformanceArgs) -> Result<Vec<Named>> {
+    let generated = |seed| Named { name: format!("seed-{seed}"), script: generate(series, seed) };
+    if !args.only.is_empty() {
+        let find = |name: &String| {
+            let seed = name.strip_prefix("seed-").and_then(|seed| seed.parse().ok());
+            let known = written.iter().find(|one| one.name == *name);
+            let known = known.map(|one| Named { name: name.clone(), script: one.script.clone() });
+            known.or_else(|| seed.map(generated)).ok_or_else(|| {
+                Error::usage(format!("carry out only `{name}`"))
+                    .answer("there is no such script")
+                    .advice(format!("the written ones are in {SCRIPTS}; others are named seed-7"))
+            })
+        };
+        return args.only.iter().map(find).collect();
+    }
+    let fits =
+        |one: &&Named| one.script.kernels.contains(&series) && !is_dangerous(&one.script, series);
+    let written = written
+        .iter()
+        .filter(fits)
+        .map(|one| Named { name: one.name.clone(), script: one.script.clone() });
+    let seeds = args.seed..args.seed + u64::from(args.scripts);
+    Ok(written.chain(seeds.map(generated)).collect())
+}
+
+fn step(named: &Named) -> Step {
+    Step {
+        name: format!("script/{}", named.name),
+        action: Action::Script(named.script.to_string()),
+        deadline_s: DEADLINE,
+    }
+}
+
+/// Compares as the records come in.
+struct Judge<'a> {
+    narrator: Narrator,
+    series: KernelSeries,
+    scripts: &'a [Named],
+}
+
+impl Progress for Judge<'_> {
+    fn note(&self, text: &str) {
+        self.narrator.note(text);
+    }
+
+    fn started(&self, name: &str) {
+        self.narrator.started(name);
+    }
+
+    fn judge(&self, record: &mut StepRecord) {
+        let script = self.scripts.iter().find(|script| step(script).name == record.name);
+        if let Some(script) = script {
+            judge(script, self.series, record);
+        }
+    }
+
+    fn ended(&self, record: &StepRecord) {
+        self.narrator.ended(record);
+    }
+}
+
+/// Turns a record of what was observed into one of whether the model allows it.
+fn judge(named: &Named, series: KernelSeries, record: &mut StepRecord) {
+    let Some(text) = &record.trace else { return };
+    if record.outcome != Outcome::Passed {
+        return;
+    }
+    let difference = match text.parse::<Trace>() {
+        Ok(trace) => match check(&named.script, series, &trace) {
+            Ok(()) if trace.observations.len() == named.script.steps.len() => return,
+            Ok(()) => {
+                record.outcome = Outcome::Failed;
+                record.detail = "the script could not be carried out to its end".into();
+                return;
+            }
+            Err(difference) => {
+                let so_far = Trace {
+                    observations: trace.observations[..usize::from(difference.step)].to_vec(),
+                };
+                format!("{}\n{difference}", so_far.with(&named.script))
+            }
+        },
+        Err(error) => format!("the trace makes no sense: {error}"),
+    };
+    record.outcome = Outcome::Failed;
+    record.detail = "the kernel does what the model does not allow".into();
+    let notes = std::mem::take(&mut record.evidence);
+    record.evidence = difference.lines().map(ToOwned::to_owned).chain(notes).collect();
+}
+
+fn keep(dir: &Path, named: &Named, record: &StepRecord) -> Result<()> {
+    let Some(trace) = &record.trace else { return Ok(()) };
+    let writing = || format!("write to {}", dir.display());
+    fs::create_dir_all(dir).attempting(writing)?;
+    let trace: Trace = trace.parse().attempting(writing)?;
+    let text = format!("# {}\n{}", named.name, trace.with(&named.script));
+    fs::write(dir.join(format!("{}.trace", named.name)), text).attempting(writing)
+}
+
+/// The model for a kernel.
+fn series(choice: &KernelChoice, kernel: &Kernel) -> Result<KernelSeries> {
+    let known = |text: &str| {
+        KernelSeries::ALL.into_iter().find(|series| {
+            let series = series.to_string();
+            text.strip_prefix(&series)
+                .is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_digit()))
+        })
+    };
+    known(&choice.to_string()).or_else(|| known(&kernel.release)).ok_or_else(|| {
+        let names: Vec<String> = KernelSeries::ALL.iter().map(ToString::to_string).collect();
+        Error::usage(format!("compare Linux {} with a model", kernel.release))
+            .answer(format!("there are models of {}", names.join(", ")))
+    })
+}

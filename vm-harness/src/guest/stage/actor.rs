@@ -1,0 +1,392 @@
+//! A process of actors: carries out what the conductor cues, each thread for itself, and tells what has completed.
+//!
+//! The program's own first thread only listens and looks at completion queues. The first *actor* is a thread like the others, but
+//! the process ends with it.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::net::UnixStream;
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::thread;
+
+use blkproof_engine::control::{Command, Kind, PAYLOAD_BYTES_MAX, Reply};
+use blkproof_engine::uapi::{DevId, DevInfo, IoCmd, IoDesc, IoOp, QueueId, RequestOp, Tag};
+use blkproof_sim::script::Op;
+use blkproof_sim::script::model::{BUFFER_BYTES, params};
+use io_uring::squeue;
+use rustix::fs::OFlags;
+use rustix::thread::{CapabilitySet, CpuSet, capabilities, set_capabilities};
+
+use super::cue::{Answer, Completion, Cue, Device};
+use super::os::{Buffers, Descriptors, IoRing, Payload, Reader, Ring, Submitter, UNHEARD, ends};
+
+const CONTROL: &str = "/dev/ublk-control";
+const SECTOR: usize = 512;
+/// Queues and tags that have a buffer of their own; what is beyond shares the last.
+const QUEUES: u16 = 4;
+const TAGS: u16 = 16;
+
+/// Listens for cues until the conductor is gone.
+pub(in crate::guest) fn run() -> ExitCode {
+    match listen() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("vm-harness actor: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn listen() -> io::Result<()> {
+    let stream = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+    let company = Arc::new(Company {
+        answers: Mutex::new(stream.try_clone()?),
+        device: Mutex::new(None),
+        rings: Mutex::default(),
+        maps: Mutex::default(),
+        submitted: Mutex::default(),
+        buffers: Buffers::new(usize::from(QUEUES * TAGS), BUFFER_BYTES as usize)?,
+    });
+    let mut actors: BTreeMap<u16, mpsc::Sender<Act>> = BTreeMap::new();
+    for line in BufReader::new(stream).lines() {
+        match serde_json::from_str(&line?).map_err(io::Error::other)? {
+            Cue::Enter { thread: number } => {
+                let (cue, cues) = mpsc::channel();
+                actors.insert(number, cue);
+                let company = company.clone();
+                thread::Builder::new()
+                    .name(format!("actor-{number}"))
+                    .spawn(move || Actor::new(number, company).play(&cues))?;
+            }
+            Cue::Act { thread, step, op, device, server } => {
+                let op = op.parse().map_err(|error| io::Error::other(format!("{op}: {error}")))?;
+                if let Some(actor) = actors.get(&thread) {
+                    let _ = actor.send(Act { step, op, device, server });
+                }
+            }
+            Cue::Peek => company.answer(&Answer::Completions(company.completions())),
+        }
+    }
+    Ok(())
+}
+
+struct Act {
+    step: u16,
+    op: Op,
+    device: Device,
+    server: u32,
+}
+
+/// What was submitted in a step.
+enum Submitted {
+    Io { queue: u16, tag: u16 },
+    Control { kind: Kind, payload: Payload },
+}
+
+/// What the threads of the process share.
+struct Company {
+    answers: Mutex<UnixStream>,
+    /// The character device.
+    device: Mutex<Option<File>>,
+    rings: Mutex<BTreeMap<u16, Readers>>,
+    /// Mapped descriptors, by actor and queue.
+    maps: Mutex<Vec<(u16, u16, Descriptors)>>,
+    submitted: Mutex<BTreeMap<u16, Submitted>>,
+    buffers: Buffers,
+}
+
+/// Where the completions of an actor are read.
+#[derive(Default)]
+struct Readers {
+    io: Option<Reader<squeue::Entry>>,
+    control: Option<Reader<squeue::Entry128>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn buffer(queue: u16, tag: u16) -> usize {
+    usize::from(queue.min(QUEUES - 1) * TAGS + tag.min(TAGS - 1))
+}
+
+impl Company {
+    fn answer(&self, answer: &Answer) {
+        if let Ok(mut line) = serde_json::to_vec(answer) {
+            line.push(b'\n');
+            // Without a conductor there is nobody to tell.
+            let _ = lock(&self.answers).write_all(&line);
+        }
+    }
+
+    fn completions(&self) -> Vec<Completion> {
+        let mut found = Vec::new();
+        for readers in lock(&self.rings).values_mut() {
+            found.extend(readers.io.iter_mut().flat_map(Reader::completions));
+            found.extend(readers.control.iter_mut().flat_map(Reader::completions));
+        }
+        found.retain(|(user_data, _)| *user_data != UNHEARD);
+        found.into_iter().map(|(step, result)| self.completion(step as u16, result)).collect()
+    }
+
+    fn completion(&self, step: u16, result: i32) -> Completion {
+        let mut completion = Completion { step, result, request: None, data: None, added: None };
+        match lock(&self.submitted).get(&step) {
+            Some(Submitted::Io { queue, tag }) if result == 0 => {
+                let maps = lock(&self.maps);
+                let map = maps.iter().find(|(_, of, _)| of == queue);
+                if let Some(desc) = map.and_then(|(_, _, map)| map.read(*tag)) {
+                    let IoDesc { start_sector, nr_sectors, .. } = desc;
+                    let op = desc.op().map_or(u8::MAX, RequestOp::encode);
+                    completion.request = Some((op, start_sector, nr_sectors));
+                    if desc.op() == Some(RequestOp::Write) {
+                        let len = nr_sectors as usize * SECTOR;
+                        completion.data = self.buffers.uniform(buffer(*queue, *tag), len);
+                    }
+                }
+            }
+            Some(Submitted::Control { kind: Kind::AddDev, payload }) if result == 0 => {
+                if let Reply::DevInfo(info) = Kind::AddDev.decode(&payload.read()) {
+                    completion.added = Some(info.dev_id.0);
+                }
+            }
+            Some(_) | None => {}
+        }
+        completion
+    }
+}
+
+/// A thread that does what a script says.
+struct Actor {
+    number: u16,
+    company: Arc<Company>,
+    ring: Option<Submitter<squeue::Entry>>,
+    control: Option<(Submitter<squeue::Entry128>, File)>,
+    disk: Option<Disk>,
+}
+
+struct Disk {
+    file: File,
+    /// The CPUs of each hardware queue.
+    cpus: Vec<CpuSet>,
+}
+
+/// How a step went: its result now, or later, or never.
+type Outcome = io::Result<Option<(i32, Option<u8>)>>;
+
+const LATER: Outcome = Ok(None);
+const DONE: Outcome = Ok(Some((0, None)));
+
+impl Actor {
+    fn new(number: u16, company: Arc<Company>) -> Self {
+        Self { number, company, ring: None, control: None, disk: None }
+    }
+
+    fn play(mut self, cues: &mpsc::Receiver<Act>) {
+        let tid = rustix::thread::gettid().as_raw_nonzero().get();
+        self.company.answer(&Answer::Entered { thread: self.number, tid });
+        for act in cues {
+            if act.op == Op::Exit {
+                if self.number == 0 {
+                    std::process::exit(0);
+                }
+                // What the thread opened stays with its process.
+                std::mem::forget(self);
+                return;
+            }
+            let (result, data) = match self.perform(&act) {
+                Ok(None) => (None, None),
+                Ok(Some((result, data))) => (Some(result), data),
+                Err(error) => (Some(errno(&error)), None),
+            };
+            let (thread, step) = (self.number, act.step);
+            self.company.answer(&Answer::Returned { thread, step, result, data });
+        }
+    }
+
+    fn perform(&mut self, act: &Act) -> Outcome {
+        let Act { step, ref op, device, server } = *act;
+        let id = DevId(device.id);
+        match *op {
+            Op::Ring { defer } => {
+                let (submitter, reader) = ends(IoRing::new(defer)?);
+                lock(&self.company.rings).entry(self.number).or_default().io = Some(reader);
+                self.ring = Some(submitter);
+                DONE
+            }
+            Op::CloseRing => {
+                let reader =
+                    lock(&self.company.rings).get_mut(&self.number).and_then(|r| r.io.take());
+                drop(reader);
+                self.ring.take().map_or_else(|| bad_file(), |_| DONE)
+            }
+            Op::Open => {
+                let path = format!("/dev/ublkc{}", device.id);
+                let file = File::options().read(true).write(true).open(path)?;
+                *lock(&self.company.device) = Some(file);
+                DONE
+            }
+            Op::Close => {
+                let file = lock(&self.company.device).take();
+                file.map_or_else(|| bad_file(), |_| DONE)
+            }
+            Op::Map { queue } => {
+                let file = lock(&self.company.device);
+                let file = file.as_ref().map_or_else(|| Err(closed()), Ok)?;
+                let map = Descriptors::map(file, queue, device.depth)?;
+                lock(&self.company.maps).push((self.number, queue, map));
+                DONE
+            }
+            Op::Unmap { queue } => {
+                let mut maps = lock(&self.company.maps);
+                let own = maps.iter().position(|(by, of, _)| (*by, *of) == (self.number, queue));
+                let map = own.map(|index| maps.remove(index));
+                drop(maps);
+                map.map_or_else(|| Err(io::ErrorKind::InvalidInput.into()), |_| DONE)
+            }
+            Op::Fetch { queue, tag } => self.fetch(step, queue, tag),
+            Op::Commit { queue, tag, result, data } => {
+                if let Some(byte) = data
+                    && queue < device.queues
+                    && tag < device.depth
+                {
+                    self.company.buffers.fill(buffer(queue, tag), byte);
+                }
+                self.io(step, IoOp::CommitAndFetchReq, (queue, tag), result)
+            }
+            Op::Reap => {
+                self.ring.as_mut().map_or_else(|| Err(closed()), Submitter::enter)?;
+                DONE
+            }
+            Op::Exit => LATER,
+            Op::Add { queues, depth, id, flags } => {
+                let info = DevInfo {
+                    nr_hw_queues: queues,
+                    queue_depth: depth,
+                    max_io_buf_bytes: BUFFER_BYTES,
+                    dev_id: id.map_or(DevId::AUTO, DevId),
+                    flags,
+                    ..DevInfo::default()
+                };
+                self.command(step, &Command::AddDev(info))
+            }
+            Op::Params { sectors } => self.command(step, &Command::SetParams(id, params(sectors))),
+            Op::Start { .. } => self.command(step, &Command::StartDev(id, server)),
+            Op::Stop => self.command(step, &Command::StopDev(id)),
+            Op::Del => self.command(step, &Command::DelDev(id)),
+            Op::Info => self.command(step, &Command::GetDevInfo(id)),
+            Op::Cancel { step: of } => {
+                if let Some((ring, _)) = &mut self.control {
+                    ring.cancel(u64::from(of))?;
+                }
+                LATER
+            }
+            Op::OpenDisk => {
+                self.disk = Some(Disk::open(device)?);
+                DONE
+            }
+            Op::CloseDisk => self.disk.take().map_or_else(|| bad_file(), |_| DONE),
+            Op::Read { first, count, queue } => self.transfer(false, (first, count), queue, 0),
+            Op::Write { first, count, queue } => {
+                self.transfer(true, (first, count), queue, step as u8)
+            }
+        }
+    }
+
+    /// Without CAP_SYS_ADMIN: no kernel scans the disk for partitions then.
+    fn fetch(&mut self, step: u16, queue: u16, tag: u16) -> Outcome {
+        let all = capabilities(None)?;
+        let mut some = all;
+        some.effective.remove(CapabilitySet::SYS_ADMIN);
+        set_capabilities(None, some)?;
+        let outcome = self.io(step, IoOp::FetchReq, (queue, tag), -1);
+        set_capabilities(None, all)?;
+        outcome
+    }
+
+    fn io(&mut self, step: u16, op: IoOp, tag: (u16, u16), result: i32) -> Outcome {
+        let device = lock(&self.company.device).as_ref().ok_or_else(closed)?.as_raw_fd();
+        let ring = self.ring.as_mut().ok_or_else(closed)?;
+        let (queue, tag) = tag;
+        lock(&self.company.submitted).insert(step, Submitted::Io { queue, tag });
+        let addr = self.company.buffers.address(buffer(queue, tag));
+        let command = IoCmd { queue: QueueId(queue), tag: Tag(tag), result, addr };
+        ring.io(device, op, command, u64::from(step))?;
+        LATER
+    }
+
+    fn command(&mut self, step: u16, command: &Command) -> Outcome {
+        if self.control.is_none() {
+            let file = File::options().read(true).write(true).open(CONTROL)?;
+            let (submitter, reader) = ends(Ring::new(false)?);
+            lock(&self.company.rings).entry(self.number).or_default().control = Some(reader);
+            self.control = Some((submitter, file));
+        }
+        let (ring, file) = self.control.as_mut().ok_or_else(closed)?;
+        let mut bytes = [0; PAYLOAD_BYTES_MAX];
+        let header = command.encode(&mut bytes);
+        let payload = Payload::new(bytes);
+        let kind = command.kind();
+        lock(&self.company.submitted).insert(step, Submitted::Control { kind, payload });
+        ring.control(file.as_raw_fd(), kind.uapi(), header, &payload, u64::from(step))?;
+        LATER
+    }
+
+    fn transfer(&mut self, writes: bool, range: (u16, u16), queue: u16, byte: u8) -> Outcome {
+        let disk = self.disk.as_ref().ok_or_else(closed)?;
+        if let Some(cpus) = disk.cpus.get(usize::from(queue)).or(disk.cpus.last()) {
+            rustix::thread::sched_setaffinity(None, cpus)?;
+        }
+        let (offset, len) = (u64::from(range.0) * SECTOR as u64, usize::from(range.1) * SECTOR);
+        // Direct I/O wants aligned memory.
+        let mut memory = vec![byte; len + 4096];
+        let start = memory.as_ptr().align_offset(4096);
+        let memory = &mut memory[start..start + len];
+        let (moved, data) = if writes {
+            (disk.file.write_at(memory, offset)?, None)
+        } else {
+            let moved = disk.file.read_at(memory, offset)?;
+            let uniform = memory[..moved].iter().all(|byte| *byte == memory[0]);
+            (moved, (uniform && moved > 0).then(|| memory[0]))
+        };
+        Ok(Some((moved as i32, data)))
+    }
+}
+
+impl Disk {
+    fn open(device: Device) -> io::Result<Self> {
+        let flags = OFlags::DIRECT.bits() as i32;
+        let path = format!("/dev/ublkb{}", device.id);
+        let file = File::options().read(true).write(true).custom_flags(flags).open(path)?;
+        let mut cpus = Vec::new();
+        for queue in 0..device.queues {
+            let path = format!("/sys/block/ublkb{}/mq/{queue}/cpu_list", device.id);
+            let Ok(list) = fs::read_to_string(path) else { break };
+            let mut set = CpuSet::new();
+            for cpu in list.split(',').filter_map(|cpu| cpu.trim().parse().ok()) {
+                set.set(cpu);
+            }
+            cpus.push(set);
+        }
+        Ok(Self { file, cpus })
+    }
+}
+
+fn closed() -> io::Error {
+    rustix::io::Errno::BADF.into()
+}
+
+fn bad_file() -> Outcome {
+    Err(closed())
+}
+
+fn errno(error: &io::Error) -> i32 {
+    match error.kind() {
+        io::ErrorKind::InvalidInput => -rustix::io::Errno::INVAL.raw_os_error(),
+        _ => -error.raw_os_error().unwrap_or(rustix::io::Errno::IO.raw_os_error()),
+    }
+}

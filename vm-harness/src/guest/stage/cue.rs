@@ -1,0 +1,75 @@
+//! What the conductor and the processes of the actors say to each other: lines of JSON on a socket, one for each process.
+
+use blkproof_sim::script::Delivered;
+use serde::{Deserialize, Serialize};
+
+/// From the conductor.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Cue {
+    /// A thread enters.
+    Enter {
+        /// Its number in the process; the first is 0.
+        thread: u16,
+    },
+    /// A thread does something.
+    Act {
+        /// Who.
+        thread: u16,
+        /// The step's number.
+        step: u16,
+        /// What, as a script says it.
+        op: String,
+        /// The device as it was before.
+        device: Device,
+        /// The process that serves, for START_DEV.
+        server: u32,
+    },
+    /// Which completions are there?
+    Peek,
+}
+
+/// The device that a step is about.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Device {
+    pub(super) id: u32,
+    pub(super) queues: u16,
+    pub(super) depth: u16,
+}
+
+/// From a process of actors.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Answer {
+    /// A thread is there.
+    Entered { thread: u16, tid: i32 },
+    /// A thread is done with a step.
+    Returned {
+        thread: u16,
+        step: u16,
+        /// None: the step completes later, or has no result.
+        result: Option<i32>,
+        /// The byte that all data read is.
+        data: Option<u8>,
+    },
+    /// The answer to [`Cue::Peek`].
+    Completions(Vec<Completion>),
+}
+
+/// A completion.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Completion {
+    pub(super) step: u16,
+    pub(super) result: i32,
+    /// Operation, first sector and sectors of the request that a FETCH or COMMIT brought.
+    pub(super) request: Option<(u8, u64, u32)>,
+    pub(super) data: Option<u8>,
+    /// The number of the device that was added.
+    pub(super) added: Option<u32>,
+}
+
+impl Completion {
+    pub(super) fn delivered(&self) -> Option<Delivered> {
+        self.request.map(|(op, first, count)| Delivered { op, first, count })
+    }
+}

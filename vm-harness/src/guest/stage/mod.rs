@@ -1,0 +1,490 @@
+//! Scripts on a real kernel: a conductor, and a process for each process of the script.
+//!
+//! The conductor cues one step after another. After each it waits until everything has come to rest: nothing completes any more, and all
+//! threads of the actors, and the kernel's that work for them, are asleep in several samples. Then it notes what there is to see.
+
+mod actor;
+mod cue;
+mod os;
+mod waits;
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Child, Command as Program, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use blkproof_engine::control::{Command, Kind, PAYLOAD_BYTES_MAX, Reply};
+use blkproof_engine::uapi::{DevId, DevInfo, DeviceState};
+use blkproof_sim::script::{CONTROLLER, Event, Observation, Op, Script, Site, State, Step, Trace};
+use io_uring::squeue;
+
+use self::cue::{Answer, Cue, Device};
+use self::os::{Payload, Reader, Ring, Submitter, ends};
+use self::waits::Sleep;
+use super::program::{Checked, broken};
+use super::scenario::Doing;
+
+pub(super) use actor::run as actor;
+
+/// Between two samples.
+const SAMPLE: Duration = Duration::from_millis(8);
+/// Samples in which everything must be asleep.
+const SAMPLES: u32 = 3;
+/// Longest time to come to rest.
+const REST: Duration = Duration::from_secs(5);
+/// Longest time for a process to answer that has nothing else to do.
+const PROMPT: Duration = Duration::from_secs(5);
+/// Longest time to remove what a script leaves behind.
+const SWEEP: Duration = Duration::from_secs(4);
+
+/// A script was carried out.
+pub(super) struct Played {
+    /// What was observed.
+    pub(super) trace: Trace,
+    /// What may help to understand it.
+    pub(super) notes: Vec<String>,
+    /// Nothing of it is left: the next script finds a pristine kernel.
+    pub(super) clean: bool,
+}
+
+/// Carries out a script.
+pub(super) fn play(script: &Script, doing: &Doing) -> Checked<Played> {
+    let attempt = || -> io::Result<Played> {
+        let mut stage = Stage::new()?;
+        let mut trace = Trace::default();
+        for (number, step) in (1..).zip(&script.steps) {
+            doing.now(format!("step {number}: {step}"));
+            let observed = stage.cue(number, step).and_then(|()| stage.rest(number));
+            match observed {
+                Ok(observation) => trace.observations.push(observation),
+                Err(error) => {
+                    stage.notes.push(format!("step {number} was not carried out: {error}"));
+                    break;
+                }
+            }
+        }
+        doing.now("removing what the script left");
+        let clean = stage.sweep();
+        Ok(Played { trace, notes: stage.notes, clean })
+    };
+    attempt().or_else(|error| broken(format!("carry out the script: {error}")))
+}
+
+/// A process of actors.
+struct Company {
+    child: Child,
+    pid: i32,
+    stream: UnixStream,
+    answers: mpsc::Receiver<Answer>,
+    threads: u16,
+    /// It was killed, or its first thread returned.
+    leaves: bool,
+    /// Nothing is left of it.
+    gone: bool,
+}
+
+/// An actor.
+struct Part {
+    company: usize,
+    thread: u16,
+    tid: i32,
+    /// The step that it is at.
+    busy: Option<u16>,
+}
+
+struct Stage {
+    companies: Vec<Company>,
+    parts: BTreeMap<String, Part>,
+    device: Option<Device>,
+    /// Control commands that have not finished: by step, who submitted it and what.
+    controls: BTreeMap<u16, (usize, i32, Op)>,
+    /// The steps of busy actors.
+    ops: BTreeMap<u16, Op>,
+    events: Vec<Event>,
+    inspector: Inspector,
+    notes: Vec<String>,
+}
+
+impl Stage {
+    fn new() -> io::Result<Self> {
+        let mut stage = Self {
+            companies: Vec::new(),
+            parts: BTreeMap::new(),
+            device: None,
+            controls: BTreeMap::new(),
+            ops: BTreeMap::new(),
+            events: Vec::new(),
+            inspector: Inspector::new()?,
+            notes: Vec::new(),
+        };
+        stage.process(CONTROLLER)?;
+        Ok(stage)
+    }
+
+    fn process(&mut self, name: &str) -> io::Result<()> {
+        let (ours, theirs) = UnixStream::pair()?;
+        let child = Program::new("/init")
+            .arg("actor")
+            .env_clear()
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .spawn()?;
+        let pid = child.id() as i32;
+        let (answer, answers) = mpsc::channel();
+        let lines = BufReader::new(ours.try_clone()?).lines();
+        thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                let Ok(parsed) = serde_json::from_str(&line) else { break };
+                if answer.send(parsed).is_err() {
+                    break;
+                }
+            }
+        });
+        let company =
+            Company { child, pid, stream: ours, answers, threads: 0, leaves: false, gone: false };
+        self.companies.push(company);
+        self.enter(name, self.companies.len() - 1)
+    }
+
+    fn enter(&mut self, name: &str, company: usize) -> io::Result<()> {
+        let index = company;
+        let company = &mut self.companies[index];
+        let thread = company.threads;
+        company.threads += 1;
+        company.send(&Cue::Enter { thread })?;
+        match company.answers.recv_timeout(PROMPT) {
+            Ok(Answer::Entered { tid, .. }) => {
+                let part = Part { company: index, thread, tid, busy: None };
+                self.parts.insert(name.to_owned(), part);
+                Ok(())
+            }
+            other => Err(io::Error::other(format!("{name} does not enter: {other:?}"))),
+        }
+    }
+
+    fn cue(&mut self, number: u16, step: &Step) -> io::Result<()> {
+        match step {
+            Step::Process { name } => self.process(name),
+            Step::Thread { name, of } => {
+                let company = self.part(of)?.company;
+                self.enter(name, company)
+            }
+            Step::Kill { actor } => {
+                let company = self.part(actor)?.company;
+                let company = &mut self.companies[company];
+                company.leaves = true;
+                company.child.kill()
+            }
+            Step::Sleep { ms } => {
+                thread::sleep(Duration::from_millis(u64::from(*ms)));
+                Ok(())
+            }
+            Step::Do { actor, op } => {
+                let server = match op {
+                    Op::Start { server: Some(server) } => {
+                        self.companies[self.part(server)?.company].pid as u32
+                    }
+                    _ => 0,
+                };
+                let device = self.device.unwrap_or_default();
+                let part = self.parts.get_mut(actor).ok_or_else(|| nobody(actor))?;
+                if let Some(busy) = part.busy {
+                    return Err(io::Error::other(format!(
+                        "{actor} is still busy with step {busy}"
+                    )));
+                }
+                let company = &mut self.companies[part.company];
+                if *op == Op::Exit {
+                    company.leaves = part.thread == 0;
+                } else {
+                    part.busy = Some(number);
+                    self.ops.insert(number, op.clone());
+                }
+                if op.is_control() {
+                    self.controls.insert(number, (part.company, part.tid, op.clone()));
+                }
+                let (thread, op) = (part.thread, op.to_string());
+                company.send(&Cue::Act { thread, step: number, op, device, server })
+            }
+        }
+    }
+
+    fn part(&self, name: &str) -> io::Result<&Part> {
+        self.parts.get(name).ok_or_else(|| nobody(name))
+    }
+
+    /// Waits until nothing moves any more, and notes what there is to see.
+    fn rest(&mut self, number: u16) -> io::Result<Observation> {
+        let begun = Instant::now();
+        let mut calm = 0;
+        while calm < SAMPLES {
+            if begun.elapsed() > REST {
+                let who = self.restless().unwrap_or_default();
+                self.notes.push(format!("step {number}: it does not come to rest: {who}"));
+                break;
+            }
+            thread::sleep(SAMPLE);
+            let heard = self.hear()?;
+            calm = if heard || self.restless().is_some() { 0 } else { calm + 1 };
+        }
+        let mut observation =
+            Observation { events: std::mem::take(&mut self.events), ..Observation::default() };
+        observation.waits = self.waits(number);
+        observation.state = self.state()?;
+        observation.sort();
+        Ok(observation)
+    }
+
+    /// Takes what the actors have to say. True if that is anything.
+    fn hear(&mut self) -> io::Result<bool> {
+        let mut heard = false;
+        for index in 0..self.companies.len() {
+            let company = &mut self.companies[index];
+            if company.gone {
+                continue;
+            }
+            if company.leaves {
+                heard |= company.reap()?;
+            } else {
+                company.send(&Cue::Peek)?;
+            }
+            let answers = company.listen()?;
+            for answer in answers {
+                heard |= self.take(index, answer);
+            }
+        }
+        Ok(heard)
+    }
+
+    fn take(&mut self, company: usize, answer: Answer) -> bool {
+        match answer {
+            Answer::Entered { .. } => false,
+            Answer::Returned { thread, step, result, data } => {
+                for part in self.parts.values_mut() {
+                    if (part.company, part.thread) == (company, thread) && part.busy == Some(step) {
+                        part.busy = None;
+                    }
+                }
+                self.ops.remove(&step);
+                if let Some(result) = result {
+                    self.controls.remove(&step);
+                    self.events.push(Event { step, result, request: None, data });
+                }
+                true
+            }
+            Answer::Completions(completions) => {
+                let any = !completions.is_empty();
+                for completion in completions {
+                    let (step, result, data) =
+                        (completion.step, completion.result, completion.data);
+                    if let Some(id) = completion.added {
+                        self.device = Some(Device { id, queues: 0, depth: 0 });
+                    }
+                    self.controls.remove(&step);
+                    let request = completion.delivered();
+                    self.events.push(Event { step, result, request, data });
+                }
+                any
+            }
+        }
+    }
+
+    /// Somebody who is not asleep, of all that could do something.
+    fn restless(&self) -> Option<String> {
+        let companies = self.companies.iter().filter(|company| !company.gone);
+        let mut actors = companies.flat_map(|company| {
+            // The first thread only listens.
+            waits::tasks(company.pid).into_iter().filter(|task| task.tid != company.pid)
+        });
+        actors
+            .find(|task| !task.sleeps() && !task.is_dead())
+            .map(|task| format!("{} {}", task.name, task.state))
+            .or_else(waits::busy_worker)
+    }
+
+    fn waits(&mut self, number: u16) -> Vec<(u16, Site)> {
+        let mut found = Vec::new();
+        self.controls.retain(|_, (company, _, _)| !self.companies[*company].gone);
+        // A command that its submitter could not carry out itself is with a worker of that thread.
+        let mut sleeps = Vec::new();
+        for (step, (company, submitter, op)) in &self.controls {
+            let pid = self.companies[*company].pid;
+            let sleep = Sleep::of_command(pid, *submitter, op, &sleeps);
+            found.push((*step, sleep.site()));
+            self.notes
+                .push(format!("step {number}: {step} {op} waits {:?}: {sleep}", sleep.site()));
+            sleeps.push(sleep);
+        }
+        for part in self.parts.values() {
+            let company = &self.companies[part.company];
+            let Some((step, op)) = part.busy.and_then(|step| Some((step, self.ops.get(&step)?)))
+            else {
+                continue;
+            };
+            // That a client waits for its request is told by the absence of the result.
+            if company.gone || matches!(op, Op::Read { .. } | Op::Write { .. }) {
+                continue;
+            }
+            let sleep = Sleep::of(company.pid, part.tid);
+            found.push((step, sleep.site()));
+            self.notes
+                .push(format!("step {number}: {step} {op} waits {:?}: {sleep}", sleep.site()));
+        }
+        found
+    }
+
+    fn state(&mut self) -> io::Result<State> {
+        let id = self.device.map_or(0, |device| device.id);
+        let info = self.inspector.info(id)?;
+        self.device = info.as_ref().map(|info| Device {
+            id,
+            queues: info.nr_hw_queues,
+            depth: info.queue_depth,
+        });
+        Ok(info.map_or(State::None, |info| match info.state {
+            DeviceState::Dead => State::Dead,
+            DeviceState::Live => State::Live,
+            DeviceState::Quiesced => State::Quiesced,
+            DeviceState::FailIo => State::FailIo,
+        }))
+    }
+
+    /// Ends all processes and removes the device. True if nothing is left.
+    fn sweep(&mut self) -> bool {
+        for company in &mut self.companies {
+            company.leaves = true;
+            let _ = company.child.kill();
+        }
+        let until = Instant::now() + SWEEP;
+        self.inspector.remove(self.device.map(|device| device.id));
+        loop {
+            let left = self.companies.iter_mut().any(|company| {
+                let _ = company.reap();
+                !company.gone
+            });
+            let settled = self.inspector.is_idle();
+            if !left && settled && !any_device() {
+                return true;
+            }
+            if Instant::now() > until {
+                return false;
+            }
+            thread::sleep(SAMPLE);
+        }
+    }
+}
+
+fn nobody(name: &str) -> io::Error {
+    io::Error::other(format!("there is no actor {name}"))
+}
+
+fn any_device() -> bool {
+    let entries = Path::new("/dev").read_dir().into_iter().flatten().flatten();
+    entries.into_iter().any(|entry| {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        name.starts_with("ublkc") || name.starts_with("ublkb")
+    })
+}
+
+impl Company {
+    fn send(&mut self, cue: &Cue) -> io::Result<()> {
+        let mut line = serde_json::to_vec(cue)?;
+        line.push(b'\n');
+        match self.stream.write_all(&line) {
+            Err(error) if self.leaves || error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            other => other,
+        }
+    }
+
+    /// What it has to say; after a peek, as far as the answer to that.
+    fn listen(&mut self) -> io::Result<Vec<Answer>> {
+        let mut answers = Vec::new();
+        loop {
+            let patience = if self.leaves { Duration::ZERO } else { PROMPT };
+            match self.answers.recv_timeout(patience) {
+                Ok(answer) => {
+                    let last = matches!(answer, Answer::Completions(_)) && !self.leaves;
+                    answers.push(answer);
+                    if last {
+                        return Ok(answers);
+                    }
+                }
+                Err(_) if self.leaves => return Ok(answers),
+                Err(RecvTimeoutError::Timeout) => {
+                    return Err(io::Error::other(format!("process {} is silent", self.pid)));
+                }
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(io::Error::other(format!("process {} died", self.pid)));
+                }
+            }
+        }
+    }
+
+    /// Notices its end. True if it is news.
+    fn reap(&mut self) -> io::Result<bool> {
+        let was = self.gone;
+        self.gone = was || self.child.try_wait()?.is_some();
+        Ok(self.gone != was)
+    }
+}
+
+/// Looks at devices, and removes them, from a ring of its own.
+struct Inspector {
+    submitter: Submitter<squeue::Entry128>,
+    reader: Reader<squeue::Entry128>,
+    control: File,
+    /// Commands that were submitted, and those that completed.
+    submitted: u64,
+    completed: Vec<(u64, i32)>,
+}
+
+impl Inspector {
+    fn new() -> io::Result<Self> {
+        let control = File::options().read(true).write(true).open("/dev/ublk-control")?;
+        let (submitter, reader) = ends(Ring::new(false)?);
+        Ok(Self { submitter, reader, control, submitted: 0, completed: Vec::new() })
+    }
+
+    fn submit(&mut self, command: &Command) -> io::Result<(u64, Payload)> {
+        let mut bytes = [0; PAYLOAD_BYTES_MAX];
+        let header = command.encode(&mut bytes);
+        let payload = Payload::new(bytes);
+        self.submitted += 1;
+        let (fd, op) = (self.control.as_raw_fd(), command.kind().uapi());
+        self.submitter.control(fd, op, header, &payload, self.submitted)?;
+        Ok((self.submitted, payload))
+    }
+
+    fn info(&mut self, id: u32) -> io::Result<Option<DevInfo>> {
+        let (number, payload) = self.submit(&Command::GetDevInfo(DevId(id)))?;
+        loop {
+            self.completed.extend(self.reader.completions());
+            if let Some((_, result)) = self.completed.iter().find(|(one, _)| *one == number) {
+                return Ok(match (*result, Kind::GetDevInfo.decode(&payload.read())) {
+                    (0, Reply::DevInfo(info)) => Some(info),
+                    _ => None,
+                });
+            }
+            self.submitter.wait()?;
+        }
+    }
+
+    /// Begins to remove a device.
+    fn remove(&mut self, id: Option<u32>) {
+        if let Some(id) = id {
+            let _ = self.submit(&Command::StopDev(DevId(id)));
+            let _ = self.submit(&Command::DelDev(DevId(id)));
+        }
+    }
+
+    fn is_idle(&mut self) -> bool {
+        self.completed.extend(self.reader.completions());
+        self.completed.len() as u64 == self.submitted
+    }
+}

@@ -1,0 +1,288 @@
+//! Rings and memory of the actors: all the `unsafe` code of the harness.
+//!
+//! Actors may do what no sound server would do, so nothing here relies on their good behaviour: *memory that the kernel may write
+//! is never given back* (tag buffers, payloads), and what others write is read as volatile bytes.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::os::fd::{AsFd, RawFd};
+use std::ptr::{self, NonNull};
+
+use blkproof_engine::control::PAYLOAD_BYTES_MAX;
+use blkproof_engine::uapi::{
+    ControlOp, CtrlCmd, IoCmd, IoDesc, IoOp, QueueId, desc_map_bytes, desc_map_offset,
+};
+use io_uring::squeue::EntryMarker;
+use io_uring::types::{CancelBuilder, Fd};
+use io_uring::{IoUring, cqueue, opcode, squeue};
+use rustix::mm::{MapFlags, ProtFlags};
+
+const ENTER_GETEVENTS: u32 = 1;
+/// More than a script submits at once.
+const RING_ENTRIES: u32 = 64;
+
+/// The `user_data` of entries whose completion is of no interest.
+pub(super) const UNHEARD: u64 = 0;
+
+/// A ring: one thread submits, and one (another) reads completions.
+pub(super) struct Ring<S: EntryMarker>(IoUring<S, cqueue::Entry>);
+
+/// For I/O commands.
+pub(super) type IoRing = Ring<squeue::Entry>;
+
+impl<S: EntryMarker> Ring<S> {
+    pub(super) fn new(defer: bool) -> io::Result<Self> {
+        let mut builder = IoUring::<S, cqueue::Entry>::builder();
+        if defer {
+            builder.setup_single_issuer().setup_defer_taskrun();
+        }
+        builder.build(RING_ENTRIES).map(Self)
+    }
+
+    /// Submits one entry, without waiting and without asking for completions.
+    ///
+    /// # Safety
+    /// Only one thread submits. Memory that the entry names is never given back.
+    unsafe fn submit(&self, entry: &S) -> io::Result<()> {
+        // SAFETY: no other view of the submission queue exists: only one thread submits, and this view ends here.
+        unsafe {
+            let mut queue = self.0.submission_shared();
+            queue.push(entry).map_err(|_| io::Error::from_raw_os_error(libc_busy()))?;
+        }
+        // SAFETY: no argument is passed.
+        unsafe { self.0.submitter().enter::<()>(1, 0, 0, None) }.map(drop)
+    }
+
+    /// Enters the ring for completions without waiting: deferred task work runs.
+    pub(super) fn enter(&self) -> io::Result<()> {
+        // SAFETY: no argument is passed.
+        unsafe { self.0.submitter().enter::<()>(0, 0, ENTER_GETEVENTS, None) }.map(drop)
+    }
+
+    /// Waits for a completion.
+    pub(super) fn wait(&self) -> io::Result<()> {
+        // SAFETY: no argument is passed.
+        unsafe { self.0.submitter().enter::<()>(0, 1, ENTER_GETEVENTS, None) }.map(drop)
+    }
+
+    /// Takes what has completed, as `user_data` and result.
+    ///
+    /// # Safety
+    /// Only one thread reads completions.
+    unsafe fn completions(&self) -> Vec<(u64, i32)> {
+        // SAFETY: no other view of the completion queue exists: only one thread reads it, and this view ends here.
+        let queue = unsafe { self.0.completion_shared() };
+        queue.map(|entry| (entry.user_data(), entry.result())).collect()
+    }
+}
+
+/// The end of a ring that one thread submits at.
+pub(super) struct Submitter<S: EntryMarker>(std::sync::Arc<Ring<S>>);
+
+/// The end of a ring that one thread reads at.
+pub(super) struct Reader<S: EntryMarker>(std::sync::Arc<Ring<S>>);
+
+/// Both ends of a ring.
+pub(super) fn ends<S: EntryMarker>(ring: Ring<S>) -> (Submitter<S>, Reader<S>) {
+    let ring = std::sync::Arc::new(ring);
+    (Submitter(ring.clone()), Reader(ring))
+}
+
+impl<S: EntryMarker> Reader<S> {
+    /// Takes what has completed, as `user_data` and result.
+    pub(super) fn completions(&mut self) -> Vec<(u64, i32)> {
+        // SAFETY: there is one reader for each ring, and it is borrowed exclusively.
+        unsafe { self.0.completions() }
+    }
+}
+
+impl Submitter<squeue::Entry> {
+    /// FETCH or COMMIT, for the character device, with the tag's buffer.
+    pub(super) fn io(
+        &mut self,
+        device: RawFd,
+        op: IoOp,
+        command: IoCmd,
+        user_data: u64,
+    ) -> io::Result<()> {
+        let entry = opcode::UringCmd16::new(Fd(device), op.ioctl())
+            .cmd(command.encode())
+            .build()
+            .user_data(user_data);
+        // SAFETY: there is one submitter for each ring, and it is borrowed exclusively. The address that the command names is that of
+        // `Buffers`, which stay for ever.
+        unsafe { self.0.submit(&entry) }
+    }
+
+    /// Runs deferred task work.
+    pub(super) fn enter(&mut self) -> io::Result<()> {
+        self.0.enter()
+    }
+}
+
+impl Submitter<squeue::Entry128> {
+    /// A control command.
+    pub(super) fn control(
+        &mut self,
+        device: RawFd,
+        op: ControlOp,
+        header: CtrlCmd,
+        payload: &Payload,
+        user_data: u64,
+    ) -> io::Result<()> {
+        assert!(usize::from(header.len) <= PAYLOAD_BYTES_MAX, "a command fits into its memory");
+        let addr = if header.len == 0 { 0 } else { payload.address() };
+        let mut bytes = [0; 80];
+        bytes[..CtrlCmd::SIZE].copy_from_slice(&CtrlCmd { addr, ..header }.encode());
+        let entry =
+            opcode::UringCmd80::new(Fd(device), op.ioctl()).cmd(bytes).build().user_data(user_data);
+        // SAFETY: there is one submitter for each ring, and it is borrowed exclusively. The command names no memory but a payload, as
+        // much of it as there is, and payloads stay for ever.
+        unsafe { self.0.submit(&entry) }
+    }
+
+    /// Cancels a command.
+    pub(super) fn cancel(&mut self, target: u64) -> io::Result<()> {
+        let entry = opcode::AsyncCancel2::new(CancelBuilder::user_data(target)).build();
+        // SAFETY: there is one submitter for each ring, and it is borrowed exclusively. The entry names no memory.
+        unsafe { self.0.submit(&entry.user_data(UNHEARD).into()) }
+    }
+
+    /// Waits for a completion.
+    pub(super) fn wait(&mut self) -> io::Result<()> {
+        self.0.wait()
+    }
+}
+
+const fn libc_busy() -> i32 {
+    rustix::io::Errno::BUSY.raw_os_error()
+}
+
+/// The memory that a control command reads and writes. It stays for ever.
+#[derive(Clone, Copy)]
+pub(super) struct Payload(NonNull<[u8; PAYLOAD_BYTES_MAX]>);
+
+// SAFETY: a plain address; what is there is read as volatile bytes.
+unsafe impl Send for Payload {}
+
+impl Payload {
+    pub(super) fn new(bytes: [u8; PAYLOAD_BYTES_MAX]) -> Self {
+        Self(NonNull::from(Box::leak(Box::new(bytes))))
+    }
+
+    fn address(&self) -> u64 {
+        self.0.as_ptr().expose_provenance() as u64
+    }
+
+    /// What is there.
+    pub(super) fn read(&self) -> [u8; PAYLOAD_BYTES_MAX] {
+        // SAFETY: a leaked allocation of this size; the kernel may write it, hence volatile.
+        unsafe { self.0.as_ptr().read_volatile() }
+    }
+}
+
+/// Equal buffers, one for each tag, that stay for ever.
+pub(super) struct Buffers {
+    base: NonNull<u8>,
+    each: usize,
+    count: usize,
+}
+
+// SAFETY: a plain address; what is there is read and written as volatile bytes.
+unsafe impl Send for Buffers {}
+// SAFETY: as above.
+unsafe impl Sync for Buffers {}
+
+impl Buffers {
+    pub(super) fn new(count: usize, each: usize) -> io::Result<Self> {
+        // SAFETY: a new private mapping at an address of the kernel's choice touches nothing that exists.
+        let base = unsafe {
+            rustix::mm::mmap_anonymous(
+                ptr::null_mut(),
+                count * each,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::PRIVATE,
+            )
+        }?;
+        let base = NonNull::new(base.cast()).ok_or_else(|| io::Error::other("mapped at 0"))?;
+        Ok(Self { base, each, count })
+    }
+
+    fn at(&self, index: usize) -> *mut u8 {
+        assert!(index < self.count, "a buffer that there is");
+        // SAFETY: inside the mapping, by the assertion.
+        unsafe { self.base.as_ptr().add(index * self.each) }
+    }
+
+    /// A buffer's address.
+    pub(super) fn address(&self, index: usize) -> u64 {
+        self.at(index).expose_provenance() as u64
+    }
+
+    /// Fills a buffer with a byte.
+    pub(super) fn fill(&self, index: usize, byte: u8) {
+        let start = self.at(index);
+        for offset in 0..self.each {
+            // SAFETY: inside the buffer, which is inside the mapping.
+            unsafe { start.add(offset).write_volatile(byte) }
+        }
+    }
+
+    /// The byte that the first `len` of a buffer are.
+    pub(super) fn uniform(&self, index: usize, len: usize) -> Option<u8> {
+        let start = self.at(index);
+        // SAFETY: inside the buffer, by `min`, which is inside the mapping.
+        let byte = |offset: usize| unsafe { start.add(offset).read_volatile() };
+        let first = byte(0);
+        (0..len.min(self.each)).all(|offset| byte(offset) == first).then_some(first)
+    }
+}
+
+/// The mapped descriptors of a queue.
+pub(super) struct Descriptors {
+    base: NonNull<u8>,
+    bytes: usize,
+}
+
+// SAFETY: a plain address; what is there is read as volatile bytes.
+unsafe impl Send for Descriptors {}
+
+impl Descriptors {
+    pub(super) fn map(device: impl AsFd, queue: u16, depth: u16) -> io::Result<Self> {
+        let bytes = desc_map_bytes(depth.max(1), IoDesc::SIZE as u16) as usize;
+        // SAFETY: a new mapping at an address of the kernel's choice.
+        let base = unsafe {
+            rustix::mm::mmap(
+                ptr::null_mut(),
+                bytes,
+                ProtFlags::READ,
+                MapFlags::SHARED | MapFlags::POPULATE,
+                device,
+                desc_map_offset(QueueId(queue), IoDesc::SIZE as u16),
+            )
+        }?;
+        let base = NonNull::new(base.cast()).ok_or_else(|| io::Error::other("mapped at 0"))?;
+        Ok(Self { base, bytes })
+    }
+
+    /// The descriptor of a tag.
+    pub(super) fn read(&self, tag: u16) -> Option<IoDesc> {
+        let start = usize::from(tag) * IoDesc::SIZE;
+        if start + IoDesc::SIZE > self.bytes {
+            return None;
+        }
+        let mut bytes = [0; IoDesc::SIZE];
+        for (offset, byte) in bytes.iter_mut().enumerate() {
+            // SAFETY: inside the mapping, as was just checked.
+            *byte = unsafe { self.base.as_ptr().add(start + offset).read_volatile() };
+        }
+        Some(IoDesc::decode(&bytes))
+    }
+}
+
+impl Drop for Descriptors {
+    fn drop(&mut self) {
+        // SAFETY: exactly the range that was mapped, and nothing points into it any more.
+        let _ = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.bytes) };
+    }
+}

@@ -1,0 +1,187 @@
+//! Who sleeps, and where: samples of `/proc`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use blkproof_sim::script::{Op, Site};
+
+/// A task as it was sampled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Task {
+    pub(super) tid: i32,
+    pub(super) name: String,
+    /// R, S, D, Z, X …
+    pub(super) state: char,
+}
+
+impl Task {
+    fn read(dir: &Path, tid: i32) -> Option<Self> {
+        let text = fs::read_to_string(dir.join("stat")).ok()?;
+        // The name is in parentheses and may itself contain them.
+        let (head, rest) = text.rsplit_once(") ")?;
+        let name = head.split_once('(')?.1.to_owned();
+        Some(Self { tid, name, state: rest.chars().next()? })
+    }
+
+    pub(super) fn sleeps(&self) -> bool {
+        matches!(self.state, 'S' | 'D')
+    }
+
+    pub(super) fn is_dead(&self) -> bool {
+        matches!(self.state, 'Z' | 'X')
+    }
+}
+
+/// The threads of a process, and the kernel's that work for it.
+pub(super) fn tasks(pid: i32) -> Vec<Task> {
+    let dir = PathBuf::from(format!("/proc/{pid}/task"));
+    numbers(&dir)
+        .into_iter()
+        .filter_map(|tid| Task::read(&dir.join(tid.to_string()), tid))
+        .collect()
+}
+
+fn numbers(dir: &Path) -> Vec<i32> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+}
+
+/// A kernel worker that is in the middle of something, such as taking down a ring.
+pub(super) fn busy_worker() -> Option<String> {
+    numbers(Path::new("/proc")).into_iter().find_map(|pid| {
+        let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+        // A plus stands before the queue that is worked on, a minus before the last one.
+        let busy = name.starts_with("kworker/") && name.contains('+');
+        busy.then(|| name.trim().to_owned())
+    })
+}
+
+/// Where a task sleeps.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Sleep {
+    tid: i32,
+    /// Not for signals to end: what `mutex_lock` does.
+    uninterruptible: bool,
+    /// The functions that it is in, the innermost first. Those that only wait are not among them.
+    stack: Vec<String>,
+}
+
+impl Sleep {
+    /// Where this thread of a process sleeps.
+    pub(super) fn of(pid: i32, tid: i32) -> Self {
+        let dir = PathBuf::from(format!("/proc/{pid}/task/{tid}"));
+        let text = fs::read_to_string(dir.join("stack")).unwrap_or_default();
+        let uninterruptible = Task::read(&dir, tid).is_some_and(|task| task.state == 'D');
+        Self { tid, uninterruptible, stack: stack(&text) }
+    }
+
+    /// Where a kernel thread sleeps that carries out a control command of this thread.
+    pub(super) fn of_command(pid: i32, submitter: i32, op: &Op, taken: &[Self]) -> Self {
+        let name = format!("iou-wrk-{submitter}");
+        let candidates = tasks(pid)
+            .into_iter()
+            .filter(|task| task.name == name && !taken.iter().any(|one| one.tid == task.tid))
+            .map(|task| Self::of(pid, task.tid))
+            .filter(|sleep| sleep.has("ublk_"));
+        candidates.min_by_key(|sleep| (!sleep.speaks_of(op), sleep.tid)).unwrap_or_default()
+    }
+
+    fn has(&self, function: &str) -> bool {
+        self.stack.iter().any(|frame| frame.starts_with(function))
+    }
+
+    fn is_in(&self, function: &str) -> bool {
+        self.stack.first().is_some_and(|frame| frame.starts_with(function))
+    }
+
+    /// Whether it is in such a command.
+    fn speaks_of(&self, op: &Op) -> bool {
+        match op {
+            Op::Add { .. } => self.has("ublk_ctrl_add_dev"),
+            Op::Params { .. } => self.has("ublk_ctrl_set_params"),
+            Op::Start { .. } => self.has("ublk_ctrl_start_dev"),
+            Op::Stop => self.has("ublk_ctrl_stop_dev") || !self.has("ublk_ctrl_del_dev"),
+            Op::Del => self.has("ublk_ctrl_del_dev"),
+            _ => false,
+        }
+    }
+
+    /// What it waits for. The functions that wait (`mutex_lock`, `wait_for_completion`) do not show, only their callers.
+    pub(super) fn site(&self) -> Site {
+        let in_one_of = |functions: &[&str]| functions.iter().any(|one| self.is_in(one));
+        if self.has("blk_mq_freeze_queue_wait") {
+            Site::Requests
+        } else if self.uninterruptible {
+            if in_one_of(&["del_gendisk", "__del_gendisk"]) {
+                Site::OpenMutex
+            } else if in_one_of(&["ublk_ctrl_add_dev", "ublk_ctrl_del_dev"]) {
+                Site::GlobalMutex
+            } else if self.is_in("ublk_") {
+                Site::DeviceMutex
+            } else {
+                Site::Elsewhere
+            }
+        } else if in_one_of(&[
+            "ublk_ctrl_start_dev",
+            "ublk_ctrl_end_recovery",
+            "ublk_wait_dev_ready_and_lock",
+        ]) {
+            Site::Ready
+        } else if self.is_in("ublk_ctrl_del_dev") {
+            Site::Number
+        } else {
+            Site::Elsewhere
+        }
+    }
+}
+
+impl std::fmt::Display for Sleep {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let state = if self.uninterruptible { 'D' } else { 'S' };
+        write!(f, "{state} {}", self.stack.join(" < "))
+    }
+}
+
+/// The functions of `/proc/…/stack`.
+fn stack(text: &str) -> Vec<String> {
+    text.lines()
+        .filter_map(|line| line.split_whitespace().nth(1))
+        .map(|frame| frame.split(['+', '.']).next().unwrap_or(frame).to_owned())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What `/proc/…/stack` shows on kernels 6.12 and 7.3.
+    fn sleep(state: char, frames: &str) -> Sleep {
+        let text: String =
+            frames.split(' ').map(|frame| format!("[<0>] {frame}+0x1/0x2 [ublk_drv]\n")).collect();
+        Sleep { tid: 1, uninterruptible: state == 'D', stack: stack(&text) }
+    }
+
+    #[test]
+    fn real_stacks_name_their_sites() {
+        for (state, frames, site) in [
+            ('D', "blk_mq_freeze_queue_wait del_gendisk ublk_stop_dev ublk_remove", Site::Requests),
+            ('D', "blk_mq_freeze_queue_wait elevator_change __del_gendisk", Site::Requests),
+            ('S', "ublk_ctrl_del_dev.isra.0 ublk_ctrl_uring_cmd io_uring_cmd", Site::Number),
+            ('D', "ublk_ctrl_del_dev.isra.0 ublk_ctrl_uring_cmd io_uring_cmd", Site::GlobalMutex),
+            ('S', "ublk_ctrl_start_dev ublk_ctrl_uring_cmd io_uring_cmd", Site::Ready),
+            ('S', "ublk_wait_dev_ready_and_lock ublk_ctrl_start_dev.isra.0", Site::Ready),
+            ('D', "ublk_wait_dev_ready_and_lock ublk_ctrl_start_dev.isra.0", Site::DeviceMutex),
+            ('D', "ublk_stop_dev ublk_remove ublk_ctrl_del_dev", Site::DeviceMutex),
+            ('D', "__del_gendisk del_gendisk ublk_stop_dev", Site::OpenMutex),
+            ('S', "futex_do_wait futex_wait", Site::Elsewhere),
+        ] {
+            assert_eq!(sleep(state, frames).site(), site, "{state} {frames}");
+        }
+    }
+
+    #[test]
+    fn this_thread_is_a_task() {
+        let pid = std::process::id() as i32;
+        assert!(tasks(pid).iter().any(|task| task.tid == pid && !task.is_dead()));
+    }
+}
