@@ -18,6 +18,8 @@ pub enum Site {
     Client,
     /// Which armed tag takes a request.
     Tag,
+    /// Whether freed memory is used again at the same address.
+    Address,
 }
 
 /// A source of decisions.

@@ -6,8 +6,16 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 use crate::choices::{Choices, Site};
 
 /// Every site, in the order of its stream.
-pub const SITES: [Site; 7] =
-    [Site::Schedule, Site::Submit, Site::Signal, Site::Delay, Site::Fault, Site::Client, Site::Tag];
+pub const SITES: [Site; 8] = [
+    Site::Schedule,
+    Site::Submit,
+    Site::Signal,
+    Site::Delay,
+    Site::Fault,
+    Site::Client,
+    Site::Tag,
+    Site::Address,
+];
 
 /// The index of a site: its stream, and its letter on a tape.
 pub const fn stream(site: Site) -> usize {
@@ -19,6 +27,7 @@ pub const fn stream(site: Site) -> usize {
         Site::Fault => 4,
         Site::Client => 5,
         Site::Tag => 6,
+        Site::Address => 7,
     }
 }
 

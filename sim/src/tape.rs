@@ -14,7 +14,7 @@ use crate::outcome::Verdict;
 /// The first line of every tape.
 const FORMAT: &str = "blkproof-tape: 1";
 /// The letters of the sites, in the order of their streams.
-const LETTERS: [char; SITES.len()] = ['s', 'b', 'i', 'd', 'f', 'c', 't'];
+const LETTERS: [char; SITES.len()] = ['s', 'b', 'i', 'd', 'f', 'c', 't', 'a'];
 /// Choices written on one line.
 const PER_LINE: usize = 16;
 /// A tape with more choices is not one of ours. It also bounds what a short text with repeats can make us allocate.

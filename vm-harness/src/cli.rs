@@ -148,6 +148,9 @@ pub struct ConformanceArgs {
     /// Only this script: a name of the written ones, or `seed-7`. May be repeated.
     #[arg(long, value_name = "NAME")]
     pub only: Vec<String>,
+    /// Guests at a time.
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub jobs: u16,
     /// Write what was observed here: DIR/SERIES/NAME.trace.
     #[arg(long, value_name = "DIR")]
     pub record: Option<PathBuf>,

@@ -5,6 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
+use std::thread;
 use std::time::Instant;
 
 use blkproof_engine::uapi::KernelSeries;
@@ -60,11 +61,13 @@ pub fn run(args: &ConformanceArgs) -> Result<u8> {
             let scripts = choose(&written, series, args)?;
             let steps: Vec<Step> = scripts.iter().map(step).collect();
             let dir = setup.out.join("conformance").join(&kernel.release);
-            let mut session =
-                Session::new(&setup, &kernel, Accelerator::Tcg, dir)?.with_guests(steps.len() + 1);
+            let session = |accelerator, number: u16| {
+                Session::new(&setup, &kernel, accelerator, dir.join(number.to_string()))
+                    .map(|session| session.with_guests(steps.len() + 1))
+            };
+            let mut first = session(Accelerator::Tcg, 0)?;
             let accelerator =
-                *accelerator.get_or_insert_with(|| decide(args.guest.accel, &target, &mut session));
-            session.set_accelerator(accelerator);
+                *accelerator.get_or_insert_with(|| decide(args.guest.accel, &target, &mut first));
             println!(
                 "Linux {} ({}), {}: {} scripts against the model of {series}",
                 kernel.release,
@@ -74,7 +77,9 @@ pub fn run(args: &ConformanceArgs) -> Result<u8> {
             );
             let judge =
                 Judge { narrator: Narrator::new(&kernel.release), series, scripts: &scripts };
-            let Ran { records, error } = session.run(&steps, &judge);
+            let sessions = (1..=args.jobs).map(|number| session(accelerator, number));
+            let sessions: Vec<Session<'_>> = sessions.collect::<Result<_>>()?;
+            let Ran { records, error } = share(&steps, sessions, &judge);
             for (record, script) in records.iter().zip(&scripts) {
                 if let Some(dir) = &args.record {
                     keep(&dir.join(series.to_string()), script, record)?;
@@ -98,6 +103,28 @@ pub fn run(args: &ConformanceArgs) -> Result<u8> {
     }
     finish(&report, &setup.out, args.json.as_deref(), args.junit.as_deref())?;
     Ok(report.exit_code)
+}
+
+/// Carries out the steps in several guests at a time, a share each.
+fn share(steps: &[Step], sessions: Vec<Session<'_>>, progress: &(impl Progress + Sync)) -> Ran {
+    let jobs = sessions.len();
+    let shares: Vec<Ran> = thread::scope(|scope| {
+        let running: Vec<_> = (0..jobs)
+            .zip(sessions)
+            .map(|(first, mut session)| {
+                let share: Vec<Step> = steps.iter().skip(first).step_by(jobs).cloned().collect();
+                scope.spawn(move || session.run(&share, progress))
+            })
+            .collect();
+        running
+            .into_iter()
+            .map(|one| one.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .collect()
+    });
+    let (mut records, errors): (Vec<_>, Vec<_>) =
+        shares.into_iter().map(|ran| (ran.records.into_iter(), ran.error)).unzip();
+    let in_order = (0..steps.len()).filter_map(|index| records[index % jobs].next());
+    Ran { records: in_order.collect(), error: errors.into_iter().flatten().next() }
 }
 
 /// The written scripts, by name.

@@ -388,12 +388,13 @@ impl Progress for Narrator {
     }
 
     fn ended(&self, record: &StepRecord) {
-        self.line(&report::step_line(record));
+        // All at once: steps of several guests do not mix.
+        let mut lines = vec![report::step_line(record)];
         if !matches!(record.outcome, Outcome::Passed | Outcome::Skipped) {
-            for line in report::step_evidence(record) {
-                self.line(&format!("         {line}"));
-            }
+            let evidence = report::step_evidence(record);
+            lines.extend(evidence.into_iter().map(|line| format!("         {line}")));
         }
+        self.line(&lines.join("\n"));
     }
 }
 

@@ -225,7 +225,9 @@ impl World {
         run.note(actor, || {
             let how = match status {
                 Ok(()) => "done".into(),
-                Err(errno) => format!("failed ({})", Errno(errno as u16)),
+                Err(errno) => {
+                    format!("failed ({})", Errno(errno as u16).name().unwrap_or("errno"))
+                }
             };
             format!("{what} {}+{} {how}", request.start, request.sectors)
         });

@@ -6,7 +6,7 @@ use blkproof_engine::uapi::{DevId, DevInfo, DeviceState, Features, KernelSeries}
 
 use crate::kernel::device::{Device, Gendisk, Holder, Scan, State};
 use crate::kernel::errno;
-use crate::kernel::process::ProcessState;
+use crate::kernel::process::{ProcessState, ThreadState};
 use crate::kernel::tags::TagState;
 use crate::kernel::udev::{Node, Probe};
 use crate::run::{Run, Sabotage, actor};
@@ -188,9 +188,11 @@ impl World {
         if control.pc == Pc::Queued { 0 } else { -errno::EALREADY }
     }
 
-    /// Whether a command must abandon its interruptible wait.
+    /// Whether a command must abandon its interruptible wait: also with the thread that submitted it.
     fn is_interrupted(&self, control: &Control) -> bool {
-        control.interrupted || self.process_of(control.thread).state != ProcessState::Running
+        control.interrupted
+            || self.threads[control.thread.index()].state == ThreadState::Dead
+            || self.process_of(control.thread).state != ProcessState::Running
     }
 
     /// Whether a command can move.

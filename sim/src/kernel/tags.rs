@@ -215,7 +215,7 @@ impl World {
             TagState::Served(_) => Err(errno::EINVAL),
             TagState::Cancelled => {
                 run.violate("O11", format!("COMMIT of queue {queue} tag {tag} after its abort"));
-                Err(errno::EBUSY)
+                Err(if slot.task == Some(thread) { errno::EBUSY } else { errno::EINVAL })
             }
             TagState::Unfetched | TagState::Armed(_) | TagState::Queued(..) => {
                 run.violate(

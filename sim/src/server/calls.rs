@@ -18,6 +18,21 @@ use crate::run::{Run, actor};
 use crate::world::{ProcessId, ThreadId, World};
 
 impl World {
+    /// Whether a process may map the descriptors (`ublk_ch_mmap`).
+    fn may_map(&mut self, run: &mut Run<'_>, process: ProcessId) -> bool {
+        let Some(device) = &mut self.device else { return false };
+        if device.kernel == KernelSeries::V7_3 {
+            return device.tgid == Some(process);
+        }
+        // `ub->mm` is an address that is compared and not held: that of a process which is gone may be another's by now.
+        let first = *device.mm.get_or_insert(process);
+        let gone = self.processes[first.index()].state >= ProcessState::Zombie;
+        if first != process && gone && run.choose(Site::Address, 2) == 1 {
+            device.mm = Some(process);
+        }
+        device.mm == Some(process)
+    }
+
     /// Whether a fallible call fails for want of something.
     pub(crate) fn refuse(&mut self, run: &mut Run<'_>) -> bool {
         let fails = self.budget.resources > 0 && run.fault(run.config.faults.resource);
@@ -90,12 +105,7 @@ impl World {
                 if self.refuse(run) {
                     failed(errno::ENOMEM)
                 } else {
-                    let ours = self.device.as_mut().is_some_and(|device| match device.kernel {
-                        KernelSeries::V6_12 | KernelSeries::V6_18 => {
-                            *device.mm.get_or_insert(process) == process
-                        }
-                        KernelSeries::V7_3 => device.tgid == Some(process),
-                    });
+                    let ours = self.may_map(run, process);
                     match &mut self.device {
                         Some(device) if ours && queue.0 < device.queues => {
                             device.file_refs += 1;

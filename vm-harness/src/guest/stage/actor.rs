@@ -222,7 +222,7 @@ impl Actor {
                 let reader =
                     lock(&self.company.rings).get_mut(&self.number).and_then(|r| r.io.take());
                 drop(reader);
-                self.ring.take().map_or_else(|| bad_file(), |_| DONE)
+                self.ring.take().map_or_else(bad_file, |_| DONE)
             }
             Op::Open => {
                 let path = format!("/dev/ublkc{}", device.id);
@@ -232,7 +232,7 @@ impl Actor {
             }
             Op::Close => {
                 let file = lock(&self.company.device).take();
-                file.map_or_else(|| bad_file(), |_| DONE)
+                file.map_or_else(bad_file, |_| DONE)
             }
             Op::Map { queue } => {
                 let file = lock(&self.company.device);
@@ -289,7 +289,7 @@ impl Actor {
                 self.disk = Some(Disk::open(device)?);
                 DONE
             }
-            Op::CloseDisk => self.disk.take().map_or_else(|| bad_file(), |_| DONE),
+            Op::CloseDisk => self.disk.take().map_or_else(bad_file, |_| DONE),
             Op::Read { first, count, queue } => self.transfer(false, (first, count), queue, 0),
             Op::Write { first, count, queue } => {
                 self.transfer(true, (first, count), queue, step as u8)
@@ -332,7 +332,7 @@ impl Actor {
         let payload = Payload::new(bytes);
         let kind = command.kind();
         lock(&self.company.submitted).insert(step, Submitted::Control { kind, payload });
-        ring.control(file.as_raw_fd(), kind.uapi(), header, &payload, u64::from(step))?;
+        ring.control(file.as_raw_fd(), kind.uapi(), header, payload, u64::from(step))?;
         LATER
     }
 

@@ -36,6 +36,8 @@ pub(super) use actor::run as actor;
 const SAMPLE: Duration = Duration::from_millis(8);
 /// Samples in which everything must be asleep.
 const SAMPLES: u32 = 3;
+/// Longest time that a kernel worker counts as being in the middle of something.
+const WORK: Duration = Duration::from_millis(600);
 /// Longest time to come to rest.
 const REST: Duration = Duration::from_secs(5);
 /// Longest time for a process to answer that has nothing else to do.
@@ -230,7 +232,10 @@ impl Stage {
             }
             thread::sleep(SAMPLE);
             let heard = self.hear()?;
-            calm = if heard || self.restless().is_some() { 0 } else { calm + 1 };
+            // Looking at all workers takes its time. And where commands cannot be cancelled, the one that closes their ring tries for ever.
+            let works =
+                || calm + 1 == SAMPLES && begun.elapsed() < WORK && waits::a_worker_is_busy();
+            calm = if heard || self.restless().is_some() || works() { 0 } else { calm + 1 };
         }
         let mut observation =
             Observation { events: std::mem::take(&mut self.events), ..Observation::default() };
@@ -304,7 +309,6 @@ impl Stage {
         actors
             .find(|task| !task.sleeps() && !task.is_dead())
             .map(|task| format!("{} {}", task.name, task.state))
-            .or_else(waits::busy_worker)
     }
 
     fn waits(&mut self, number: u16) -> Vec<(u16, Site)> {
@@ -457,7 +461,7 @@ impl Inspector {
         let payload = Payload::new(bytes);
         self.submitted += 1;
         let (fd, op) = (self.control.as_raw_fd(), command.kind().uapi());
-        self.submitter.control(fd, op, header, &payload, self.submitted)?;
+        self.submitter.control(fd, op, header, payload, self.submitted)?;
         Ok((self.submitted, payload))
     }
 

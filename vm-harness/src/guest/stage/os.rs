@@ -127,7 +127,7 @@ impl Submitter<squeue::Entry128> {
         device: RawFd,
         op: ControlOp,
         header: CtrlCmd,
-        payload: &Payload,
+        payload: Payload,
         user_data: u64,
     ) -> io::Result<()> {
         assert!(usize::from(header.len) <= PAYLOAD_BYTES_MAX, "a command fits into its memory");
