@@ -47,10 +47,23 @@ vm-e2e *args:
 vm-e2e-full *args:
     just vm-e2e --full {{args}}
 
+# Is the model the kernel? Scripts on real kernels against the model. Example: just conformance --kernel 7.3 --scripts 30
+conformance *args:
+    cargo build --release --locked -p vm-harness
+    cargo run --release --locked -p vm-harness -- conformance {{args}}
+
+# The slice of it that CI runs: every written script, and 30 made from seeds for each kernel.
+conformance-slice:
+    just conformance --scripts 30
+
 # Planted faults: each must get its own verdict.
 vm-selftest *args:
     cargo build --release --locked -p real -p vm-harness
     cargo run --release --locked -p vm-harness -- selftest {{args}}
+
+# The declared minimum Rust version still compiles everything.
+msrv:
+    version=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml) && rustup toolchain install "$version" --profile minimal && cargo "+$version" check --workspace --locked
 
 # All that runs in seconds to minutes and needs nothing but cargo.
 check: fmt-check clippy test loom demo doc

@@ -224,23 +224,38 @@ impl Stage {
     fn rest(&mut self, number: u16) -> io::Result<Observation> {
         let begun = Instant::now();
         let mut calm = 0;
-        while calm < SAMPLES {
-            if begun.elapsed() > REST {
-                let who = self.restless().unwrap_or_default();
-                self.notes.push(format!("step {number}: it does not come to rest: {who}"));
-                break;
-            }
+        let waits = loop {
             thread::sleep(SAMPLE);
             let heard = self.hear()?;
-            // Looking at all workers takes its time. And where commands cannot be cancelled, the one that closes their ring tries for ever.
-            let works =
-                || calm + 1 == SAMPLES && begun.elapsed() < WORK && waits::a_worker_is_busy();
-            calm = if heard || self.restless().is_some() || works() { 0 } else { calm + 1 };
+            let busy = heard || self.restless(begun.elapsed());
+            calm = if busy { 0 } else { calm + 1 };
+            let over = begun.elapsed() > REST;
+            if over {
+                self.notes.push(format!("step {number}: it does not come to rest"));
+            }
+            if calm < SAMPLES && !over {
+                continue;
+            }
+            if begun.elapsed() < WORK && waits::a_worker_is_busy() {
+                calm = 0;
+                continue;
+            }
+            // What waits at no place that has a name, for a grace period perhaps, goes on by itself.
+            let waits = self.waits();
+            if over || waits.iter().all(|(_, sleep, _)| sleep.site() != Site::Elsewhere) {
+                break waits;
+            }
+            calm = 0;
+        };
+        for (step, sleep, op) in &waits {
+            let site = sleep.site();
+            self.notes.push(format!("step {number}: {step} {op} waits {site:?}: {sleep}"));
         }
-        let mut observation =
-            Observation { events: std::mem::take(&mut self.events), ..Observation::default() };
-        observation.waits = self.waits(number);
-        observation.state = self.state()?;
+        let mut observation = Observation {
+            events: std::mem::take(&mut self.events),
+            waits: waits.iter().map(|(step, sleep, _)| (*step, sleep.site())).collect(),
+            state: self.state()?,
+        };
         observation.sort();
         Ok(observation)
     }
@@ -299,30 +314,28 @@ impl Stage {
         }
     }
 
-    /// Somebody who is not asleep, of all that could do something.
-    fn restless(&self) -> Option<String> {
-        let companies = self.companies.iter().filter(|company| !company.gone);
-        let mut actors = companies.flat_map(|company| {
-            // The first thread only listens.
-            waits::tasks(company.pid).into_iter().filter(|task| task.tid != company.pid)
-        });
-        actors
-            .find(|task| !task.sleeps() && !task.is_dead())
-            .map(|task| format!("{} {}", task.name, task.state))
+    /// Whether anything is in the middle of something, this long after the step.
+    fn restless(&self, after: Duration) -> bool {
+        let soon = after < WORK;
+        let mut companies = self.companies.iter().filter(|company| !company.gone);
+        companies.any(|company| {
+            // A process that dies is soon gone, or held by something. The first thread only listens.
+            company.leaves && soon
+                || waits::tasks(company.pid)
+                    .iter()
+                    .any(|task| task.tid != company.pid && !task.sleeps() && !task.is_dead())
+        })
     }
 
-    fn waits(&mut self, number: u16) -> Vec<(u16, Site)> {
+    /// What has not finished, and where it waits: control commands, and calls that are not a client's wait for its request.
+    fn waits(&mut self) -> Vec<(u16, Sleep, Op)> {
         let mut found = Vec::new();
         self.controls.retain(|_, (company, _, _)| !self.companies[*company].gone);
-        // A command that its submitter could not carry out itself is with a worker of that thread.
-        let mut sleeps = Vec::new();
         for (step, (company, submitter, op)) in &self.controls {
+            // A command that its submitter could not carry out itself is with a worker of that thread.
             let pid = self.companies[*company].pid;
-            let sleep = Sleep::of_command(pid, *submitter, op, &sleeps);
-            found.push((*step, sleep.site()));
-            self.notes
-                .push(format!("step {number}: {step} {op} waits {:?}: {sleep}", sleep.site()));
-            sleeps.push(sleep);
+            let sleep = Sleep::of_command(pid, *submitter, op, &found);
+            found.push((*step, sleep, op.clone()));
         }
         for part in self.parts.values() {
             let company = &self.companies[part.company];
@@ -330,14 +343,10 @@ impl Stage {
             else {
                 continue;
             };
-            // That a client waits for its request is told by the absence of the result.
             if company.gone || matches!(op, Op::Read { .. } | Op::Write { .. }) {
                 continue;
             }
-            let sleep = Sleep::of(company.pid, part.tid);
-            found.push((step, sleep.site()));
-            self.notes
-                .push(format!("step {number}: {step} {op} waits {:?}: {sleep}", sleep.site()));
+            found.push((step, Sleep::of(company.pid, part.tid), op.clone()));
         }
         found
     }

@@ -75,11 +75,13 @@ impl Sleep {
     }
 
     /// Where a kernel thread sleeps that carries out a control command of this thread.
-    pub(super) fn of_command(pid: i32, submitter: i32, op: &Op, taken: &[Self]) -> Self {
+    pub(super) fn of_command(pid: i32, submitter: i32, op: &Op, taken: &[(u16, Self, Op)]) -> Self {
         let name = format!("iou-wrk-{submitter}");
         let candidates = tasks(pid)
             .into_iter()
-            .filter(|task| task.name == name && !taken.iter().any(|one| one.tid == task.tid))
+            .filter(|task| {
+                task.name == name && !taken.iter().any(|(_, one, _)| one.tid == task.tid)
+            })
             .map(|task| Self::of(pid, task.tid))
             .filter(|sleep| sleep.has("ublk_"));
         candidates.min_by_key(|sleep| (!sleep.speaks_of(op), sleep.tid)).unwrap_or_default()
