@@ -127,11 +127,14 @@ impl World {
 
     /// Whether a submitting thread is stuck in the submission of a FETCH, uninterruptibly, on `ub->mutex`.
     pub(crate) fn fetch_blocked(&self, thread: ThreadId) -> bool {
-        let fetch = match self.head(thread) {
-            Some(Entry::Plain(sqe) | Entry::Script { sqe, .. }) => matches!(sqe, Sqe::Fetch { .. }),
-            Some(Entry::Control(..) | Entry::Unwritten) | None => false,
+        let own = self.threads[thread.index()].queue;
+        let (queue, tag) = match self.head(thread) {
+            Some(Entry::Plain(Sqe::Fetch { tag })) => (own, tag.0),
+            Some(Entry::Script { queue, sqe: Sqe::Fetch { tag }, .. }) => (*queue, tag.0),
+            Some(_) | None => return false,
         };
-        fetch && self.device.as_ref().is_some_and(|device| device.mutex.is_some())
+        self.device.as_ref().is_some_and(|device| device.mutex.is_some())
+            && self.refuses_fetch(thread, (queue, tag)).is_none()
     }
 
     /// Submits one entry that others can see, and then those that nobody can.

@@ -80,6 +80,24 @@ impl World {
         }
     }
 
+    /// The errno of what is checked of a FETCH before `ub->mutex` is taken.
+    pub(crate) fn refuses_fetch(&self, thread: ThreadId, (queue, tag): (u16, u16)) -> Option<i32> {
+        let Some(device) = &self.device else { return Some(errno::ENODEV) };
+        if queue >= device.queues {
+            return Some(errno::EINVAL);
+        }
+        let old = device.kernel == KernelSeries::V6_12;
+        let hw = &device.hw[usize::from(queue)];
+        if tag >= device.depth || old && hw.daemon.is_some_and(|daemon| daemon != thread) {
+            return Some(errno::EINVAL);
+        }
+        let active = matches!(
+            device.tags[device.slot(queue, tag)].state,
+            TagState::Armed(_) | TagState::Queued(..) | TagState::Cancelled
+        );
+        (old && (active || hw.ready == device.depth)).then_some(errno::EBUSY)
+    }
+
     fn try_fetch(
         &mut self,
         run: &mut Run<'_>,
@@ -88,24 +106,15 @@ impl World {
         (queue, tag): (u16, u16),
         token: Token,
     ) -> i32 {
+        if let Some(errno) = self.refuses_fetch(thread, (queue, tag)) {
+            return -errno;
+        }
         let Some(device) = &mut self.device else { return -errno::ENODEV };
-        if queue >= device.queues {
-            return -errno::EINVAL;
-        }
-        let old = device.kernel == KernelSeries::V6_12;
-        let hw = &device.hw[usize::from(queue)];
-        if tag >= device.depth || old && hw.daemon.is_some_and(|daemon| daemon != thread) {
-            return -errno::EINVAL;
-        }
         let slot = device.slot(queue, tag);
         if device.stopping {
             return -errno::ENODEV;
         }
-        let active = matches!(
-            device.tags[slot].state,
-            TagState::Armed(_) | TagState::Queued(..) | TagState::Cancelled
-        );
-        if device.ready() || old && (active || hw.ready == device.depth) {
+        if device.ready() {
             return -errno::EBUSY;
         }
         match device.tags[slot].state {
