@@ -383,10 +383,16 @@ impl World {
         if device.armed == 0 {
             return None;
         }
-        device.tags.iter().position(|slot| slot.state == TagState::Armed(ring))
+        let depth = usize::from(device.depth);
+        device.tags.iter().enumerate().position(|(slot, tag)| {
+            // 6.12 cancels nothing of a queue that has no daemon yet: such a ring is never gone.
+            let headless =
+                device.kernel == KernelSeries::V6_12 && device.hw[slot / depth].daemon.is_none();
+            tag.state == TagState::Armed(ring) && !headless
+        })
     }
 
-    /// Whether a dispatch that is still queued, or a backend operation, keeps an exiting ring.
+    /// Whether a dispatch that is still queued, a command that cannot be cancelled, or a backend operation keeps an exiting ring.
     fn ring_is_busy(&self, ring: RingId) -> bool {
         self.disk.in_flight.iter().any(|operation| operation.ring == ring)
             || self.device.as_ref().is_some_and(|device| {
@@ -394,7 +400,7 @@ impl World {
                     && device
                         .tags
                         .iter()
-                        .any(|slot| matches!(slot.state, TagState::Queued(of, _) if of == ring))
+                        .any(|slot| matches!(slot.state, TagState::Queued(of, _) | TagState::Armed(of) if of == ring))
             })
     }
 

@@ -394,7 +394,13 @@ impl World {
                     self.close_block();
                 }
                 self.actor(thread).disk |= opened;
-                self.answer(step, if opened { 0 } else { -errno::ENOENT });
+                // The node of a disk that waits for its last requests is still there, but on 6.12.
+                let leaves = self.device.as_ref().is_some_and(|device| {
+                    device.kernel > KernelSeries::V6_12
+                        && device.disk.as_ref().is_some_and(|disk| disk.attached)
+                });
+                let refusal = if leaves { errno::ENXIO } else { errno::ENOENT };
+                self.answer(step, if opened { 0 } else { -refusal });
             }
             Op::CloseDisk | Op::Read { .. } | Op::Write { .. } if !self.actor(thread).disk => {
                 self.answer(step, -errno::EBADF);
