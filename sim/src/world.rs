@@ -200,9 +200,11 @@ impl World {
                 &device.tags[queue * usize::from(device.depth)..][..usize::from(device.depth)];
             let fetched = tags.iter().filter(|tag| tag.state != TagState::Unfetched).count();
             assert_eq!(fetched, usize::from(hw.ready), "K7: fetched tags of queue {queue}");
-            let busy = tags.iter().filter(|tag| !tag.is_free()).count();
+            let holders = self.requests.iter().flatten();
+            let busy =
+                holders.filter(|one| one.tag.is_some() && usize::from(one.queue) == queue).count();
             assert_eq!(busy, usize::from(hw.busy), "K2: busy tags of queue {queue}");
-            started += busy;
+            started += tags.iter().filter(|tag| tag.carries()).count();
             armed += tags
                 .iter()
                 .filter(|tag| matches!(tag.state, TagState::Armed(_) | TagState::Queued(..)))
@@ -217,7 +219,7 @@ impl World {
             .count();
         assert_eq!(started, on_tags, "K2: every started request is on one tag");
         let exists = device.disk.as_ref().is_some_and(|disk| disk.attached);
-        assert_eq!(exists, device.state == State::Live, "K8: LIVE with a disk, or neither");
+        assert_eq!(exists, device.state != State::Dead, "K8: started with a disk, or neither");
         if device.file_open() {
             assert!(device.open, "K8: an open file keeps OPEN");
         }

@@ -160,7 +160,8 @@ fn choose(written: &[Named], series: KernelSeries, args: &ConformanceArgs) -> Re
                     .advice(format!("the written ones are in {SCRIPTS}; others are named seed-7"))
             })
         };
-        return args.only.iter().map(find).collect();
+        let found: Vec<Named> = args.only.iter().map(find).collect::<Result<_>>()?;
+        return Ok(found.into_iter().filter(|one| one.script.kernels.contains(&series)).collect());
     }
     let fits =
         |one: &&Named| one.script.kernels.contains(&series) && !is_dangerous(&one.script, series);

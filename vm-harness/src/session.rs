@@ -68,7 +68,7 @@ pub struct Session<'a> {
     dir: PathBuf,
     /// Guests booted so far: their traces are numbered.
     guests: usize,
-    /// Repeat, once, a step in which the whole guest fell silent for no reason that its kernel gave.
+    /// Repeat, once, a step in which the guest as a whole broke for no reason that its kernel gave.
     second_chance: bool,
     /// Guests that may be used up.
     guests_max: usize,
@@ -121,7 +121,7 @@ impl<'a> Session<'a> {
         self.accelerator = accelerator;
     }
 
-    /// Reports a silent guest at the first time.
+    /// Reports a broken guest at the first time.
     #[must_use]
     pub fn without_second_chance(mut self) -> Self {
         self.second_chance = false;
@@ -198,11 +198,11 @@ impl<'a> Session<'a> {
             for (record, step) in records.iter().zip(steps) {
                 canary_passed |= step.action == Action::Canary && record.outcome == Outcome::Passed;
             }
-            if chances > 0 && records.last().is_some_and(is_silence) {
+            if chances > 0 && records.last().is_some_and(is_of_this_guest) {
                 chances -= 1;
                 records.pop();
                 progress.note(
-                    "the guest fell silent and its kernel gives no reason: the step is repeated once",
+                    "this guest is broken as a whole and its kernel gives no reason: the step is repeated once",
                 );
             } else if records.len() == before && !INTERRUPTED.load(Ordering::Relaxed) {
                 return Err(Error::environment("make a guest do anything")
@@ -422,9 +422,10 @@ fn next_step(job: &Job, records: &[StepRecord]) -> String {
         .map_or_else(|| "the end".to_owned(), |s| s.name.clone())
 }
 
-fn is_silence(record: &StepRecord) -> bool {
-    let silent = record.facts.as_ref().is_some_and(|f| f.guest_silent);
-    silent && record.judgement.as_ref().is_some_and(|j| j.owner == Owner::Environment)
+/// A hang that only this one guest had: all of it stood still, or its control experiment, which had passed before, fails now.
+fn is_of_this_guest(record: &StepRecord) -> bool {
+    record.outcome == Outcome::Hung
+        && record.judgement.as_ref().is_some_and(|j| j.owner == Owner::Environment)
 }
 
 fn canary_outcome(records: &[StepRecord]) -> Option<bool> {

@@ -57,6 +57,8 @@ pub(crate) enum Phase {
     Waiting,
     /// Started: on a tag.
     Started,
+    /// On the requeue list, which nobody has kicked.
+    Parked,
 }
 
 /// A request inside the block layer.
@@ -74,6 +76,8 @@ pub(crate) struct Request {
     /// What a read may bring.
     pub(crate) allowed: Allowed,
     pub(crate) phase: Phase,
+    /// The tag that it took once. Without an I/O scheduler it keeps it when it goes back.
+    pub(crate) tag: Option<u16>,
     /// Sectors that are done: a short commit redelivers the rest.
     pub(crate) done: u16,
 }
@@ -120,6 +124,7 @@ impl World {
             data: [0; BUFFER_SECTORS],
             allowed,
             phase: Phase::Waiting,
+            tag: None,
             done: 0,
         };
         run.note(actor::issuer(issuer), || {
@@ -148,10 +153,10 @@ impl World {
     /// Whether a waiting request can be admitted: its queue has a free tag.
     pub(crate) fn can_admit(&self, request: &Request) -> bool {
         request.phase == Phase::Waiting
-            && self
-                .device
-                .as_ref()
-                .is_some_and(|device| device.hw[usize::from(request.queue)].busy < device.depth)
+            && self.device.as_ref().is_some_and(|device| {
+                let free = device.hw[usize::from(request.queue)].busy < device.depth;
+                !device.quiesced && (request.tag.is_some() || free)
+            })
     }
 
     /// Step Q.
@@ -161,7 +166,26 @@ impl World {
             return;
         };
         let (queue, what) = (request.queue, request.op.name());
-        if device.hw[usize::from(queue)].canceling {
+        let hw = &device.hw[usize::from(queue)];
+        if hw.fail_io {
+            run.kernel(|| format!("Q: no server, {what} fails"));
+            self.end_request(run, id, Err(errno::EREMOTEIO));
+            return;
+        }
+        if hw.force_abort && device.queues_io() {
+            run.kernel(|| format!("Q: the device is stopped, {what} aborted"));
+            self.end_request(run, id, Err(errno::EIO));
+            return;
+        }
+        if hw.canceling {
+            if device.queues_io() {
+                let tag = self.take_tag(run, id);
+                if let Some(request) = &mut self.requests[id.index()] {
+                    (request.phase, request.tag) = (Phase::Parked, tag);
+                }
+                run.kernel(|| format!("Q: queue {queue} is canceling, {what} waits"));
+                return;
+            }
             run.kernel(|| format!("Q: queue {queue} is canceling, {what} aborted"));
             self.end_request(run, id, Err(errno::EIO));
             return;
@@ -170,20 +194,15 @@ impl World {
             self.end_request(run, id, Err(errno::EIO));
             return;
         }
-        let base = device.slot(queue, 0);
-        let busy = device.hw[usize::from(queue)].busy;
-        let nth = run.choose(Site::Tag, u32::from(device.depth - busy));
-        let tags = &device.tags[base..base + usize::from(device.depth)];
-        let Some(tag) = tags
-            .iter()
-            .enumerate()
-            .filter(|(_, slot)| slot.is_free())
-            .map(|(tag, _)| tag)
-            .nth(nth as usize)
+        let tag = self.take_tag(run, id);
+        let (Some(device), Some(request), Some(tag)) =
+            (&mut self.device, &mut self.requests[id.index()], tag)
         else {
-            unreachable!("a queue has as many free tags as are not busy");
+            return;
         };
-        let slot = &mut device.tags[base + tag];
+        request.tag = Some(tag);
+        let slot = device.slot(queue, tag);
+        let slot = &mut device.tags[slot];
         let (TagState::Armed(ring), Some(task)) = (slot.state, slot.task) else {
             self.doomed = true;
             run.violate(
@@ -193,11 +212,28 @@ impl World {
             return;
         };
         slot.state = TagState::Queued(ring, id);
-        device.hw[usize::from(queue)].busy += 1;
         request.phase = Phase::Started;
-        let tag = tag as u16;
         run.kernel(|| format!("Q: {what} on tag {tag} of queue {queue}"));
         self.threads[task.index()].work.push_back(Work::Dispatch { queue, tag });
+    }
+
+    /// A request's own tag, or any that is free.
+    fn take_tag(&mut self, run: &mut Run<'_>, id: RequestId) -> Option<u16> {
+        let (device, request) = (self.device.as_mut()?, self.requests[id.index()].as_ref()?);
+        if request.tag.is_some() {
+            return request.tag;
+        }
+        let queue = request.queue;
+        let hw = &mut device.hw[usize::from(queue)];
+        let nth = run.choose(Site::Tag, u32::from(device.depth - hw.busy));
+        hw.busy += 1;
+        let taken = |tag: u16| {
+            let mut requests = self.requests.iter().flatten();
+            requests.any(|one| (one.queue, one.tag) == (queue, Some(tag)))
+        };
+        let tag = (0..device.depth).filter(|tag| !taken(*tag)).nth(nth as usize);
+        assert!(tag.is_some(), "K1: a queue has as many free tags as are not busy");
+        tag
     }
 
     /// A request is complete, or failed with an errno; its issuer hears of it at once (K4: exactly once).
@@ -213,7 +249,7 @@ impl World {
             return;
         };
         self.requests_live -= 1;
-        if request.phase == Phase::Started
+        if request.tag.is_some()
             && let Some(device) = &mut self.device
         {
             device.hw[usize::from(request.queue)].busy -= 1;
@@ -263,13 +299,35 @@ impl World {
         self.heard(run, request.issuer, ok);
     }
 
-    /// The first sectors of a read (before 7.3: or of a write) are done: the rest goes back to the queue, for any tag.
-    pub(crate) fn requeue_rest(&mut self, id: RequestId, data: &[Version], sectors: u16) {
-        let (Some(device), Some(request)) = (&mut self.device, &mut self.requests[id.index()])
-        else {
+    /// A started request goes to the requeue list and waits for a server, or fails where none is waited for.
+    pub(crate) fn abort_request(&mut self, run: &mut Run<'_>, id: RequestId, waits: bool) {
+        if !waits {
+            self.end_request(run, id, Err(errno::EIO));
             return;
-        };
-        device.hw[usize::from(request.queue)].busy -= 1;
+        }
+        let Some(request) = &mut self.requests[id.index()] else { return };
+        request.phase = Phase::Parked;
+        let what = request.op.name();
+        run.kernel(|| format!("{what} goes back and waits for a server"));
+    }
+
+    /// The requeue list is kicked.
+    pub(crate) fn kick_requeue_list(&mut self) {
+        for request in self.requests.iter_mut().flatten() {
+            if request.phase == Phase::Parked {
+                request.phase = Phase::Waiting;
+            }
+        }
+    }
+
+    /// Whether a request is started.
+    pub(crate) fn any_started(&self) -> bool {
+        self.requests.iter().flatten().any(|request| request.phase == Phase::Started)
+    }
+
+    /// The first sectors of a read (before 7.3: or of a write) are done: the rest goes back to the queue.
+    pub(crate) fn requeue_rest(&mut self, id: RequestId, data: &[Version], sectors: u16) {
+        let Some(request) = &mut self.requests[id.index()] else { return };
         request.phase = Phase::Waiting;
         let done = usize::from(request.done);
         let count = usize::from(sectors);

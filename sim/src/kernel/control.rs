@@ -2,18 +2,33 @@
 
 use blkproof_engine::control::{Command, Reply};
 use blkproof_engine::sys::{Cqe, Token};
-use blkproof_engine::uapi::{DevId, DevInfo, DeviceState, Features, KernelSeries};
+use blkproof_engine::uapi::{ControlOp, DevId, DevInfo, DeviceState, Features, KernelSeries};
 
 use crate::kernel::device::{Device, Gendisk, Holder, Scan, State};
 use crate::kernel::errno;
 use crate::kernel::process::{ProcessState, ThreadState};
-use crate::kernel::tags::TagState;
+use crate::kernel::tags::{TagSlot, TagState};
 use crate::kernel::udev::{Node, Probe};
 use crate::run::{Run, Sabotage, actor};
 use crate::world::{ControlId, RingId, ThreadId, World};
 
 /// CPUs of the simulated machine: the driver clamps queues to them.
 const CPUS: u16 = 4;
+
+/// A control command as the kernel gets it.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum Asked {
+    /// One that the engine knows.
+    Engine(Command),
+    /// Another, of which there is nothing to say but this: the device, and the word `data`.
+    Plain(ControlOp, DevId, u64),
+}
+
+impl From<Command> for Asked {
+    fn from(command: Command) -> Self {
+        Self::Engine(command)
+    }
+}
 
 /// A control command on its io-wq worker.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -22,7 +37,7 @@ pub(crate) struct Control {
     /// Whose io-wq worker it is: that thread cannot die before it (D1).
     pub(crate) thread: ThreadId,
     pub(crate) sequence: u32,
-    pub(crate) command: Command,
+    pub(crate) command: Asked,
     pub(crate) pc: Pc,
     /// An interruptible wait is to end with EINTR.
     pub(crate) interrupted: bool,
@@ -43,8 +58,16 @@ pub(crate) enum Pc {
     StartLocked,
     /// SD: `add_disk` is through: uevent, partition scan, completion.
     StartPublish,
+    /// END_USER_RECOVERY: wait for every tag to be fetched.
+    RecoverWait,
+    /// END_USER_RECOVERY: take `ub->mutex`, check, go LIVE.
+    RecoverLocked,
+    /// START_USER_RECOVERY: take `ub->mutex`, check.
+    RecoverBegin,
     /// ST1: take `ub->mutex`.
     StopLock,
+    /// ST2: requests would wait for a server: none may be started, then all abort.
+    StopIdle,
     /// ST3: `del_gendisk` takes `open_mutex`, new requests fail from here on.
     StopMark,
     /// ST3: wait for every request to finish.
@@ -71,24 +94,30 @@ impl Control {
 
     /// Whether it is in a wait that a signal ends.
     const fn interruptible(&self) -> bool {
-        matches!(self.pc, Pc::Add | Pc::StartWait | Pc::DelLock | Pc::DelWait)
+        matches!(self.pc, Pc::Add | Pc::StartWait | Pc::RecoverWait | Pc::DelLock | Pc::DelWait)
     }
 
     /// The device it names.
     const fn device(&self) -> Option<DevId> {
         match &self.command {
-            Command::GetFeatures | Command::AddDev(_) => None,
-            Command::SetParams(id, _)
-            | Command::StartDev(id, _)
-            | Command::StopDev(id)
-            | Command::DelDev(id)
-            | Command::GetDevInfo(id) => Some(*id),
+            Asked::Engine(Command::GetFeatures | Command::AddDev(_)) => None,
+            Asked::Engine(
+                Command::SetParams(id, _)
+                | Command::StartDev(id, _)
+                | Command::StopDev(id)
+                | Command::DelDev(id)
+                | Command::GetDevInfo(id),
+            )
+            | Asked::Plain(_, id, _) => Some(*id),
         }
     }
 
     /// Its name.
     pub(crate) const fn name(&self) -> &'static str {
-        self.command.kind().uapi().name()
+        match &self.command {
+            Asked::Engine(command) => command.kind().uapi().name(),
+            Asked::Plain(op, ..) => op.name(),
+        }
     }
 }
 
@@ -115,31 +144,35 @@ impl World {
         thread: ThreadId,
         ring: RingId,
         sequence: u32,
-        command: Command,
+        command: impl Into<Asked>,
     ) {
+        let command = command.into();
         let control =
             Control { ring, thread, sequence, command, pc: Pc::Queued, interrupted: false };
         let name = control.name();
         run.note(actor::thread(thread), || format!("submits {name}"));
         match &control.command {
-            Command::GetFeatures => {
+            Asked::Engine(Command::GetFeatures) => {
                 let features = Features::NONE
                     .union(Features::URING_CMD_COMP_IN_TASK)
                     .union(Features::CMD_IOCTL_ENCODE);
                 self.finish_control(run, &control, 0, Reply::Features(features));
             }
-            Command::GetDevInfo(id) => {
+            Asked::Engine(Command::GetDevInfo(id)) => {
                 let (res, reply) = match self.device.as_ref().filter(|device| device.id == *id) {
                     Some(device) => (0, Reply::DevInfo(self.dev_info(device))),
                     None => (-errno::ENODEV, Reply::Nothing),
                 };
                 self.finish_control(run, &control, res, reply);
             }
-            Command::AddDev(_)
-            | Command::SetParams(..)
-            | Command::StartDev(..)
-            | Command::StopDev(_)
-            | Command::DelDev(_) => match self.controls.iter_mut().find(|slot| slot.is_none()) {
+            Asked::Engine(
+                Command::AddDev(_)
+                | Command::SetParams(..)
+                | Command::StartDev(..)
+                | Command::StopDev(_)
+                | Command::DelDev(_),
+            )
+            | Asked::Plain(..) => match self.controls.iter_mut().find(|slot| slot.is_none()) {
                 Some(slot) => *slot = Some(control),
                 None => self.controls.push(Some(control)),
             },
@@ -153,6 +186,8 @@ impl World {
             state: match device.state {
                 State::Dead => DeviceState::Dead,
                 State::Live => DeviceState::Live,
+                State::Quiesced => DeviceState::Quiesced,
+                State::FailIo => DeviceState::FailIo,
             },
             ublksrv_pid: pid.map_or(-1, |pid| pid as i32),
             ..device.info
@@ -205,8 +240,16 @@ impl World {
         match control.pc {
             Pc::Queued | Pc::StartPublish | Pc::StopPin | Pc::StopCancel | Pc::DelRemove => true,
             Pc::Add | Pc::DelLock => self.global_mutex.is_none(),
-            Pc::SetParams | Pc::StartLocked | Pc::StopLock => unlocked,
-            Pc::StartWait => device.is_none_or(start_may_go_on),
+            Pc::SetParams
+            | Pc::StartLocked
+            | Pc::StopLock
+            | Pc::RecoverLocked
+            | Pc::RecoverBegin => unlocked,
+            Pc::StartWait | Pc::RecoverWait => device.is_none_or(start_may_go_on),
+            Pc::StopIdle => {
+                device.is_none_or(|it| it.state != State::Live && it.kernel > KernelSeries::V6_12)
+                    || !self.any_started()
+            }
             Pc::StopMark => self.open_mutex_free(),
             Pc::StopDrain => self.requests_live == 0,
             Pc::StopScan => device
@@ -248,11 +291,11 @@ impl World {
         match control.pc {
             Pc::Queued => self.control_begins(control),
             Pc::Add => match &control.command {
-                Command::AddDev(info) => self.add_dev(run, info),
+                Asked::Engine(Command::AddDev(info)) => self.add_dev(run, info),
                 _ => Next::error(errno::EINVAL),
             },
             Pc::SetParams => match (&control.command, &mut self.device) {
-                (Command::SetParams(_, params), Some(device)) => {
+                (Asked::Engine(Command::SetParams(_, params)), Some(device)) => {
                     if device.disk.is_some() {
                         return Next::error(errno::EACCES);
                     }
@@ -283,8 +326,31 @@ impl World {
                 device.mutex = Some(Holder::Control(id));
                 run.progress();
                 run.kernel(|| format!("ST1: {name} holds ub->mutex"));
-                Next::Go(if device.state == State::Live { Pc::StopMark } else { Pc::StopScan })
+                // 6.12 asks whether the device recovers at all, later kernels whether requests would wait.
+                Next::Go(match device.state {
+                    State::Dead => Pc::StopScan,
+                    State::Live | State::Quiesced | State::FailIo if device.queues_io() => {
+                        device.quiesced = true;
+                        Pc::StopIdle
+                    }
+                    State::Live | State::Quiesced | State::FailIo => Pc::StopMark,
+                })
             }
+            Pc::StopIdle => {
+                if let Some(device) = &mut self.device {
+                    device.quiesced = false;
+                    for hw in &mut device.hw {
+                        hw.force_abort = true;
+                    }
+                }
+                self.kick_requeue_list();
+                run.progress();
+                run.kernel(|| "ST2: whatever waits for a server aborts".into());
+                Next::Go(Pc::StopMark)
+            }
+            Pc::RecoverWait => Next::Go(Pc::RecoverLocked),
+            Pc::RecoverLocked => self.end_recovery(run, control),
+            Pc::RecoverBegin => self.start_recovery(run),
             Pc::StopMark => {
                 if let Some(disk) = self.device.as_mut().and_then(|device| device.disk.as_mut()) {
                     disk.dead = true;
@@ -341,14 +407,15 @@ impl World {
                 Next::Go(if first { Pc::StopLock } else { Pc::DelRemove })
             }
             Pc::DelRemove => {
+                let waits = !matches!(control.command, Asked::Plain(ControlOp::DelDevAsync, ..));
                 self.global_mutex = None;
                 if let Some(device) = &mut self.device {
                     device.cdev = false;
                 }
                 self.udev.node = Node::Absent;
                 run.progress();
-                run.kernel(|| "DEL_DEV waits until the number is free".into());
-                Next::Go(Pc::DelWait)
+                run.kernel(|| format!("{name}: the node is gone"));
+                if waits { Next::Go(Pc::DelWait) } else { Next::done() }
             }
             Pc::DelWait => Next::done(),
         }
@@ -357,7 +424,15 @@ impl World {
     /// Entry checks common to the commands.
     fn control_begins(&self, control: &Control) -> Next {
         let known = |id: DevId| self.device.as_ref().filter(|device| device.id == id);
-        match &control.command {
+        let command = match &control.command {
+            Asked::Engine(command) => command,
+            Asked::Plain(_, id, _) if known(*id).is_none() => return Next::error(errno::ENODEV),
+            Asked::Plain(ControlOp::DelDevAsync, ..) => return Next::Go(Pc::DelLock),
+            Asked::Plain(ControlOp::StartUserRecovery, ..) => return Next::Go(Pc::RecoverBegin),
+            Asked::Plain(ControlOp::EndUserRecovery, ..) => return Next::Go(Pc::RecoverWait),
+            Asked::Plain(..) => return Next::error(errno::EOPNOTSUPP),
+        };
+        match command {
             Command::AddDev(_) => Next::Go(Pc::Add),
             Command::SetParams(id, _) if known(*id).is_some() => Next::Go(Pc::SetParams),
             Command::StopDev(id) if known(*id).is_some() => Next::Go(Pc::StopLock),
@@ -385,15 +460,16 @@ impl World {
         if self.device.is_some() {
             return Next::error(errno::EEXIST);
         }
+        let Some(flags) = recovery_flags(run.config.kernel, info.flags) else {
+            return Next::error(errno::EINVAL);
+        };
         let granted = DevInfo {
             nr_hw_queues: info.nr_hw_queues.min(CPUS),
             state: DeviceState::Dead,
             max_io_buf_bytes: info.max_io_buf_bytes & !4095,
             dev_id: id,
             ublksrv_pid: -1,
-            flags: Features::NONE
-                .union(Features::URING_CMD_COMP_IN_TASK)
-                .union(Features::CMD_IOCTL_ENCODE),
+            flags: flags.union(Features::URING_CMD_COMP_IN_TASK).union(Features::CMD_IOCTL_ENCODE),
             ..*info
         };
         let device = Device::new(run.config.kernel, granted);
@@ -405,7 +481,7 @@ impl World {
     }
 
     fn start_locked(&mut self, run: &mut Run<'_>, id: ControlId, control: &Control) -> Next {
-        let Command::StartDev(_, pid) = control.command else {
+        let Asked::Engine(Command::StartDev(_, pid)) = control.command else {
             return Next::error(errno::EINVAL);
         };
         let server = self.process_by_pid(pid);
@@ -420,7 +496,7 @@ impl World {
         if refused || !unchecked && (server.is_none() || server != device.tgid) {
             return Next::error(errno::EINVAL);
         }
-        if device.state == State::Live || device.disk.is_some() {
+        if device.state != State::Dead || device.disk.is_some() {
             return Next::error(errno::EEXIST);
         }
         if device.stopping {
@@ -441,16 +517,71 @@ impl World {
         Next::Go(Pc::StartPublish)
     }
 
+    /// START_USER_RECOVERY, under the mutex (`ublk_ctrl_start_recovery`).
+    fn start_recovery(&mut self, run: &mut Run<'_>) -> Next {
+        let Some(device) = &mut self.device else { return Next::error(errno::ENODEV) };
+        let old = device.kernel == KernelSeries::V6_12;
+        if !device.recovers() || old && !device.completed {
+            return Next::error(errno::EINVAL);
+        }
+        let waits = device.state == State::Quiesced || !old && device.state == State::FailIo;
+        if device.open || !waits {
+            return Next::error(errno::EBUSY);
+        }
+        // 7.3 only checks. 6.18 will wait for the tags again; 6.12 forgets everything.
+        device.completed &= device.kernel == KernelSeries::V7_3;
+        if old {
+            device.tags.fill(TagSlot::UNFETCHED);
+            device.mm = None;
+            for hw in &mut device.hw {
+                (hw.ready, hw.daemon) = (0, None);
+            }
+        }
+        run.progress();
+        Next::done()
+    }
+
+    /// END_USER_RECOVERY, once every tag is fetched (`ublk_ctrl_end_recovery`).
+    fn end_recovery(&mut self, run: &mut Run<'_>, control: &Control) -> Next {
+        let Asked::Plain(_, _, pid) = control.command else { return Next::error(errno::EINVAL) };
+        let server = self.process_by_pid(pid as u32);
+        let Some(device) = &mut self.device else { return Next::error(errno::ENODEV) };
+        let old = device.kernel == KernelSeries::V6_12;
+        if !old && (server.is_none() || server != device.tgid) || !device.recovers() {
+            return Next::error(errno::EINVAL);
+        }
+        if !matches!(device.state, State::Quiesced | State::FailIo) {
+            return Next::error(errno::EBUSY);
+        }
+        device.state = State::Live;
+        device.pid = Some(pid as u32);
+        device.quiesced = false;
+        if old {
+            for hw in &mut device.hw {
+                hw.canceling = false;
+            }
+        }
+        self.kick_requeue_list();
+        run.progress();
+        run.kernel(|| "the device has another server".into());
+        Next::done()
+    }
+
     /// Where a stop leads: STOP_DEV is through, DEL_DEV goes on.
     fn after_stop(control: &Control) -> Next {
         match control.command {
-            Command::DelDev(_) => Next::Go(Pc::DelRemove),
-            Command::GetFeatures
-            | Command::AddDev(_)
-            | Command::SetParams(..)
-            | Command::StartDev(..)
-            | Command::StopDev(_)
-            | Command::GetDevInfo(_) => Next::done(),
+            Asked::Engine(Command::DelDev(_)) | Asked::Plain(ControlOp::DelDevAsync, ..) => {
+                Next::Go(Pc::DelRemove)
+            }
+            Asked::Engine(
+                Command::GetFeatures
+                | Command::AddDev(_)
+                | Command::SetParams(..)
+                | Command::StartDev(..)
+                | Command::StopDev(_)
+                | Command::GetDevInfo(_),
+            )
+            | Asked::Plain(..) => Next::done(),
         }
     }
 
@@ -466,7 +597,7 @@ impl World {
             None => "nobody",
         };
         match control.pc {
-            Pc::StartWait | Pc::StartLocked if !start_may_go_on(device) => {
+            Pc::StartWait | Pc::StartLocked | Pc::RecoverWait if !start_may_go_on(device) => {
                 let missing: Vec<String> = (0..device.queues)
                     .filter(|queue| device.missing(*queue) > 0)
                     .map(|queue| {
@@ -475,24 +606,41 @@ impl World {
                     .collect();
                 format!("{name} waits for {}", missing.join(", "))
             }
-            Pc::SetParams | Pc::StopLock | Pc::StartLocked => {
+            Pc::SetParams
+            | Pc::StopLock
+            | Pc::StartLocked
+            | Pc::RecoverLocked
+            | Pc::RecoverBegin => {
                 format!("{name} waits for ub->mutex, held by {}", mutex())
             }
             Pc::Add | Pc::DelLock => format!("{name} waits for ublk_ctl_mutex"),
             Pc::StopMark => {
                 format!("{name} waits for disk->open_mutex, held by the partition scan")
             }
+            Pc::StopIdle => format!("{name} waits for the requests that are started"),
             Pc::StopDrain => format!("{name} waits for {} request(s)", self.requests_live),
             Pc::StopScan => format!("{name} waits for the partition scan"),
             Pc::DelWait => format!("{name} waits for {}", device_references(device)),
             Pc::Queued
             | Pc::StartWait
+            | Pc::RecoverWait
             | Pc::StartPublish
             | Pc::StopPin
             | Pc::StopCancel
             | Pc::DelRemove => format!("{name} waits to be run"),
         }
     }
+}
+
+/// What ADD_DEV makes of flags, as far as they are modelled (`ublk_validate_user_recovery_flags`). None: it refuses.
+fn recovery_flags(kernel: KernelSeries, asked: Features) -> Option<Features> {
+    let reissue = Features::USER_RECOVERY.union(Features::USER_RECOVERY_REISSUE);
+    if kernel == KernelSeries::V6_12 {
+        return Some(Features(asked.0 & reissue.0));
+    }
+    let fails = Features::USER_RECOVERY.union(Features::USER_RECOVERY_FAIL_IO);
+    let asked = Features(asked.0 & reissue.union(fails).0);
+    [Features::NONE, Features::USER_RECOVERY, reissue, fails].contains(&asked).then_some(asked)
 }
 
 /// Who still references a device that is to be freed.

@@ -1,19 +1,23 @@
 //! The driver's variables for one device.
 
-use blkproof_engine::uapi::{DevId, DevInfo, KernelSeries, Params};
+use blkproof_engine::uapi::{DevId, DevInfo, Features, KernelSeries, Params};
 
 use crate::kernel::release::ReleaseStep;
 use crate::kernel::tags::TagSlot;
 use crate::run::Run;
 use crate::world::{ControlId, ProcessId, RequestId, ThreadId, World};
 
-/// The states of `ublksrv_ctrl_dev_info` that this profile without recovery can reach (K10).
+/// The states of `ublksrv_ctrl_dev_info` (K10).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub(crate) enum State {
     /// Added and not started, or stopped.
     Dead,
     /// Started.
     Live,
+    /// No server; requests wait for the next one.
+    Quiesced,
+    /// No server; requests fail.
+    FailIo,
 }
 
 /// Who holds `ub->mutex`.
@@ -59,6 +63,8 @@ pub(crate) struct Device {
     pub(crate) completed: bool,
     /// A cancel happened in this round: readiness does not clear `canceling` any more.
     pub(crate) poisoned: bool,
+    /// The block layer admits nothing: 6.12 while QUIESCED, and every kernel while it is about to force aborts.
+    pub(crate) quiesced: bool,
     pub(crate) hw: Vec<HwQueue>,
     pub(crate) tags: Vec<TagSlot>,
     pub(crate) disk: Option<Gendisk>,
@@ -73,6 +79,10 @@ pub(crate) struct HwQueue {
     /// Tags that a started request holds.
     pub(crate) busy: u16,
     pub(crate) canceling: bool,
+    /// The device is stopped: requests that would wait for a server fail.
+    pub(crate) force_abort: bool,
+    /// FAIL_IO and no server: requests fail.
+    pub(crate) fail_io: bool,
     /// 6.12: the task that fetched the queue's last tag serves all of it.
     pub(crate) daemon: Option<ThreadId>,
 }
@@ -112,7 +122,14 @@ impl Device {
         let tags = usize::from(queues) * usize::from(depth);
         // Before there was a server to cancel, 6.12 cancels nothing.
         let canceling = kernel > KernelSeries::V6_12;
-        let hw = HwQueue { ready: 0, busy: 0, canceling, daemon: None };
+        let hw = HwQueue {
+            ready: 0,
+            busy: 0,
+            canceling,
+            force_abort: false,
+            fail_io: false,
+            daemon: None,
+        };
         Self {
             kernel,
             id: info.dev_id,
@@ -132,6 +149,7 @@ impl Device {
             stopping: false,
             completed: false,
             poisoned: false,
+            quiesced: false,
             hw: vec![hw; usize::from(queues)],
             tags: vec![TagSlot::UNFETCHED; tags],
             disk: None,
@@ -142,6 +160,21 @@ impl Device {
     /// Every tag of every queue was fetched in this round.
     pub(crate) fn ready(&self) -> bool {
         self.hw.iter().all(|queue| queue.ready == self.depth)
+    }
+
+    /// The disk outlives its server.
+    pub(crate) const fn recovers(&self) -> bool {
+        self.info.flags.contains(Features::USER_RECOVERY)
+    }
+
+    /// Without a server requests wait (`ublk_nosrv_dev_should_queue_io`).
+    pub(crate) const fn queues_io(&self) -> bool {
+        self.recovers() && !self.info.flags.contains(Features::USER_RECOVERY_FAIL_IO)
+    }
+
+    /// What a dead server held is given to the next one.
+    pub(crate) const fn reissues(&self) -> bool {
+        self.recovers() && self.info.flags.contains(Features::USER_RECOVERY_REISSUE)
     }
 
     /// How many tags of a queue are still to be fetched.

@@ -44,6 +44,8 @@ pub(crate) mod errno {
     pub(crate) const EMFILE: i32 = 24;
     pub(crate) const ENOSPC: i32 = 28;
     pub(crate) const ETIME: i32 = 62;
+    pub(crate) const EOPNOTSUPP: i32 = 95;
     pub(crate) const EALREADY: i32 = 114;
+    pub(crate) const EREMOTEIO: i32 = 121;
     pub(crate) const ECANCELED: i32 = 125;
 }

@@ -3,7 +3,6 @@
 use blkproof_engine::uapi::KernelSeries;
 
 use crate::kernel::device::{Device, Holder, State};
-use crate::kernel::errno;
 use crate::kernel::tags::{TagSlot, TagState};
 use crate::run::Run;
 use crate::world::World;
@@ -15,6 +14,8 @@ pub(crate) enum ReleaseStep {
     Abort,
     /// RWd: take `ub->mutex`.
     Lock,
+    /// 6.12, with recovery: wait until no request is started, and quiesce.
+    Idle,
     /// RWd: `del_gendisk`, which needs `open_mutex`.
     Mark,
     /// RWd: wait for every request.
@@ -39,9 +40,23 @@ impl World {
             None => false,
             Some(ReleaseStep::Abort | ReleaseStep::Reset) => true,
             Some(ReleaseStep::Lock) => device.mutex.is_none(),
+            Some(ReleaseStep::Idle) => !self.any_started(),
             Some(ReleaseStep::Mark) => !device.disk.as_ref().is_some_and(|disk| disk.open_mutex),
             Some(ReleaseStep::Drain) => self.requests_live == 0,
         }
+    }
+
+    /// A device that recovers has lost its server.
+    fn without_server(run: &mut Run<'_>, device: &mut Device) {
+        if device.queues_io() {
+            device.state = State::Quiesced;
+        } else {
+            device.state = State::FailIo;
+            for hw in &mut device.hw {
+                hw.fail_io = true;
+            }
+        }
+        run.kernel(|| "RWd: the disk stays, and waits for another server".into());
     }
 
     /// One step of the release work.
@@ -63,9 +78,11 @@ impl World {
                         }
                     }
                     run.kernel(|| format!("RWc: release work aborts {} request(s)", held.len()));
+                    let waits = device.reissues();
                     for request in held {
-                        self.end_request(run, request, Err(errno::EIO));
+                        self.abort_request(run, request, waits);
                     }
+                    self.kick_requeue_list();
                 }
                 // Before 7.3 there is nothing more to do without a disk, not even a reset.
                 let bare = device_is_bare(self.device.as_ref());
@@ -81,7 +98,23 @@ impl World {
             }
             ReleaseStep::Lock => {
                 device.mutex = Some(Holder::Release);
-                if device.state == State::Live { ReleaseStep::Mark } else { ReleaseStep::Reset }
+                let old = device.kernel == KernelSeries::V6_12;
+                let disk = device.disk.as_ref().is_some_and(|disk| disk.attached);
+                if !device.recovers() && device.state == State::Live {
+                    ReleaseStep::Mark
+                } else if old && device.recovers() && device.state == State::Live {
+                    device.quiesced = true;
+                    ReleaseStep::Idle
+                } else {
+                    if !old && disk && device.recovers() {
+                        Self::without_server(run, device);
+                    }
+                    ReleaseStep::Reset
+                }
+            }
+            ReleaseStep::Idle => {
+                Self::without_server(run, device);
+                ReleaseStep::Reset
             }
             ReleaseStep::Mark => {
                 if let Some(disk) = &mut device.disk {

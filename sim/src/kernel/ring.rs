@@ -421,9 +421,10 @@ impl World {
                 held.push(request);
             }
         }
-        run.kernel(|| format!("X1: queue {queue} is canceling, {} request(s) fail", held.len()));
+        let waits = device.reissues();
+        run.kernel(|| format!("X1: queue {queue} is canceling, {} request(s) held", held.len()));
         for request in held {
-            self.end_request(run, request, Err(errno::EIO));
+            self.abort_request(run, request, waits);
         }
         true
     }

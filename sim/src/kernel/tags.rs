@@ -49,11 +49,11 @@ impl TagSlot {
         }
     }
 
-    /// Whether the block layer may give the tag to a request.
-    pub(crate) const fn is_free(&self) -> bool {
+    /// Whether a started request is on the tag.
+    pub(crate) const fn carries(&self) -> bool {
         match self.state {
-            TagState::Unfetched | TagState::Armed(_) | TagState::Cancelled => true,
-            TagState::Queued(..) | TagState::Served(_) => false,
+            TagState::Unfetched | TagState::Armed(_) | TagState::Cancelled => false,
+            TagState::Queued(..) | TagState::Served(_) => true,
         }
     }
 }
@@ -148,14 +148,14 @@ impl World {
             KernelSeries::V7_3 => {
                 let hw = &mut device.hw[usize::from(queue)];
                 if hw.ready == depth && !device.poisoned {
-                    hw.canceling = false;
+                    (hw.canceling, hw.force_abort, hw.fail_io) = (false, false, false);
                 }
             }
             // Whatever was cancelled meanwhile (H06).
             KernelSeries::V6_18 if device.ready() => {
                 device.poisoned = false;
                 for hw in &mut device.hw {
-                    hw.canceling = false;
+                    (hw.canceling, hw.force_abort, hw.fail_io) = (false, false, false);
                 }
             }
             KernelSeries::V6_12 | KernelSeries::V6_18 => {}
@@ -333,8 +333,9 @@ impl World {
             return;
         };
         device.tags[slot].state = TagState::Armed(ring);
+        let waits = device.queues_io();
         run.kernel(|| format!("TWX: dispatch on tag {tag} of queue {queue} aborted"));
-        self.end_request(run, request, Err(errno::EIO));
+        self.abort_request(run, request, waits);
     }
 
     /// Step X2: an armed tag is cancelled. Started requests are skipped.

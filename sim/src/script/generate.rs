@@ -10,7 +10,7 @@ use crate::choices::{Choices, Site};
 use crate::drivers::Random;
 
 /// Steps of a script, at the most.
-const STEPS_MAX: usize = 24;
+const STEPS_MAX: usize = 28;
 /// Worlds that the model may carry along; beyond it the script ends.
 const WORLDS_MAX: usize = 500;
 
@@ -27,6 +27,7 @@ pub fn from_choices(kernel: KernelSeries, title: String, choices: &mut dyn Choic
         choices,
         servers: vec!["a"],
         clients: vec!["c", "d"],
+        next: Some("e"),
         queues: 1,
         depth: 1,
     };
@@ -35,11 +36,18 @@ pub fn from_choices(kernel: KernelSeries, title: String, choices: &mut dyn Choic
     for index in 0.. {
         if index == author.script.steps.len() {
             let busy = model.busy();
-            if index == STEPS_MAX || model.worlds() > WORLDS_MAX || !author.next(&busy) {
+            if index >= STEPS_MAX || model.worlds() > WORLDS_MAX || !author.next(&busy) {
                 break;
             }
         }
         let step = &author.script.steps[index];
+        // What was planned ahead may have become impossible.
+        if let Step::Do { actor, .. } = step
+            && model.busy().contains(actor)
+        {
+            author.script.steps.truncate(index);
+            break;
+        }
         model.step_all(index as u16 + 1, step);
         if model.doomed() {
             author.script.steps.truncate(index);
@@ -55,6 +63,8 @@ struct Author<'c> {
     /// Threads that serve, and that are still there.
     servers: Vec<&'static str>,
     clients: Vec<&'static str>,
+    /// Who can serve after them.
+    next: Option<&'static str>,
     queues: u16,
     depth: u16,
 }
@@ -76,7 +86,7 @@ impl Author<'_> {
     fn begin(&mut self) {
         self.queues = 1 + self.choose(2) as u16;
         self.depth = 1 + self.choose(2) as u16;
-        for name in ["a", "c", "d"] {
+        for name in ["a", "c", "d", "e"] {
             self.script.steps.push(Step::Process { name: name.into() });
         }
         if self.one_in(3) {
@@ -84,7 +94,14 @@ impl Author<'_> {
             self.servers.push("b");
         }
         let (queues, depth) = (self.queues, self.depth);
-        self.push(CONTROLLER, Op::Add { queues, depth, id: None, flags: Features::NONE });
+        let recovery = Features::USER_RECOVERY;
+        let flags = match self.choose(8) {
+            0 | 1 => recovery,
+            2 => recovery.union(Features::USER_RECOVERY_REISSUE),
+            3 => recovery.union(Features::USER_RECOVERY_FAIL_IO),
+            _ => Features::NONE,
+        };
+        self.push(CONTROLLER, Op::Add { queues, depth, id: None, flags });
         if !self.one_in(8) {
             self.push(CONTROLLER, Op::Params { sectors: 16 });
         }
@@ -121,11 +138,17 @@ impl Author<'_> {
             0..=5 if !servers.is_empty() => {
                 let server = servers[self.choose(servers.len())];
                 let op = self.serve();
-                if server == "a" && op == Op::Exit {
-                    self.servers.clear();
-                }
-                self.servers.retain(|name| *name != server || op != Op::Exit);
+                let exits = op == Op::Exit;
                 self.push(server, op);
+                // The first thread takes its process with it.
+                if exits && server != "b" {
+                    self.servers.clear();
+                    if let Some(next) = self.next.take() {
+                        self.take_over(next);
+                    }
+                } else if exits {
+                    self.servers.retain(|name| *name != server);
+                }
             }
             6 | 7 if !clients.is_empty() => {
                 let client = clients[self.choose(clients.len())];
@@ -136,14 +159,41 @@ impl Author<'_> {
                 let op = self.control();
                 self.push(CONTROLLER, op);
             }
-            9 if self.one_in(6) && !self.servers.is_empty() => {
+            9 if self.one_in(3) && !self.servers.is_empty() => {
+                let name = self.servers[0];
                 self.servers.clear();
-                self.script.steps.push(Step::Kill { actor: "a".into() });
+                self.script.steps.push(Step::Kill { actor: name.into() });
+                if let Some(next) = self.next.take() {
+                    self.take_over(next);
+                }
             }
             _ if controls => self.push(CONTROLLER, Op::Info),
             _ => return false,
         }
         true
+    }
+
+    /// Another server, as a recovery wants it; now and then something is missing.
+    fn take_over(&mut self, name: &'static str) {
+        self.servers.push(name);
+        if self.one_in(6) {
+            return;
+        }
+        if !self.one_in(6) {
+            self.push(CONTROLLER, Op::StartRecovery);
+        }
+        self.push(name, Op::Open);
+        let defer = self.choose(2) == 0;
+        self.push(name, Op::Ring { defer });
+        for queue in 0..self.queues {
+            self.push(name, Op::Map { queue });
+            for tag in 0..self.depth {
+                self.push(name, Op::Fetch { queue, tag });
+            }
+        }
+        if !self.one_in(6) {
+            self.push(CONTROLLER, Op::EndRecovery { server: Some(name.into()) });
+        }
     }
 
     fn tag(&mut self) -> (u16, u16) {
@@ -193,10 +243,11 @@ impl Author<'_> {
     fn control(&mut self) -> Op {
         match self.choose(8) {
             0 | 1 => Op::Stop,
+            2 if self.one_in(3) => Op::DelAsync,
             2 => Op::Del,
             3 => Op::Params { sectors: 16 },
             4 => Op::Start { server: None },
-            5 if !self.servers.is_empty() => Op::Start { server: Some("a".into()) },
+            5 if !self.servers.is_empty() => Op::Start { server: Some(self.servers[0].into()) },
             _ => Op::Info,
         }
     }

@@ -38,6 +38,9 @@ use blkproof_engine::uapi::{Features, KernelSeries};
 /// The actor that every script begins with: a process of its own, for control commands.
 pub const CONTROLLER: &str = "ctl";
 
+/// What the names of flags begin with, in the kernel's header and not here.
+const FLAG_PREFIX: &str = "UBLK_F_";
+
 /// A script.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Script {
@@ -150,6 +153,15 @@ pub enum Op {
         /// Whose process serves.
         server: Option<String>,
     },
+    /// `startrecovery`: START_USER_RECOVERY.
+    StartRecovery,
+    /// `endrecovery ACTOR`: END_USER_RECOVERY with the process of that actor; `endrecovery 0` with pid 0.
+    EndRecovery {
+        /// Whose process serves.
+        server: Option<String>,
+    },
+    /// `delasync`: DEL_DEV_ASYNC.
+    DelAsync,
     /// `stop`: STOP_DEV.
     Stop,
     /// `del`: DEL_DEV.
@@ -193,6 +205,9 @@ impl Op {
             Self::Add { .. }
                 | Self::Params { .. }
                 | Self::Start { .. }
+                | Self::StartRecovery
+                | Self::EndRecovery { .. }
+                | Self::DelAsync
                 | Self::Stop
                 | Self::Del
                 | Self::Info
@@ -253,10 +268,20 @@ impl fmt::Display for Op {
                 if let Some(id) = id {
                     write!(f, " id={id}")?;
                 }
-                if *flags == Features::NONE { Ok(()) } else { write!(f, " flags={}", flags.0) }
+                let names = flags.iter().map(|(bit, name)| {
+                    let name = name.and_then(|name| name.strip_prefix(FLAG_PREFIX));
+                    name.map_or_else(|| (1_u64 << bit).to_string(), ToOwned::to_owned)
+                });
+                let names: Vec<String> = names.collect();
+                if names.is_empty() { Ok(()) } else { write!(f, " flags={}", names.join("+")) }
             }
             Self::Params { sectors } => write!(f, "params sectors={sectors}"),
             Self::Start { server } => write!(f, "start {}", server.as_deref().unwrap_or("0")),
+            Self::StartRecovery => f.write_str("startrecovery"),
+            Self::EndRecovery { server } => {
+                write!(f, "endrecovery {}", server.as_deref().unwrap_or("0"))
+            }
+            Self::DelAsync => f.write_str("delasync"),
             Self::Stop => f.write_str("stop"),
             Self::Del => f.write_str("del"),
             Self::Info => f.write_str("info"),

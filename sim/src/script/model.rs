@@ -5,12 +5,12 @@ use std::fmt;
 
 use blkproof_engine::control::Command;
 use blkproof_engine::sys::{Call, Cqe, Exit, Ret, RingMode, RingSpec, Sqe, Token};
-use blkproof_engine::uapi::{BasicParams, DevId, DevInfo, KernelSeries, Params, Tag};
+use blkproof_engine::uapi::{BasicParams, ControlOp, DevId, DevInfo, KernelSeries, Params, Tag};
 
 use super::{CONTROLLER, Delivered, Event, Observation, Op, Script, Site, State, Step, Trace};
 use crate::config::{Config, TargetKind};
 use crate::kernel::block::{BlockOp, Issuer, Request};
-use crate::kernel::control::Pc;
+use crate::kernel::control::{Asked, Pc};
 use crate::kernel::device;
 use crate::kernel::errno;
 use crate::kernel::process::{SIGKILL, ThreadState};
@@ -244,7 +244,8 @@ impl Model {
             Step::Do { actor, op } => {
                 let thread = self.cast[actor.as_str()];
                 let server = match op {
-                    Op::Start { server: Some(server) } => Some(self.cast[server.as_str()]),
+                    Op::Start { server: Some(server) }
+                    | Op::EndRecovery { server: Some(server) } => Some(self.cast[server.as_str()]),
                     _ => None,
                 };
                 self.act(|world, run| world.perform(run, thread, number, op, server));
@@ -379,6 +380,18 @@ impl World {
                 let pid = server.map_or(0, |server| self.process_of(server).pid);
                 self.control(run, thread, step, Command::StartDev(id, pid));
             }
+            Op::StartRecovery => {
+                let asked = Asked::Plain(ControlOp::StartUserRecovery, id, 0);
+                self.control(run, thread, step, asked);
+            }
+            Op::EndRecovery { .. } => {
+                let pid = server.map_or(0, |server| self.process_of(server).pid);
+                let asked = Asked::Plain(ControlOp::EndUserRecovery, id, u64::from(pid));
+                self.control(run, thread, step, asked);
+            }
+            Op::DelAsync => {
+                self.control(run, thread, step, Asked::Plain(ControlOp::DelDevAsync, id, 0));
+            }
             Op::Stop => self.control(run, thread, step, Command::StopDev(id)),
             Op::Del => self.control(run, thread, step, Command::DelDev(id)),
             Op::Info => self.control(run, thread, step, Command::GetDevInfo(id)),
@@ -432,7 +445,13 @@ impl World {
     }
 
     /// Submits a control command on the actor's own ring for them.
-    fn control(&mut self, run: &mut Run<'_>, thread: ThreadId, step: u16, command: Command) {
+    fn control(
+        &mut self,
+        run: &mut Run<'_>,
+        thread: ThreadId,
+        step: u16,
+        command: impl Into<Asked>,
+    ) {
         let known = self.actor(thread).control;
         let ring = known.unwrap_or_else(|| {
             let other = self.threads[thread.index()].ring;
@@ -503,6 +522,8 @@ impl World {
             None => State::None,
             Some(device::State::Dead) => State::Dead,
             Some(device::State::Live) => State::Live,
+            Some(device::State::Quiesced) => State::Quiesced,
+            Some(device::State::FailIo) => State::FailIo,
         };
         observation.sort();
         observation
@@ -530,11 +551,13 @@ fn uniform(sectors: &[Version]) -> Option<u8> {
 /// Where a control command that cannot move waits.
 fn site(pc: Pc) -> Site {
     match pc {
-        Pc::StartWait => Site::Ready,
-        Pc::SetParams | Pc::StartLocked | Pc::StopLock => Site::DeviceMutex,
+        Pc::StartWait | Pc::RecoverWait => Site::Ready,
+        Pc::SetParams | Pc::StartLocked | Pc::StopLock | Pc::RecoverLocked | Pc::RecoverBegin => {
+            Site::DeviceMutex
+        }
         Pc::Add | Pc::DelLock => Site::GlobalMutex,
         Pc::StopMark => Site::OpenMutex,
-        Pc::StopDrain => Site::Requests,
+        Pc::StopIdle | Pc::StopDrain => Site::Requests,
         Pc::DelWait => Site::Number,
         Pc::Queued
         | Pc::StartPublish

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use blkproof_engine::uapi::{Features, KernelSeries};
 
-use super::{CONTROLLER, Op, Script, Step};
+use super::{CONTROLLER, FLAG_PREFIX, Op, Script, Step};
 
 /// What is wrong with a text.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -129,7 +129,10 @@ impl Cast {
                 match op {
                     Op::Exit if *actor == process => self.0.retain(|(_, one)| *one != process),
                     Op::Exit => self.0.retain(|(one, _)| one != actor),
-                    Op::Start { server: Some(server) } => drop(self.process(server)?.to_owned()),
+                    Op::Start { server: Some(server) }
+                    | Op::EndRecovery { server: Some(server) } => {
+                        drop(self.process(server)?.to_owned())
+                    }
                     _ => {}
                 }
                 Ok(())
@@ -145,6 +148,16 @@ fn number<T: FromStr>(word: &str, what: &str) -> Result<T, String> {
 /// The value of `key=` among the words.
 fn value<'a>(words: &[&'a str], key: &str) -> Option<&'a str> {
     words.iter().find_map(|word| word.strip_prefix(key)?.strip_prefix('='))
+}
+
+/// Flags as `NAME+NAME`, or as numbers.
+fn flags(word: &str) -> Result<Features, String> {
+    word.split('+').try_fold(Features::NONE, |flags, name| {
+        let known =
+            Features::ALL.iter().find(|(_, one)| one.strip_prefix(FLAG_PREFIX) == Some(name));
+        let bits = known.map_or_else(|| number(name, "flag"), |(bit, _)| Ok(1 << bit));
+        bits.map(|bits| flags.union(Features(bits)))
+    })
 }
 
 fn pair<T: FromStr, U: FromStr>(word: &str, by: char, what: &str) -> Result<(T, U), String> {
@@ -214,9 +227,7 @@ fn op(words: &[&str]) -> Result<Op, String> {
                 queues: of("queues")?,
                 depth: of("depth")?,
                 id: value(rest, "id").map(|word| number(word, "number")).transpose()?,
-                flags: Features(
-                    value(rest, "flags").map_or(Ok(0), |word| number(word, "set of flags"))?,
-                ),
+                flags: value(rest, "flags").map_or(Ok(Features::NONE), flags)?,
             }
         }
         ["params", ref rest @ ..] => {
@@ -226,6 +237,10 @@ fn op(words: &[&str]) -> Result<Op, String> {
         }
         ["start", "0"] => Op::Start { server: None },
         ["start", server] => Op::Start { server: Some(server.into()) },
+        ["startrecovery"] => Op::StartRecovery,
+        ["endrecovery", "0"] => Op::EndRecovery { server: None },
+        ["endrecovery", server] => Op::EndRecovery { server: Some(server.into()) },
+        ["delasync"] => Op::DelAsync,
         ["stop"] => Op::Stop,
         ["del"] => Op::Del,
         ["info"] => Op::Info,
@@ -258,7 +273,7 @@ kernels 6.18 7.3
 process a
 thread b of a
 process c
-ctl: add queues=2 depth=1 id=3 flags=8
+ctl: add queues=2 depth=1 id=3 flags=USER_RECOVERY+USER_RECOVERY_REISSUE
 ctl: params sectors=16
 a: ring defer
 b: ring default

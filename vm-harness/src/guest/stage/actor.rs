@@ -14,7 +14,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 
 use blkproof_engine::control::{Command, Kind, PAYLOAD_BYTES_MAX, Reply};
-use blkproof_engine::uapi::{DevId, DevInfo, IoCmd, IoDesc, IoOp, QueueId, RequestOp, Tag};
+use blkproof_engine::uapi::{
+    ControlOp, CtrlCmd, DevId, DevInfo, IoCmd, IoDesc, IoOp, QueueId, RequestOp, Tag,
+};
 use blkproof_sim::script::Op;
 use blkproof_sim::script::model::{BUFFER_BYTES, params};
 use io_uring::squeue;
@@ -84,7 +86,7 @@ struct Act {
 /// What was submitted in a step.
 enum Submitted {
     Io { queue: u16, tag: u16 },
-    Control { kind: Kind, payload: Payload },
+    Control { kind: Option<Kind>, payload: Payload },
 }
 
 /// What the threads of the process share.
@@ -149,7 +151,7 @@ impl Company {
                     }
                 }
             }
-            Some(Submitted::Control { kind: Kind::AddDev, payload }) if result == 0 => {
+            Some(Submitted::Control { kind: Some(Kind::AddDev), payload }) if result == 0 => {
                 if let Reply::DevInfo(info) = Kind::AddDev.decode(&payload.read()) {
                     completion.added = Some(info.dev_id.0);
                 }
@@ -276,6 +278,11 @@ impl Actor {
             }
             Op::Params { sectors } => self.command(step, &Command::SetParams(id, params(sectors))),
             Op::Start { .. } => self.command(step, &Command::StartDev(id, server)),
+            Op::StartRecovery => self.plain(step, ControlOp::StartUserRecovery, id, 0),
+            Op::EndRecovery { .. } => {
+                self.plain(step, ControlOp::EndUserRecovery, id, u64::from(server))
+            }
+            Op::DelAsync => self.plain(step, ControlOp::DelDevAsync, id, 0),
             Op::Stop => self.command(step, &Command::StopDev(id)),
             Op::Del => self.command(step, &Command::DelDev(id)),
             Op::Info => self.command(step, &Command::GetDevInfo(id)),
@@ -319,7 +326,28 @@ impl Actor {
         LATER
     }
 
+    /// A control command of which there is nothing to say but the device and a word.
+    fn plain(&mut self, step: u16, op: ControlOp, dev_id: DevId, data: u64) -> Outcome {
+        let queue_id = CtrlCmd::NO_QUEUE;
+        let header = CtrlCmd { dev_id, queue_id, len: 0, addr: 0, data, dev_path_len: 0 };
+        self.control(step, op, header, [0; PAYLOAD_BYTES_MAX], None)
+    }
+
     fn command(&mut self, step: u16, command: &Command) -> Outcome {
+        let mut bytes = [0; PAYLOAD_BYTES_MAX];
+        let header = command.encode(&mut bytes);
+        let kind = command.kind();
+        self.control(step, kind.uapi(), header, bytes, Some(kind))
+    }
+
+    fn control(
+        &mut self,
+        step: u16,
+        op: ControlOp,
+        header: CtrlCmd,
+        bytes: [u8; PAYLOAD_BYTES_MAX],
+        kind: Option<Kind>,
+    ) -> Outcome {
         if self.control.is_none() {
             let file = File::options().read(true).write(true).open(CONTROL)?;
             let (submitter, reader) = ends(Ring::new(false)?);
@@ -327,12 +355,9 @@ impl Actor {
             self.control = Some((submitter, file));
         }
         let (ring, file) = self.control.as_mut().ok_or_else(closed)?;
-        let mut bytes = [0; PAYLOAD_BYTES_MAX];
-        let header = command.encode(&mut bytes);
         let payload = Payload::new(bytes);
-        let kind = command.kind();
         lock(&self.company.submitted).insert(step, Submitted::Control { kind, payload });
-        ring.control(file.as_raw_fd(), kind.uapi(), header, payload, u64::from(step))?;
+        ring.control(file.as_raw_fd(), op, header, payload, u64::from(step))?;
         LATER
     }
 

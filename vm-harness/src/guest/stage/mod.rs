@@ -188,7 +188,8 @@ impl Stage {
             }
             Step::Do { actor, op } => {
                 let server = match op {
-                    Op::Start { server: Some(server) } => {
+                    Op::Start { server: Some(server) }
+                    | Op::EndRecovery { server: Some(server) } => {
                         self.companies[self.part(server)?.company].pid as u32
                     }
                     _ => 0,

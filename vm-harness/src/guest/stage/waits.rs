@@ -102,7 +102,8 @@ impl Sleep {
             Op::Params { .. } => self.has("ublk_ctrl_set_params"),
             Op::Start { .. } => self.has("ublk_ctrl_start_dev"),
             Op::Stop => self.has("ublk_ctrl_stop_dev") || !self.has("ublk_ctrl_del_dev"),
-            Op::Del => self.has("ublk_ctrl_del_dev"),
+            Op::EndRecovery { .. } => self.has("ublk_ctrl_end_recovery"),
+            Op::Del | Op::DelAsync => self.has("ublk_ctrl_del_dev"),
             _ => false,
         }
     }
@@ -110,7 +111,7 @@ impl Sleep {
     /// What it waits for. The functions that wait (`mutex_lock`, `wait_for_completion`) do not show, only their callers.
     pub(super) fn site(&self) -> Site {
         let in_one_of = |functions: &[&str]| functions.iter().any(|one| self.is_in(one));
-        if self.has("blk_mq_freeze_queue_wait") {
+        if self.has("blk_mq_freeze_queue_wait") || self.is_in("msleep") {
             Site::Requests
         } else if self.uninterruptible {
             if in_one_of(&["del_gendisk", "__del_gendisk"]) {
@@ -126,6 +127,8 @@ impl Sleep {
             "ublk_ctrl_start_dev",
             "ublk_ctrl_end_recovery",
             "ublk_wait_dev_ready_and_lock",
+            // END_USER_RECOVERY of 6.12 and 6.18, inlined.
+            "ublk_ctrl_uring_cmd",
         ]) {
             Site::Ready
         } else if self.is_in("ublk_ctrl_del_dev") {
@@ -175,6 +178,8 @@ mod tests {
             ('D', "ublk_wait_dev_ready_and_lock ublk_ctrl_start_dev.isra.0", Site::DeviceMutex),
             ('D', "ublk_stop_dev ublk_remove ublk_ctrl_del_dev", Site::DeviceMutex),
             ('D', "__del_gendisk del_gendisk ublk_stop_dev", Site::OpenMutex),
+            ('S', "ublk_ctrl_uring_cmd io_uring_cmd io_issue_sqe", Site::Ready),
+            ('D', "msleep ublk_stop_dev_unlocked ublk_stop_dev", Site::Requests),
             ('S', "futex_do_wait futex_wait", Site::Elsewhere),
         ] {
             assert_eq!(sleep(state, frames).site(), site, "{state} {frames}");
