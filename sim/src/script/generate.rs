@@ -209,7 +209,7 @@ impl Author<'_> {
             0..=4 => Op::Reap,
             5..=10 => {
                 let (queue, tag) = self.tag();
-                let result = [4096, 4096, 4096, 512, 0, -5][self.choose(6)];
+                let result = [4096, 4096, 2048, 512, 0, -5][self.choose(6)];
                 let data = Some(100 + self.choose(100) as u8);
                 Op::Commit { queue, tag, result, data }
             }
@@ -231,7 +231,8 @@ impl Author<'_> {
 
     fn use_disk(&mut self) -> Op {
         let queue = self.choose(usize::from(self.queues)) as u16;
-        let (first, count) = [(0, 8), (8, 8), (4, 1)][self.choose(3)];
+        // No two are neighbours: those could be merged while they wait.
+        let (first, count) = [(0, 4), (8, 8), (6, 1)][self.choose(3)];
         match self.choose(6) {
             0 => Op::OpenDisk,
             1 => Op::CloseDisk,

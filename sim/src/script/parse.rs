@@ -131,7 +131,7 @@ impl Cast {
                     Op::Exit => self.0.retain(|(one, _)| one != actor),
                     Op::Start { server: Some(server) }
                     | Op::EndRecovery { server: Some(server) } => {
-                        drop(self.process(server)?.to_owned())
+                        drop(self.process(server)?.to_owned());
                     }
                     _ => {}
                 }
