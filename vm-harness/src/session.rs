@@ -72,6 +72,8 @@ pub struct Session<'a> {
     second_chance: bool,
     /// Guests that may be used up.
     guests_max: usize,
+    /// What the guest may take beyond a step's deadline.
+    grace: Duration,
 }
 
 /// What came of the steps on one kernel.
@@ -113,6 +115,7 @@ impl<'a> Session<'a> {
             guests: 0,
             second_chance: true,
             guests_max: GUESTS,
+            grace: GRACE,
         })
     }
 
@@ -125,6 +128,13 @@ impl<'a> Session<'a> {
     #[must_use]
     pub fn without_second_chance(mut self) -> Self {
         self.second_chance = false;
+        self
+    }
+
+    /// Steps that a guest need not survive: one guest, no second chance, and nothing is waited for when it is over.
+    #[must_use]
+    pub fn expendable(mut self) -> Self {
+        (self.guests_max, self.second_chance, self.grace) = (1, false, Duration::ZERO);
         self
     }
 
@@ -355,7 +365,8 @@ impl<'a> Session<'a> {
                 Line::Event(Event::StepStarted { name, deadline_s }) => {
                     progress.started(&name);
                     let now = Instant::now();
-                    step_until = Some(now + Duration::from_secs_f64(deadline_s) + patient(GRACE));
+                    step_until =
+                        Some(now + Duration::from_secs_f64(deadline_s) + patient(self.grace));
                     current = Some((name, now));
                 }
                 Line::Event(Event::StepEnded(mut record)) => {
@@ -387,7 +398,7 @@ impl<'a> Session<'a> {
             console: qemu::last_words(&traces.console),
             ..HangFacts::default()
         };
-        let record = StepRecord {
+        let mut record = StepRecord {
             judgement: Some(judge(&facts)),
             facts: Some(Box::new(facts)),
             ..StepRecord::new(
@@ -397,6 +408,7 @@ impl<'a> Session<'a> {
                 format!("{silence}; console: {}", traces.console.display()),
             )
         };
+        progress.judge(&mut record);
         progress.ended(&record);
         records.push(record);
         GuestEnd::Done

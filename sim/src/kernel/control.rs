@@ -64,6 +64,12 @@ pub(crate) enum Pc {
     RecoverLocked,
     /// START_USER_RECOVERY: take `ub->mutex`, check.
     RecoverBegin,
+    /// UPDATE_SIZE: take `ub->mutex`.
+    Resize,
+    /// QUIESCE_DEV: take `ub->mutex`, let every queue cancel.
+    Quiesce,
+    /// TRY_STOP_DEV: take `open_mutex`, count the openers.
+    TryStop,
     /// ST1: take `ub->mutex`.
     StopLock,
     /// ST2: requests would wait for a server: none may be started, then all abort.
@@ -244,13 +250,15 @@ impl World {
             | Pc::StartLocked
             | Pc::StopLock
             | Pc::RecoverLocked
-            | Pc::RecoverBegin => unlocked,
+            | Pc::RecoverBegin
+            | Pc::Resize
+            | Pc::Quiesce => unlocked,
             Pc::StartWait | Pc::RecoverWait => device.is_none_or(start_may_go_on),
             Pc::StopIdle => {
                 device.is_none_or(|it| it.state != State::Live && it.kernel > KernelSeries::V6_12)
                     || !self.any_started()
             }
-            Pc::StopMark => self.open_mutex_free(),
+            Pc::StopMark | Pc::TryStop => self.open_mutex_free(),
             Pc::StopDrain => self.requests_live == 0,
             Pc::StopScan => device
                 .and_then(|device| device.disk.as_ref())
@@ -289,7 +297,7 @@ impl World {
     fn control_goes_on(&mut self, run: &mut Run<'_>, id: ControlId, control: &Control) -> Next {
         let name = control.name();
         match control.pc {
-            Pc::Queued => self.control_begins(control),
+            Pc::Queued => self.control_begins(run.config.kernel, control),
             Pc::Add => match &control.command {
                 Asked::Engine(Command::AddDev(info)) => self.add_dev(run, info),
                 _ => Next::error(errno::EINVAL),
@@ -351,6 +359,37 @@ impl World {
             Pc::RecoverWait => Next::Go(Pc::RecoverLocked),
             Pc::RecoverLocked => self.end_recovery(run, control),
             Pc::RecoverBegin => self.start_recovery(run),
+            Pc::Resize => {
+                let disk = self.device.as_ref().and_then(|device| device.disk.as_ref());
+                if disk.is_some_and(|disk| disk.attached) {
+                    return Next::done();
+                }
+                // 6.18 does not look, and follows the null pointer.
+                self.doomed |= run.config.kernel == KernelSeries::V6_18;
+                Next::error(errno::ENODEV)
+            }
+            Pc::Quiesce => {
+                let Some(device) = &mut self.device else { return Next::error(errno::ENODEV) };
+                if device.state == State::Dead {
+                    return Next::error(errno::ENODEV);
+                }
+                if device.state == State::Live {
+                    for hw in &mut device.hw {
+                        hw.canceling = true;
+                    }
+                }
+                run.progress();
+                run.kernel(|| "every queue is canceling".into());
+                Next::Go(Pc::StopCancel)
+            }
+            Pc::TryStop => {
+                let disk = self.device.as_ref().and_then(|device| device.disk.as_ref());
+                match disk.filter(|disk| disk.attached) {
+                    None => Next::error(errno::ENODEV),
+                    Some(disk) if disk.openers > 0 => Next::error(errno::EBUSY),
+                    Some(_) => Next::Go(Pc::StopLock),
+                }
+            }
             Pc::StopMark => {
                 if let Some(disk) = self.device.as_mut().and_then(|device| device.disk.as_mut()) {
                     disk.dead = true;
@@ -390,8 +429,11 @@ impl World {
                     self.cancel(run, slot);
                     return Next::Go(Pc::StopCancel);
                 }
-                if let Some(device) =
-                    self.device.as_mut().filter(|device| device.kernel == KernelSeries::V7_3)
+                let stops = !matches!(control.command, Asked::Plain(ControlOp::QuiesceDev, ..));
+                if let Some(device) = self
+                    .device
+                    .as_mut()
+                    .filter(|device| device.kernel == KernelSeries::V7_3 && stops)
                 {
                     device.file_refs -= 1;
                 }
@@ -422,11 +464,24 @@ impl World {
     }
 
     /// Entry checks common to the commands.
-    fn control_begins(&self, control: &Control) -> Next {
+    fn control_begins(&self, kernel: KernelSeries, control: &Control) -> Next {
         let known = |id: DevId| self.device.as_ref().filter(|device| device.id == id);
         let command = match &control.command {
             Asked::Engine(command) => command,
             Asked::Plain(_, id, _) if known(*id).is_none() => return Next::error(errno::ENODEV),
+            Asked::Plain(op, ..) if !op.exists_in(kernel) => {
+                return Next::error(errno::EOPNOTSUPP);
+            }
+            Asked::Plain(ControlOp::UpdateSize, ..) => return Next::Go(Pc::Resize),
+            Asked::Plain(ControlOp::TryStopDev, ..) => return Next::Go(Pc::TryStop),
+            Asked::Plain(ControlOp::QuiesceDev, id, _) => {
+                let quiesces = |it: &Device| it.info.flags.contains(Features::QUIESCE);
+                return if known(*id).is_some_and(quiesces) {
+                    Next::Go(Pc::Quiesce)
+                } else {
+                    Next::error(errno::EOPNOTSUPP)
+                };
+            }
             Asked::Plain(ControlOp::DelDevAsync, ..) => return Next::Go(Pc::DelLock),
             Asked::Plain(ControlOp::StartUserRecovery, ..) => return Next::Go(Pc::RecoverBegin),
             Asked::Plain(ControlOp::EndUserRecovery, ..) => return Next::Go(Pc::RecoverWait),
@@ -610,11 +665,13 @@ impl World {
             | Pc::StopLock
             | Pc::StartLocked
             | Pc::RecoverLocked
-            | Pc::RecoverBegin => {
+            | Pc::RecoverBegin
+            | Pc::Resize
+            | Pc::Quiesce => {
                 format!("{name} waits for ub->mutex, held by {}", mutex())
             }
             Pc::Add | Pc::DelLock => format!("{name} waits for ublk_ctl_mutex"),
-            Pc::StopMark => {
+            Pc::StopMark | Pc::TryStop => {
                 format!("{name} waits for disk->open_mutex, held by the partition scan")
             }
             Pc::StopIdle => format!("{name} waits for the requests that are started"),
@@ -639,8 +696,12 @@ fn recovery_flags(kernel: KernelSeries, asked: Features) -> Option<Features> {
         return Some(Features(asked.0 & reissue.0));
     }
     let fails = Features::USER_RECOVERY.union(Features::USER_RECOVERY_FAIL_IO);
-    let asked = Features(asked.0 & reissue.union(fails).0);
-    [Features::NONE, Features::USER_RECOVERY, reissue, fails].contains(&asked).then_some(asked)
+    let quiesces = asked.contains(Features::QUIESCE);
+    let sets = Features(asked.0 & reissue.union(fails).0);
+    let known = [Features::NONE, Features::USER_RECOVERY, reissue, fails].contains(&sets);
+    let alone = quiesces && !sets.contains(Features::USER_RECOVERY);
+    let granted = if quiesces { sets.union(Features::QUIESCE) } else { sets };
+    (known && !alone).then_some(granted)
 }
 
 /// Who still references a device that is to be freed.

@@ -99,6 +99,7 @@ impl Author<'_> {
             0 | 1 => recovery,
             2 => recovery.union(Features::USER_RECOVERY_REISSUE),
             3 => recovery.union(Features::USER_RECOVERY_FAIL_IO),
+            4 => recovery.union(Features::QUIESCE),
             _ => Features::NONE,
         };
         self.push(CONTROLLER, Op::Add { queues, depth, id: None, flags });
@@ -242,7 +243,10 @@ impl Author<'_> {
     }
 
     fn control(&mut self) -> Op {
-        match self.choose(8) {
+        match self.choose(12) {
+            8 => Op::Quiesce { ms: 500 },
+            9 => Op::TryStop,
+            10 => Op::Resize { sectors: 16 },
             0 | 1 => Op::Stop,
             2 if self.one_in(3) => Op::DelAsync,
             2 => Op::Del,

@@ -162,6 +162,18 @@ pub enum Op {
     },
     /// `delasync`: DEL_DEV_ASYNC.
     DelAsync,
+    /// `resize sectors=N`: UPDATE_SIZE.
+    Resize {
+        /// The new size.
+        sectors: u64,
+    },
+    /// `quiesce MS`: QUIESCE_DEV.
+    Quiesce {
+        /// How long it may wait, in milliseconds.
+        ms: u32,
+    },
+    /// `trystop`: TRY_STOP_DEV.
+    TryStop,
     /// `stop`: STOP_DEV.
     Stop,
     /// `del`: DEL_DEV.
@@ -208,6 +220,9 @@ impl Op {
                 | Self::StartRecovery
                 | Self::EndRecovery { .. }
                 | Self::DelAsync
+                | Self::Resize { .. }
+                | Self::Quiesce { .. }
+                | Self::TryStop
                 | Self::Stop
                 | Self::Del
                 | Self::Info
@@ -282,6 +297,9 @@ impl fmt::Display for Op {
                 write!(f, "endrecovery {}", server.as_deref().unwrap_or("0"))
             }
             Self::DelAsync => f.write_str("delasync"),
+            Self::Resize { sectors } => write!(f, "resize sectors={sectors}"),
+            Self::Quiesce { ms } => write!(f, "quiesce {ms}"),
+            Self::TryStop => f.write_str("trystop"),
             Self::Stop => f.write_str("stop"),
             Self::Del => f.write_str("del"),
             Self::Info => f.write_str("info"),

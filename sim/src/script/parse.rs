@@ -241,6 +241,13 @@ fn op(words: &[&str]) -> Result<Op, String> {
         ["endrecovery", "0"] => Op::EndRecovery { server: None },
         ["endrecovery", server] => Op::EndRecovery { server: Some(server.into()) },
         ["delasync"] => Op::DelAsync,
+        ["resize", ref rest @ ..] => {
+            known(rest, &["sectors"])?;
+            let sectors = value(rest, "sectors").ok_or("resize needs sectors=N")?;
+            Op::Resize { sectors: number(sectors, "number of sectors")? }
+        }
+        ["quiesce", ms] => Op::Quiesce { ms: number(ms, "number of milliseconds")? },
+        ["trystop"] => Op::TryStop,
         ["stop"] => Op::Stop,
         ["del"] => Op::Del,
         ["info"] => Op::Info,
@@ -286,6 +293,12 @@ c: write 0+8 queue=1
 a: reap
 a: commit 0.0 -5 data=7
 ctl: cancel 11
+ctl: resize sectors=32
+ctl: quiesce 500
+ctl: trystop
+ctl: delasync
+ctl: startrecovery
+ctl: endrecovery a
 ctl: start 0
 sleep 10
 b: exit

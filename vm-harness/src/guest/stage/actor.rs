@@ -282,6 +282,9 @@ impl Actor {
             Op::EndRecovery { .. } => {
                 self.plain(step, ControlOp::EndUserRecovery, id, u64::from(server))
             }
+            Op::Resize { sectors } => self.plain(step, ControlOp::UpdateSize, id, sectors),
+            Op::Quiesce { ms } => self.plain(step, ControlOp::QuiesceDev, id, u64::from(ms)),
+            Op::TryStop => self.plain(step, ControlOp::TryStopDev, id, 0),
             Op::DelAsync => self.plain(step, ControlOp::DelDevAsync, id, 0),
             Op::Stop => self.command(step, &Command::StopDev(id)),
             Op::Del => self.command(step, &Command::DelDev(id)),

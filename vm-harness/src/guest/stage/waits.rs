@@ -101,7 +101,9 @@ impl Sleep {
             Op::Add { .. } => self.has("ublk_ctrl_add_dev"),
             Op::Params { .. } => self.has("ublk_ctrl_set_params"),
             Op::Start { .. } => self.has("ublk_ctrl_start_dev"),
-            Op::Stop => self.has("ublk_ctrl_stop_dev") || !self.has("ublk_ctrl_del_dev"),
+            Op::Stop | Op::TryStop => {
+                self.has("ublk_ctrl_stop_dev") || !self.has("ublk_ctrl_del_dev")
+            }
             Op::EndRecovery { .. } => self.has("ublk_ctrl_end_recovery"),
             Op::Del | Op::DelAsync => self.has("ublk_ctrl_del_dev"),
             _ => false,
