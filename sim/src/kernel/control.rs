@@ -515,7 +515,7 @@ impl World {
         if self.device.is_some() {
             return Next::error(errno::EEXIST);
         }
-        let Some(flags) = recovery_flags(run.config.kernel, info.flags) else {
+        let Some(flags) = granted_flags(run.config.kernel, info.flags) else {
             return Next::error(errno::EINVAL);
         };
         let granted = DevInfo {
@@ -690,10 +690,11 @@ impl World {
 }
 
 /// What ADD_DEV makes of flags, as far as they are modelled (`ublk_validate_user_recovery_flags`). None: it refuses.
-fn recovery_flags(kernel: KernelSeries, asked: Features) -> Option<Features> {
+fn granted_flags(kernel: KernelSeries, asked: Features) -> Option<Features> {
     let reissue = Features::USER_RECOVERY.union(Features::USER_RECOVERY_REISSUE);
+    let data = Features(asked.0 & Features::NEED_GET_DATA.0);
     if kernel == KernelSeries::V6_12 {
-        return Some(Features(asked.0 & reissue.0));
+        return Some(Features(asked.0 & reissue.0).union(data));
     }
     let fails = Features::USER_RECOVERY.union(Features::USER_RECOVERY_FAIL_IO);
     let quiesces = asked.contains(Features::QUIESCE);
@@ -701,7 +702,7 @@ fn recovery_flags(kernel: KernelSeries, asked: Features) -> Option<Features> {
     let known = [Features::NONE, Features::USER_RECOVERY, reissue, fails].contains(&sets);
     let alone = quiesces && !sets.contains(Features::USER_RECOVERY);
     let granted = if quiesces { sets.union(Features::QUIESCE) } else { sets };
-    (known && !alone).then_some(granted)
+    (known && !alone).then_some(granted.union(data))
 }
 
 /// Who still references a device that is to be freed.

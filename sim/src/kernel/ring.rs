@@ -33,6 +33,15 @@ pub(crate) enum Entry {
         /// The command.
         sqe: Sqe,
     },
+    /// A NEED_GET_DATA of a script.
+    GetData {
+        /// The step.
+        step: u16,
+        /// The queue.
+        queue: u16,
+        /// The tag.
+        tag: u16,
+    },
     /// The tail was moved, and the entry is not written: the slot's old contents, a no-op.
     Unwritten,
 }
@@ -161,7 +170,8 @@ impl World {
                 Some(
                     Entry::Plain(Sqe::Fetch { .. } | Sqe::Commit { .. })
                     | Entry::Control(..)
-                    | Entry::Script { .. },
+                    | Entry::Script { .. }
+                    | Entry::GetData { .. },
                 ) => return,
                 Some(Entry::Plain(_) | Entry::Unwritten) => self.submit_one(run, thread),
             }
@@ -185,6 +195,10 @@ impl World {
             None | Some(Entry::Unwritten) => {}
             Some(Entry::Control(sequence, command)) => {
                 self.submit_control(run, thread, ring, sequence, command);
+            }
+            Some(Entry::GetData { step, queue, tag }) => {
+                let token = Token::Control(u32::from(step));
+                self.get_data(run, thread, ring, (queue, tag), token);
             }
             Some(Entry::Script { step, queue, sqe }) => {
                 let token = Token::Control(u32::from(step));

@@ -2,7 +2,7 @@
 
 use blkproof_engine::sys::{Cqe, Token};
 
-use blkproof_engine::uapi::{Errno, KernelSeries};
+use blkproof_engine::uapi::{Errno, Features, KernelSeries};
 
 use crate::kernel::block::BlockOp;
 use crate::kernel::errno;
@@ -20,6 +20,8 @@ pub(crate) enum TagState {
     Queued(RingId, RequestId),
     /// S: delivered; the server must commit.
     Served(RequestId),
+    /// G: the server knows of a write, and must ask for its data.
+    Announced(RequestId),
     /// C: aborted.
     Cancelled,
 }
@@ -34,6 +36,9 @@ pub(crate) struct TagSlot {
     pub(crate) token: Token,
 }
 
+/// `UBLK_IO_RES_NEED_GET_DATA`.
+const NEED_GET_DATA: i32 = 1;
+
 impl TagSlot {
     pub(crate) const UNFETCHED: Self =
         Self { state: TagState::Unfetched, task: None, token: Token::Cancel };
@@ -41,7 +46,7 @@ impl TagSlot {
     /// The request that the server holds.
     pub(crate) const fn served(&self) -> Option<RequestId> {
         match self.state {
-            TagState::Served(request) => Some(request),
+            TagState::Served(request) | TagState::Announced(request) => Some(request),
             TagState::Unfetched
             | TagState::Armed(_)
             | TagState::Queued(..)
@@ -53,7 +58,7 @@ impl TagSlot {
     pub(crate) const fn carries(&self) -> bool {
         match self.state {
             TagState::Unfetched | TagState::Armed(_) | TagState::Cancelled => false,
-            TagState::Queued(..) | TagState::Served(_) => true,
+            TagState::Queued(..) | TagState::Served(_) | TagState::Announced(_) => true,
         }
     }
 }
@@ -127,7 +132,7 @@ impl World {
                 run.violate("O11", format!("FETCH of queue {queue} tag {tag} after its abort"));
                 return -errno::EINVAL;
             }
-            TagState::Served(_) => {
+            TagState::Served(_) | TagState::Announced(_) => {
                 run.violate(
                     "O1",
                     format!("FETCH of queue {queue} tag {tag}, which holds a request: the kernel warns and loses it"),
@@ -209,7 +214,7 @@ impl World {
             return match slot.state {
                 _ if daemon.is_some_and(|daemon| daemon != thread) => Err(errno::EINVAL),
                 TagState::Served(request) => Ok(request),
-                TagState::Unfetched => Err(errno::EINVAL),
+                TagState::Unfetched | TagState::Announced(_) => Err(errno::EINVAL),
                 TagState::Armed(_) | TagState::Queued(..) | TagState::Cancelled => {
                     Err(errno::EBUSY)
                 }
@@ -221,7 +226,7 @@ impl World {
             {
                 Ok(request)
             }
-            TagState::Served(_) => Err(errno::EINVAL),
+            TagState::Served(_) | TagState::Announced(_) => Err(errno::EINVAL),
             TagState::Cancelled => {
                 run.violate("O11", format!("COMMIT of queue {queue} tag {tag} after its abort"));
                 Err(if slot.task == Some(thread) { errno::EBUSY } else { errno::EINVAL })
@@ -306,19 +311,77 @@ impl World {
             self.dispatch_fails(run, queue, tag);
             return;
         }
-        device.tags[slot].state = TagState::Served(request);
         let token = device.tags[slot].token;
         device.armed -= 1;
+        let two_steps = device.info.flags.contains(Features::NEED_GET_DATA);
         let Some(req) = &self.requests[request.index()] else { return };
+        let mut res = 0;
+        device.tags[slot].state = TagState::Served(request);
         if let BlockOp::Write { .. } = req.op {
-            self.buffers[index][..usize::from(req.sectors)].fill(req.version);
+            if two_steps {
+                device.tags[slot].state = TagState::Announced(request);
+                res = NEED_GET_DATA;
+            } else {
+                self.buffers[index][..usize::from(req.sectors)].fill(req.version);
+            }
         }
         let what = req.op.name();
         run.note(actor::thread(thread), || {
             format!("TW: {what} delivered on tag {tag} of queue {queue}")
         });
-        self.post(ring, Cqe { token, res: 0 });
+        self.post(ring, Cqe { token, res });
         self.file_dropped(run);
+    }
+
+    /// NEED_GET_DATA: the data of a write that was announced. It completes at once, before 6.18 by task work.
+    pub(crate) fn get_data(
+        &mut self,
+        run: &mut Run<'_>,
+        thread: ThreadId,
+        ring: RingId,
+        (queue, tag): (u16, u16),
+        token: Token,
+    ) {
+        let res = match self.may_get_data(thread, queue, tag) {
+            Err(errno) => -errno,
+            Ok(request) => {
+                let index = self.buffer_index(queue, tag);
+                if let Some(req) = &self.requests[request.index()] {
+                    self.buffers[index][..usize::from(req.sectors)].fill(req.version);
+                }
+                if let Some(device) = &mut self.device {
+                    let slot = device.slot(queue, tag);
+                    let slot = &mut device.tags[slot];
+                    (slot.state, slot.token) = (TagState::Served(request), token);
+                    if device.kernel == KernelSeries::V6_12 {
+                        self.post_by_task_work(thread, ring, Cqe { token, res: 0 });
+                        return;
+                    }
+                }
+                0
+            }
+        };
+        run.seen(u64::from(res.unsigned_abs()));
+        self.post(ring, Cqe { token, res });
+    }
+
+    fn may_get_data(&self, thread: ThreadId, queue: u16, tag: u16) -> Result<RequestId, i32> {
+        let Some(device) = &self.device else { return Err(errno::ENODEV) };
+        if queue >= device.queues || tag >= device.depth {
+            return Err(errno::EINVAL);
+        }
+        let slot = device.tags[device.slot(queue, tag)];
+        let own = if device.kernel == KernelSeries::V6_12 {
+            device.hw[usize::from(queue)].daemon.is_none_or(|daemon| daemon == thread)
+        } else {
+            slot.task == Some(thread)
+        };
+        match slot.state {
+            _ if !own => Err(errno::EINVAL),
+            TagState::Announced(request) => Ok(request),
+            TagState::Unfetched | TagState::Served(_) => Err(errno::EINVAL),
+            TagState::Armed(_) | TagState::Queued(..) | TagState::Cancelled => Err(errno::EBUSY),
+        }
     }
 
     /// A dispatch that runs where it cannot deliver: the request is aborted, the command stays armed.

@@ -60,8 +60,7 @@ fn controls(world: &World, waits: &mut Vec<Wait>) {
             (0..device.queues).find(|queue| match control.pc {
                 Pc::StartWait | Pc::StartLocked => device.missing(*queue) > 0,
                 _ => device.tags.iter().enumerate().any(|(slot, tag)| {
-                    slot / usize::from(device.depth) == usize::from(*queue)
-                        && matches!(tag.state, TagState::Served(_) | TagState::Queued(..))
+                    slot / usize::from(device.depth) == usize::from(*queue) && tag.carries()
                 }),
             })
         });
@@ -88,9 +87,12 @@ fn requests(world: &World, waits: &mut Vec<Wait>) {
         let what = request.op.name();
         let held = world.device.as_ref().and_then(|device| {
             device.tags.iter().find_map(|slot| match slot.state {
-                TagState::Served(id) if id.index() == index => Some((slot.task, true)),
+                TagState::Served(id) | TagState::Announced(id) if id.index() == index => {
+                    Some((slot.task, true))
+                }
                 TagState::Queued(_, id) if id.index() == index => Some((slot.task, false)),
                 TagState::Served(_)
+                | TagState::Announced(_)
                 | TagState::Queued(..)
                 | TagState::Unfetched
                 | TagState::Armed(_)

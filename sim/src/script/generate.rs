@@ -30,6 +30,7 @@ pub fn from_choices(kernel: KernelSeries, title: String, choices: &mut dyn Choic
         next: Some("e"),
         queues: 1,
         depth: 1,
+        two_steps: false,
     };
     author.begin();
     let mut model = Model::new(kernel);
@@ -67,6 +68,8 @@ struct Author<'c> {
     next: Option<&'static str>,
     queues: u16,
     depth: u16,
+    /// Writes are announced first: NEED_GET_DATA.
+    two_steps: bool,
 }
 
 impl Author<'_> {
@@ -102,6 +105,9 @@ impl Author<'_> {
             4 => recovery.union(Features::QUIESCE),
             _ => Features::NONE,
         };
+        self.two_steps = self.one_in(4);
+        let data = if self.two_steps { Features::NEED_GET_DATA } else { Features::NONE };
+        let flags = flags.union(data);
         self.push(CONTROLLER, Op::Add { queues, depth, id: None, flags });
         if !self.one_in(8) {
             self.push(CONTROLLER, Op::Params { sectors: 16 });
@@ -207,6 +213,10 @@ impl Author<'_> {
 
     fn serve(&mut self) -> Op {
         match self.choose(16) {
+            0..=3 if self.two_steps => {
+                let (queue, tag) = self.tag();
+                Op::GetData { queue, tag }
+            }
             0..=4 => Op::Reap,
             5..=10 => {
                 let (queue, tag) = self.tag();

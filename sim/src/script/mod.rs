@@ -128,6 +128,13 @@ pub enum Op {
         /// The tag's buffer is filled with this byte before.
         data: Option<u8>,
     },
+    /// `getdata QUEUE.TAG`: submits NEED_GET_DATA. Result: that of its completion.
+    GetData {
+        /// The queue.
+        queue: u16,
+        /// The tag.
+        tag: u16,
+    },
     /// `reap`: enters the ring without waiting, so that deferred task work runs. Result 0.
     Reap,
     /// `exit`: the thread returns; with the first thread of a process, the process exits. No result.
@@ -276,6 +283,7 @@ impl fmt::Display for Op {
                 write!(f, "commit {queue}.{tag} {result}")?;
                 data.map_or(Ok(()), |data| write!(f, " data={data}"))
             }
+            Self::GetData { queue, tag } => write!(f, "getdata {queue}.{tag}"),
             Self::Reap => f.write_str("reap"),
             Self::Exit => f.write_str("exit"),
             Self::Add { queues, depth, id, flags } => {

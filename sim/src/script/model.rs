@@ -15,7 +15,6 @@ use crate::kernel::device;
 use crate::kernel::errno;
 use crate::kernel::process::{SIGKILL, ThreadState};
 use crate::kernel::ring::Entry;
-use crate::kernel::tags::TagState;
 use crate::run::{Run, Sabotage, rest};
 use crate::server::Program;
 use crate::world::{BUFFER_SECTORS, RingId, SECTOR, ThreadId, Version, World};
@@ -323,7 +322,9 @@ impl World {
                 self.close_char(run, process);
                 self.answer(step, 0);
             }
-            Op::Map { .. } | Op::Fetch { .. } | Op::Commit { .. } if !opened => {
+            Op::Map { .. } | Op::Fetch { .. } | Op::Commit { .. } | Op::GetData { .. }
+                if !opened =>
+            {
                 self.answer(step, -errno::EBADF);
             }
             Op::Map { queue } => {
@@ -354,6 +355,16 @@ impl World {
                     self.buffers[index] = [Version::from(data); BUFFER_SECTORS];
                 }
                 self.submit(thread, step, queue, Sqe::Commit { tag: Tag(tag), result });
+            }
+            Op::GetData { .. } if self.threads[thread.index()].ring.is_none() => {
+                self.answer(step, -errno::EBADF);
+            }
+            Op::GetData { queue, tag } => {
+                if let Some(ring) = self.threads[thread.index()].ring {
+                    self.rings[ring.index()].sq.push_back(Entry::GetData { step, queue, tag });
+                }
+                self.threads[thread.index()].state =
+                    ThreadState::Submitting { done: 0, left: 1, wait: 0 };
             }
             Op::Reap if self.threads[thread.index()].ring.is_none() => {
                 self.answer(step, -errno::EBADF);
@@ -514,7 +525,7 @@ impl World {
                         first: desc.start_sector,
                         count: desc.nr_sectors,
                     });
-                    if let BlockOp::Write { .. } = request.op {
+                    if matches!(request.op, BlockOp::Write { .. }) && res == 0 {
                         event.data = uniform(&self.buffers[slot][..usize::from(request.sectors)]);
                     }
                 }
@@ -546,7 +557,7 @@ impl World {
     fn delivered(&self, ring: RingId, token: Token) -> Option<(usize, &Request)> {
         let device = self.device.as_ref()?;
         device.tags.iter().enumerate().find_map(|(index, slot)| {
-            let TagState::Served(request) = slot.state else { return None };
+            let request = slot.served()?;
             let same = slot.token == token
                 && slot.task.is_some_and(|task| self.threads[task.index()].ring == Some(ring));
             let request = self.requests[request.index()].as_ref()?;

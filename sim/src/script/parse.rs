@@ -218,6 +218,10 @@ fn op(words: &[&str]) -> Result<Op, String> {
             let data = value(rest, "data").map(|word| number(word, "byte")).transpose()?;
             Op::Commit { queue, tag, result: number(result, "result")?, data }
         }
+        ["getdata", tag] => {
+            let (queue, tag) = pair(tag, '.', TAG)?;
+            Op::GetData { queue, tag }
+        }
         ["reap"] => Op::Reap,
         ["exit"] => Op::Exit,
         ["add", ref rest @ ..] => {
@@ -291,6 +295,7 @@ ctl: start a
 c: opendisk
 c: write 0+8 queue=1
 a: reap
+a: getdata 0.0
 a: commit 0.0 -5 data=7
 ctl: cancel 11
 ctl: resize sectors=32

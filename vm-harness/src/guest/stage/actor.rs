@@ -138,14 +138,15 @@ impl Company {
     fn completion(&self, step: u16, result: i32) -> Completion {
         let mut completion = Completion { step, result, request: None, data: None, added: None };
         match lock(&self.submitted).get(&step) {
-            Some(Submitted::Io { queue, tag }) if result == 0 => {
+            // 0: delivered. 1: a write was announced, its data is not there yet.
+            Some(Submitted::Io { queue, tag }) if result == 0 || result == 1 => {
                 let maps = lock(&self.maps);
                 let map = maps.iter().find(|(_, of, _)| of == queue);
                 if let Some(desc) = map.and_then(|(_, _, map)| map.read(*tag)) {
                     let IoDesc { start_sector, nr_sectors, .. } = desc;
                     let op = desc.op().map_or(u8::MAX, RequestOp::encode);
                     completion.request = Some((op, start_sector, nr_sectors));
-                    if desc.op() == Some(RequestOp::Write) {
+                    if desc.op() == Some(RequestOp::Write) && result == 0 {
                         let len = nr_sectors as usize * SECTOR;
                         completion.data = self.buffers.uniform(buffer(*queue, *tag), len);
                     }
@@ -260,6 +261,7 @@ impl Actor {
                 }
                 self.io(step, IoOp::CommitAndFetchReq, (queue, tag), result)
             }
+            Op::GetData { queue, tag } => self.io(step, IoOp::NeedGetData, (queue, tag), 0),
             Op::Reap => {
                 self.ring.as_mut().map_or_else(|| Err(closed()), Submitter::enter)?;
                 DONE
