@@ -207,7 +207,12 @@ impl World {
             started += tags.iter().filter(|tag| tag.carries()).count();
             armed += tags
                 .iter()
-                .filter(|tag| matches!(tag.state, TagState::Armed(_) | TagState::Queued(..)))
+                .filter(|tag| {
+                    matches!(
+                        tag.state,
+                        TagState::Armed(_) | TagState::Queued(..) | TagState::Lingering(..)
+                    )
+                })
                 .count();
         }
         assert_eq!(armed, usize::from(device.armed), "K3: armed commands");

@@ -80,6 +80,10 @@ pub(crate) struct Request {
     pub(crate) tag: Option<u16>,
     /// Sectors that are done: a short commit redelivers the rest.
     pub(crate) done: u16,
+    /// Slots of buffer tables that its pages are in.
+    pub(crate) holders: u8,
+    /// The driver was to register its pages and could not.
+    pub(crate) unregistered: bool,
 }
 
 impl World {
@@ -126,6 +130,8 @@ impl World {
             phase: Phase::Waiting,
             tag: None,
             done: 0,
+            holders: 0,
+            unregistered: false,
         };
         run.note(actor::issuer(issuer), || {
             format!("{} {start}+{sectors} on queue {queue}", op.name())
@@ -214,7 +220,7 @@ impl World {
         slot.state = TagState::Queued(ring, id);
         request.phase = Phase::Started;
         run.kernel(|| format!("Q: {what} on tag {tag} of queue {queue}"));
-        self.threads[task.index()].work.push_back(Work::Dispatch { queue, tag });
+        self.threads[task.index()].work.push_back(Work::Dispatch { ring, queue, tag });
     }
 
     /// A request's own tag, or any that is free.
@@ -326,14 +332,9 @@ impl World {
     }
 
     /// The first sectors of a read (before 7.3: or of a write) are done: the rest goes back to the queue.
-    pub(crate) fn requeue_rest(&mut self, id: RequestId, data: &[Version], sectors: u16) {
+    pub(crate) fn requeue_rest(&mut self, id: RequestId, sectors: u16) {
         let Some(request) = &mut self.requests[id.index()] else { return };
         request.phase = Phase::Waiting;
-        let done = usize::from(request.done);
-        let count = usize::from(sectors);
-        if request.op == BlockOp::Read {
-            request.data[done..done + count].copy_from_slice(&data[..count]);
-        }
         request.done += sectors;
     }
 
@@ -345,6 +346,7 @@ impl World {
     /// The descriptor of a request, as the kernel writes it at dispatch.
     pub(crate) fn describe_request(request: &Request) -> IoDesc {
         const FUA: u32 = 1 << 13;
+        const NEED_REG_BUF: u32 = 1 << 17;
         let (op_flags, nr_sectors, start_sector) = match request.op {
             BlockOp::Read => (
                 0,
@@ -358,6 +360,7 @@ impl World {
             ),
             BlockOp::Flush => (2, 0, u64::MAX),
         };
+        let op_flags = op_flags | if request.unregistered { NEED_REG_BUF } else { 0 };
         IoDesc { op_flags, nr_sectors, start_sector, addr: 0 }
     }
 }

@@ -317,6 +317,12 @@ impl World {
                 }
                 _ => Next::error(errno::EINVAL),
             },
+            // 6.18 asks who serves before it takes the mutex.
+            Pc::StartWait | Pc::RecoverWait
+                if run.config.kernel == KernelSeries::V6_18 && self.names_another(control) =>
+            {
+                Next::error(errno::EINVAL)
+            }
             Pc::StartWait => Next::Go(Pc::StartLocked),
             Pc::StartLocked => self.start_locked(run, id, control),
             Pc::StartPublish => {
@@ -572,11 +578,23 @@ impl World {
         Next::Go(Pc::StartPublish)
     }
 
+    /// Whether START_DEV or END_USER_RECOVERY names a process that is not the one that opened the device.
+    fn names_another(&self, control: &Control) -> bool {
+        let pid = match control.command {
+            Asked::Engine(Command::StartDev(_, pid)) => pid,
+            Asked::Plain(ControlOp::EndUserRecovery, _, pid) => pid as u32,
+            Asked::Engine(_) | Asked::Plain(..) => return false,
+        };
+        let server = self.process_by_pid(pid);
+        self.device.as_ref().is_some_and(|device| server.is_none() || server != device.tgid)
+    }
+
     /// START_USER_RECOVERY, under the mutex (`ublk_ctrl_start_recovery`).
     fn start_recovery(&mut self, run: &mut Run<'_>) -> Next {
         let Some(device) = &mut self.device else { return Next::error(errno::ENODEV) };
         let old = device.kernel == KernelSeries::V6_12;
-        if !device.recovers() || old && !device.completed {
+        let untouched = device.hw.iter().all(|hw| hw.ready < device.depth);
+        if !device.recovers() || old && untouched {
             return Next::error(errno::EINVAL);
         }
         let waits = device.state == State::Quiesced || !old && device.state == State::FailIo;
@@ -692,7 +710,7 @@ impl World {
 /// What ADD_DEV makes of flags, as far as they are modelled (`ublk_validate_user_recovery_flags`). None: it refuses.
 fn granted_flags(kernel: KernelSeries, asked: Features) -> Option<Features> {
     let reissue = Features::USER_RECOVERY.union(Features::USER_RECOVERY_REISSUE);
-    let data = Features(asked.0 & Features::NEED_GET_DATA.0);
+    let data = data_flags(kernel, asked);
     if kernel == KernelSeries::V6_12 {
         return Some(Features(asked.0 & reissue.0).union(data));
     }
@@ -703,6 +721,19 @@ fn granted_flags(kernel: KernelSeries, asked: Features) -> Option<Features> {
     let alone = quiesces && !sets.contains(Features::USER_RECOVERY);
     let granted = if quiesces { sets.union(Features::QUIESCE) } else { sets };
     (known && !alone).then_some(granted.union(data))
+}
+
+/// The flags that decide how data moves: NEED_GET_DATA is for copy mode.
+fn data_flags(kernel: KernelSeries, asked: Features) -> Features {
+    let own = match kernel {
+        KernelSeries::V6_12 => Features::USER_COPY,
+        KernelSeries::V6_18 | KernelSeries::V7_3 => {
+            Features::USER_COPY.union(Features::SUPPORT_ZERO_COPY).union(Features::AUTO_BUF_REG)
+        }
+    };
+    let moves = Features(asked.0 & own.0);
+    let copies = moves == Features::NONE;
+    Features(asked.0 & if copies { Features::NEED_GET_DATA.0 } else { 0 }).union(moves)
 }
 
 /// Who still references a device that is to be freed.

@@ -1,4 +1,4 @@
-//! A model of the kernel, profile 7.3, copy mode, one command per tag (no batches).
+//! A model of the kernel, profiles 6.12, 6.18 and 7.3: every data mode but shared memory, one command per tag (no batches).
 //!
 //! The steps, defined in docs/protocol.md: Q (admission), TW (task work), C (commit), F (fetch), X1 and X2 (cancel),
 //! RE (ring freed), CL (last reference to the character device), `RWb`..`RWe` (release work), ST1..ST7 (STOP), SD (START),
@@ -6,7 +6,8 @@
 //!
 //! # Differences from the real kernel
 //!
-//! * One device, one backing file, no recovery, no user copy, no zero copy, no batches, no zones. Flags that ask for them are not offered.
+//! * One device, one backing file, no batches, no shared memory, no zones, no integrity. Flags that ask for them are not offered.
+//! * A user copy is one step, and so is an operation on a registered buffer.
 //! * A client operation is exactly one request: nothing is split, merged or scheduled; requests of one queue are admitted in any order.
 //! * One queue's readiness and the clearing of its `canceling` are one step, as are X1 over all queues and RWc over all tags.
 //! * Polls, timeouts, backend operations and aborts complete by task work; control commands post their completion directly.
@@ -19,6 +20,7 @@
 
 pub(crate) mod block;
 pub(crate) mod control;
+pub(crate) mod data;
 pub(crate) mod device;
 pub(crate) mod process;
 pub(crate) mod release;
@@ -37,6 +39,7 @@ pub(crate) mod errno {
     pub(crate) const EAGAIN: i32 = 11;
     pub(crate) const ENOMEM: i32 = 12;
     pub(crate) const EACCES: i32 = 13;
+    pub(crate) const EFAULT: i32 = 14;
     pub(crate) const EBUSY: i32 = 16;
     pub(crate) const EEXIST: i32 = 17;
     pub(crate) const ENODEV: i32 = 19;

@@ -101,7 +101,7 @@ pub(crate) enum ThreadState {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum Work {
     /// The dispatch of a request.
-    Dispatch { queue: u16, tag: u16 },
+    Dispatch { ring: RingId, queue: u16, tag: u16 },
     /// A completion to post.
     Complete(RingId, Cqe),
 }

@@ -38,7 +38,8 @@ impl World {
         let Some(device) = &self.device else { return false };
         match device.release {
             None => false,
-            Some(ReleaseStep::Abort | ReleaseStep::Reset) => true,
+            Some(ReleaseStep::Abort) => !self.any_held(),
+            Some(ReleaseStep::Reset) => true,
             Some(ReleaseStep::Lock) => device.mutex.is_none(),
             Some(ReleaseStep::Idle) => !self.any_started(),
             Some(ReleaseStep::Mark) => !device.disk.as_ref().is_some_and(|disk| disk.open_mutex),

@@ -14,8 +14,9 @@ use crate::kernel::process::{ThreadState, Work};
 use crate::kernel::release::ReleaseStep;
 use crate::kernel::tags::TagState;
 use crate::run::{Run, Sabotage, actor};
+use crate::script::{Addr, Op};
 use crate::server::Program;
-use crate::world::{ProcessId, RingId, ThreadId, TimerKind, World};
+use crate::world::{ProcessId, RequestId, RingId, ThreadId, TimerKind, World};
 
 /// A submission queue entry.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -24,24 +25,8 @@ pub(crate) enum Entry {
     Plain(Sqe),
     /// A control command with its sequence number.
     Control(u32, Command),
-    /// A FETCH or COMMIT of a script: of any queue, and known by its step.
-    Script {
-        /// The step.
-        step: u16,
-        /// The queue whose tag it names.
-        queue: u16,
-        /// The command.
-        sqe: Sqe,
-    },
-    /// A NEED_GET_DATA of a script.
-    GetData {
-        /// The step.
-        step: u16,
-        /// The queue.
-        queue: u16,
-        /// The tag.
-        tag: u16,
-    },
+    /// What an actor of a script submits, known by its step.
+    Script(u16, Op),
     /// The tail was moved, and the entry is not written: the slot's old contents, a no-op.
     Unwritten,
 }
@@ -61,6 +46,10 @@ pub(crate) struct Ring {
     pub(crate) watches: Vec<Link>,
     /// The processes whose pidfds are polled, each with what its completion carries.
     pub(crate) watches_processes: Vec<(ProcessId, Token)>,
+    /// Registered buffers: each holds the request whose pages it is.
+    pub(crate) table: Vec<Option<RequestId>>,
+    /// What a script's operations on them saw, by step.
+    pub(crate) moved: Vec<(u16, u8)>,
     /// What the last completed control command wrote.
     pub(crate) reply: Reply,
 }
@@ -97,6 +86,8 @@ impl World {
             cq: VecDeque::with_capacity(spec.entries as usize),
             watches: Vec::new(),
             watches_processes: Vec::new(),
+            table: Vec::new(),
+            moved: Vec::new(),
             reply: Reply::Nothing,
         });
         self.threads[thread.index()].ring = Some(ring);
@@ -137,13 +128,13 @@ impl World {
     /// Whether a submitting thread is stuck in the submission of a FETCH, uninterruptibly, on `ub->mutex`.
     pub(crate) fn fetch_blocked(&self, thread: ThreadId) -> bool {
         let own = self.threads[thread.index()].queue;
-        let (queue, tag) = match self.head(thread) {
-            Some(Entry::Plain(Sqe::Fetch { tag })) => (own, tag.0),
-            Some(Entry::Script { queue, sqe: Sqe::Fetch { tag }, .. }) => (*queue, tag.0),
+        let (tag, addr) = match self.head(thread) {
+            Some(Entry::Plain(Sqe::Fetch { tag })) => ((own, tag.0), Addr::Buffer),
+            Some(Entry::Script(_, Op::Fetch { queue, tag, addr })) => ((*queue, *tag), *addr),
             Some(_) | None => return false,
         };
         self.device.as_ref().is_some_and(|device| device.mutex.is_some())
-            && self.refuses_fetch(thread, (queue, tag)).is_none()
+            && self.refuses_fetch(thread, tag, addr).is_none()
     }
 
     /// Submits one entry that others can see, and then those that nobody can.
@@ -170,8 +161,7 @@ impl World {
                 Some(
                     Entry::Plain(Sqe::Fetch { .. } | Sqe::Commit { .. })
                     | Entry::Control(..)
-                    | Entry::Script { .. }
-                    | Entry::GetData { .. },
+                    | Entry::Script(..),
                 ) => return,
                 Some(Entry::Plain(_) | Entry::Unwritten) => self.submit_one(run, thread),
             }
@@ -196,28 +186,15 @@ impl World {
             Some(Entry::Control(sequence, command)) => {
                 self.submit_control(run, thread, ring, sequence, command);
             }
-            Some(Entry::GetData { step, queue, tag }) => {
-                let token = Token::Control(u32::from(step));
-                self.get_data(run, thread, ring, (queue, tag), token);
-            }
-            Some(Entry::Script { step, queue, sqe }) => {
-                let token = Token::Control(u32::from(step));
-                match sqe {
-                    Sqe::Commit { tag, result } => {
-                        let slot = (queue, tag.0);
-                        self.commit(run, thread, ring, slot, token, result);
-                    }
-                    sqe => {
-                        if let Sqe::Fetch { tag } = sqe {
-                            self.fetch(run, thread, ring, (queue, tag.0), token);
-                        }
-                    }
-                }
-            }
+            Some(Entry::Script(step, op)) => self.script_submits(run, thread, ring, step, &op),
             Some(Entry::Plain(sqe)) => match sqe {
-                Sqe::Fetch { tag } => self.fetch(run, thread, ring, (queue, tag.0), sqe.token()),
+                Sqe::Fetch { tag } => {
+                    let by = (thread, ring, sqe.token());
+                    self.fetch(run, by, (queue, tag.0), Addr::Buffer);
+                }
                 Sqe::Commit { tag, result } => {
-                    self.commit(run, thread, ring, (queue, tag.0), sqe.token(), result);
+                    let by = (thread, ring, sqe.token());
+                    self.commit(run, by, (queue, tag.0), result, Addr::Buffer);
                 }
                 Sqe::Backend { tag, op } => {
                     run.note(actor::thread(thread), || {
@@ -313,15 +290,18 @@ impl World {
         Ret::Submitted(done)
     }
 
+    /// The ring that a thread's next task work belongs to.
+    fn work_ring(&self, thread: ThreadId) -> Option<&Ring> {
+        let (Work::Dispatch { ring, .. } | Work::Complete(ring, _)) =
+            self.threads[thread.index()].work.front()?;
+        Some(&self.rings[ring.index()])
+    }
+
     /// Whether a thread may run its task work now: where, depends on the ring's mode.
     pub(crate) fn can_run_task_work(&self, thread: ThreadId) -> bool {
-        let state = &self.threads[thread.index()];
-        if state.work.is_empty() {
-            return false;
-        }
-        let deferred =
-            state.ring.is_some_and(|ring| self.rings[ring.index()].mode == RingMode::DeferTaskrun);
-        match state.state {
+        let Some(ring) = self.work_ring(thread) else { return false };
+        let deferred = ring.mode == RingMode::DeferTaskrun;
+        match self.threads[thread.index()].state {
             ThreadState::Waiting { .. } => true,
             ThreadState::Ready(_)
             | ThreadState::Calling(_)
@@ -335,7 +315,7 @@ impl World {
     /// Step TW.
     pub(crate) fn task_work(&mut self, run: &mut Run<'_>, thread: ThreadId) {
         match self.threads[thread.index()].work.pop_front() {
-            Some(Work::Dispatch { queue, tag }) => self.dispatch(run, thread, queue, tag),
+            Some(Work::Dispatch { queue, tag, .. }) => self.dispatch(run, thread, queue, tag),
             Some(Work::Complete(ring, cqe)) => self.post(ring, cqe),
             None => {}
         }
@@ -343,21 +323,16 @@ impl World {
 
     /// Whether a kworker runs the task work of a thread that no longer can.
     pub(crate) fn can_run_fallback(&self, thread: ThreadId) -> bool {
-        let state = &self.threads[thread.index()];
-        if state.work.is_empty() {
-            return false;
-        }
-        let Some(ring) = state.ring else { return state.state == ThreadState::Dead };
-        let ring = &self.rings[ring.index()];
+        let Some(ring) = self.work_ring(thread) else { return false };
+        let dead = self.threads[thread.index()].state == ThreadState::Dead;
         // A DEFER_TASKRUN ring keeps its work until the ring itself exits (H04).
-        ring.state != RingState::Open
-            || (state.state == ThreadState::Dead && ring.mode != RingMode::DeferTaskrun)
+        !ring.is_open() || (dead && ring.mode != RingMode::DeferTaskrun)
     }
 
     /// Step TWX.
     pub(crate) fn fallback(&mut self, run: &mut Run<'_>, thread: ThreadId) {
         match self.threads[thread.index()].work.pop_front() {
-            Some(Work::Dispatch { queue, tag }) => self.dispatch_fails(run, queue, tag),
+            Some(Work::Dispatch { queue, tag, .. }) => self.dispatch_fails(run, queue, tag),
             Some(Work::Complete(..)) | None => {}
         }
     }
@@ -414,7 +389,7 @@ impl World {
                     && device
                         .tags
                         .iter()
-                        .any(|slot| matches!(slot.state, TagState::Queued(of, _) | TagState::Armed(of) if of == ring))
+                        .any(|slot| matches!(slot.state, TagState::Queued(of, _) | TagState::Armed(of) | TagState::Lingering(of, ..) if of == ring))
             })
     }
 
@@ -468,6 +443,7 @@ impl World {
             return;
         }
         self.rings[ring.index()].state = RingState::Gone;
+        self.free_table(run, ring);
         run.kernel(|| format!("RE: ring {} freed", ring.0));
     }
 }

@@ -1,12 +1,14 @@
-//! The states of a tag and what is legal in each, copy mode.
+//! The states of a tag, and what is legal in each.
 
 use blkproof_engine::sys::{Cqe, Token};
 
-use blkproof_engine::uapi::{Errno, Features, KernelSeries};
+use blkproof_engine::uapi::{Errno, KernelSeries};
 
 use crate::kernel::block::BlockOp;
+use crate::kernel::device::Device;
 use crate::kernel::errno;
 use crate::run::{Run, Sabotage, actor};
+use crate::script::Addr;
 use crate::world::{RequestId, RingId, SECTOR, ThreadId, World};
 
 /// Where a tag is (K1: exactly one of these).
@@ -22,6 +24,8 @@ pub(crate) enum TagState {
     Served(RequestId),
     /// G: the server knows of a write, and must ask for its data.
     Announced(RequestId),
+    /// AL: committed with a result, and somebody still holds the request's pages.
+    Lingering(RingId, RequestId, i32),
     /// C: aborted.
     Cancelled,
 }
@@ -34,14 +38,23 @@ pub(crate) struct TagSlot {
     pub(crate) task: Option<ThreadId>,
     /// What the completion of the armed command carries.
     pub(crate) token: Token,
+    /// What came with that command, or with the one before if a request is served.
+    pub(crate) addr: Addr,
+    /// Where the driver itself registered the request's pages.
+    pub(crate) registered: Option<(RingId, u16)>,
 }
 
 /// `UBLK_IO_RES_NEED_GET_DATA`.
 const NEED_GET_DATA: i32 = 1;
 
 impl TagSlot {
-    pub(crate) const UNFETCHED: Self =
-        Self { state: TagState::Unfetched, task: None, token: Token::Cancel };
+    pub(crate) const UNFETCHED: Self = Self {
+        state: TagState::Unfetched,
+        task: None,
+        token: Token::Cancel,
+        addr: Addr::Bare,
+        registered: None,
+    };
 
     /// The request that the server holds.
     pub(crate) const fn served(&self) -> Option<RequestId> {
@@ -50,6 +63,7 @@ impl TagSlot {
             TagState::Unfetched
             | TagState::Armed(_)
             | TagState::Queued(..)
+            | TagState::Lingering(..)
             | TagState::Cancelled => None,
         }
     }
@@ -58,23 +72,29 @@ impl TagSlot {
     pub(crate) const fn carries(&self) -> bool {
         match self.state {
             TagState::Unfetched | TagState::Armed(_) | TagState::Cancelled => false,
-            TagState::Queued(..) | TagState::Served(_) | TagState::Announced(_) => true,
+            TagState::Queued(..)
+            | TagState::Served(_)
+            | TagState::Announced(_)
+            | TagState::Lingering(..) => true,
         }
     }
 }
+
+/// Who submits, on which ring, and what the completion will carry.
+pub(crate) type By = (ThreadId, RingId, Token);
 
 impl World {
     /// Step F. The submitter was not blocked: `ub->mutex` is free.
     pub(crate) fn fetch(
         &mut self,
         run: &mut Run<'_>,
-        thread: ThreadId,
-        ring: RingId,
+        by: By,
         (queue, tag): (u16, u16),
-        token: Token,
+        addr: Addr,
     ) {
+        let (thread, ring, token) = by;
         let actor = actor::thread(thread);
-        let res = self.try_fetch(run, thread, ring, (queue, tag), token);
+        let res = self.try_fetch(run, by, (queue, tag), addr);
         run.seen(u64::from(tag) << 32 | u64::from(res.unsigned_abs()));
         if res == 0 {
             run.progress();
@@ -86,7 +106,12 @@ impl World {
     }
 
     /// The errno of what is checked of a FETCH before `ub->mutex` is taken.
-    pub(crate) fn refuses_fetch(&self, thread: ThreadId, (queue, tag): (u16, u16)) -> Option<i32> {
+    pub(crate) fn refuses_fetch(
+        &self,
+        thread: ThreadId,
+        (queue, tag): (u16, u16),
+        addr: Addr,
+    ) -> Option<i32> {
         let Some(device) = &self.device else { return Some(errno::ENODEV) };
         if queue >= device.queues {
             return Some(errno::EINVAL);
@@ -96,22 +121,33 @@ impl World {
         if tag >= device.depth || old && hw.daemon.is_some_and(|daemon| daemon != thread) {
             return Some(errno::EINVAL);
         }
-        let active = matches!(
-            device.tags[device.slot(queue, tag)].state,
-            TagState::Armed(_) | TagState::Queued(..) | TagState::Cancelled
-        );
-        (old && (active || hw.ready == device.depth)).then_some(errno::EBUSY)
+        if old {
+            let state = device.tags[device.slot(queue, tag)].state;
+            if matches!(state, TagState::Announced(_)) {
+                return Some(errno::EINVAL);
+            }
+            let active = matches!(
+                state,
+                TagState::Armed(_)
+                    | TagState::Queued(..)
+                    | TagState::Lingering(..)
+                    | TagState::Cancelled
+            );
+            if active || hw.ready == device.depth {
+                return Some(errno::EBUSY);
+            }
+        }
+        device.refuses_addr(addr, None).then_some(errno::EINVAL)
     }
 
     fn try_fetch(
         &mut self,
         run: &mut Run<'_>,
-        thread: ThreadId,
-        ring: RingId,
+        (thread, ring, token): By,
         (queue, tag): (u16, u16),
-        token: Token,
+        addr: Addr,
     ) -> i32 {
-        if let Some(errno) = self.refuses_fetch(thread, (queue, tag)) {
+        if let Some(errno) = self.refuses_fetch(thread, (queue, tag), addr) {
             return -errno;
         }
         let Some(device) = &mut self.device else { return -errno::ENODEV };
@@ -124,7 +160,7 @@ impl World {
         }
         match device.tags[slot].state {
             TagState::Unfetched => {}
-            TagState::Armed(_) | TagState::Queued(..) => {
+            TagState::Armed(_) | TagState::Queued(..) | TagState::Lingering(..) => {
                 let wrong = run.sabotage == Some(Sabotage::WrongErrno);
                 return if wrong { -errno::EBUSY } else { -errno::EINVAL };
             }
@@ -140,7 +176,13 @@ impl World {
                 return -errno::EINVAL;
             }
         }
-        device.tags[slot] = TagSlot { state: TagState::Armed(ring), task: Some(thread), token };
+        device.tags[slot] = TagSlot {
+            state: TagState::Armed(ring),
+            task: Some(thread),
+            token,
+            addr,
+            registered: None,
+        };
         device.armed += 1;
         let depth = device.depth;
         let hw = &mut device.hw[usize::from(queue)];
@@ -172,28 +214,38 @@ impl World {
     pub(crate) fn commit(
         &mut self,
         run: &mut Run<'_>,
-        thread: ThreadId,
-        ring: RingId,
+        (thread, ring, token): By,
         (queue, tag): (u16, u16),
-        token: Token,
         result: i32,
+        addr: Addr,
     ) {
         let actor = actor::thread(thread);
         run.seen(u64::from(tag) << 32 | u64::from(result as u32));
-        let refusal = match self.may_commit(run, thread, queue, tag) {
+        let may = self.may_commit(run, thread, queue, tag);
+        let refusal = match may.and_then(|request| self.fits(request, addr)) {
             Ok(request) => {
                 run.note(actor, || format!("C: commits tag {tag} of queue {queue} ({result})"));
                 if let Some(device) = &mut self.device {
                     let slot = device.slot(queue, tag);
-                    device.tags[slot].token = token;
+                    let slot = &mut device.tags[slot];
+                    (slot.token, slot.addr) = (token, addr);
                 }
-                self.committed(run, ring, queue, tag, request, result);
+                self.committed(run, ring, (queue, tag), request, result);
                 return;
             }
             Err(errno) => -errno,
         };
         run.note(actor, || format!("C: COMMIT of tag {tag} of queue {queue} refused ({refusal})"));
         self.post(ring, Cqe { token, res: refusal });
+    }
+
+    /// Whether a COMMIT's address fits the device's mode.
+    fn fits(&self, id: RequestId, addr: Addr) -> Result<RequestId, i32> {
+        let reads =
+            self.requests[id.index()].as_ref().is_some_and(|request| request.op == BlockOp::Read);
+        let fits =
+            self.device.as_ref().is_some_and(|device| !device.refuses_addr(addr, Some(reads)));
+        fits.then_some(id).ok_or(errno::EINVAL)
     }
 
     /// First failing check wins.
@@ -215,9 +267,10 @@ impl World {
                 _ if daemon.is_some_and(|daemon| daemon != thread) => Err(errno::EINVAL),
                 TagState::Served(request) => Ok(request),
                 TagState::Unfetched | TagState::Announced(_) => Err(errno::EINVAL),
-                TagState::Armed(_) | TagState::Queued(..) | TagState::Cancelled => {
-                    Err(errno::EBUSY)
-                }
+                TagState::Armed(_)
+                | TagState::Queued(..)
+                | TagState::Lingering(..)
+                | TagState::Cancelled => Err(errno::EBUSY),
             };
         }
         match slot.state {
@@ -231,7 +284,10 @@ impl World {
                 run.violate("O11", format!("COMMIT of queue {queue} tag {tag} after its abort"));
                 Err(if slot.task == Some(thread) { errno::EBUSY } else { errno::EINVAL })
             }
-            TagState::Unfetched | TagState::Armed(_) | TagState::Queued(..) => {
+            TagState::Unfetched
+            | TagState::Armed(_)
+            | TagState::Queued(..)
+            | TagState::Lingering(..) => {
                 run.violate(
                     "O1",
                     format!("COMMIT of queue {queue} tag {tag}, which the server does not own"),
@@ -241,22 +297,41 @@ impl World {
         }
     }
 
-    /// The request is completed inline; the tag waits for the next one.
+    /// The request is completed inline, or by the last who holds its pages; the tag waits for the next one.
     fn committed(
         &mut self,
         run: &mut Run<'_>,
         ring: RingId,
-        queue: u16,
-        tag: u16,
+        (queue, tag): (u16, u16),
         request: RequestId,
         result: i32,
     ) {
-        if let Some(device) = &mut self.device {
-            let slot = device.slot(queue, tag);
-            device.tags[slot].state = TagState::Armed(ring);
-            device.armed += 1;
-        }
         let buffer = self.buffers[self.buffer_index(queue, tag)];
+        let Some(device) = &mut self.device else { return };
+        let copies = device.copies();
+        let slot = device.slot(queue, tag);
+        let registered = device.tags[slot].registered.take();
+        device.tags[slot].state = TagState::Lingering(ring, request, result);
+        device.armed += 1;
+        let Some(req) = self.requests[request.index()].as_mut() else { return };
+        if copies && req.op == BlockOp::Read {
+            let done = usize::from(req.done);
+            let bytes = u64::from(result.unsigned_abs());
+            let sectors = if result < 0 { 0 } else { (bytes / SECTOR) as usize };
+            let sectors = sectors.min(usize::from(req.sectors - req.done));
+            req.data[done..done + sectors].copy_from_slice(&buffer[..sectors]);
+        }
+        if req.holders == 0 {
+            device.tags[slot].state = TagState::Armed(ring);
+            self.completed(run, request, result);
+        } else {
+            self.unregisters_at_commit(run, ring, registered);
+        }
+    }
+
+    /// A request that was committed, and that nobody holds any more.
+    pub(crate) fn completed(&mut self, run: &mut Run<'_>, request: RequestId, result: i32) {
+        let copies = self.device.as_ref().is_some_and(Device::copies);
         let Some(req) = self.requests[request.index()].as_mut() else { return };
         let bytes = (u64::from(req.sectors - req.done) * SECTOR) as i32;
         match req.op {
@@ -264,27 +339,19 @@ impl World {
                 if result >= 0 && result != bytes {
                     run.violate(
                         "O3",
-                        format!(
-                            "{} of {bytes} bytes on queue {queue} tag {tag} committed with {result}",
-                            req.op.name()
-                        ),
+                        format!("{} of {bytes} bytes committed with {result}", req.op.name()),
                     );
                 }
                 let read = req.op == BlockOp::Read;
-                // 7.3: any non-negative result of a write completes all of it. Before, a write is like a read, and one of
-                // which nothing is done comes back whole.
+                // 7.3: any non-negative result of a write completes all of it, and any positive one of a read whose data the server
+                // moved. Before, a write is like a read, and one of which nothing is done comes back whole.
                 let old = run.config.kernel < KernelSeries::V7_3;
                 let short = if read { 1..bytes } else { 0..bytes };
-                if (read || old) && short.contains(&result) {
-                    // Copy mode redelivers the rest; the oracle has spoken already.
+                if (read && copies || old) && short.contains(&result) {
+                    // The rest is delivered again; the oracle has spoken already.
                     let sectors = (u64::from(result.unsigned_abs()) / SECTOR) as u16;
-                    self.requeue_rest(request, &buffer, sectors);
+                    self.requeue_rest(request, sectors);
                     return;
-                }
-                if read {
-                    let done = usize::from(req.done);
-                    let rest = req.data.len() - done;
-                    req.data[done..].copy_from_slice(&buffer[..rest]);
                 }
                 let status = if result == 0 && read { Err(errno::EIO) } else { status(result) };
                 self.end_request(run, request, status);
@@ -312,16 +379,28 @@ impl World {
             return;
         }
         let token = device.tags[slot].token;
-        device.armed -= 1;
-        let two_steps = device.info.flags.contains(Features::NEED_GET_DATA);
-        let Some(req) = &self.requests[request.index()] else { return };
-        let mut res = 0;
+        let (copies, announces) = (device.copies(), device.announces());
         device.tags[slot].state = TagState::Served(request);
+        let Some(req) = &mut self.requests[request.index()] else { return };
+        req.unregistered = false;
+        if !self.registers_at_delivery(ring, queue, tag) {
+            if let Some(device) = &mut self.device {
+                device.tags[slot].state = TagState::Armed(ring);
+            }
+            run.kernel(|| format!("TW: tag {tag} of queue {queue} has no room for a buffer"));
+            self.end_request(run, request, Err(errno::EIO));
+            return;
+        }
+        let (Some(device), Some(req)) = (&mut self.device, &self.requests[request.index()]) else {
+            return;
+        };
+        device.armed -= 1;
+        let mut res = 0;
         if let BlockOp::Write { .. } = req.op {
-            if two_steps {
+            if announces {
                 device.tags[slot].state = TagState::Announced(request);
                 res = NEED_GET_DATA;
-            } else {
+            } else if copies {
                 self.buffers[index][..usize::from(req.sectors)].fill(req.version);
             }
         }
@@ -337,10 +416,8 @@ impl World {
     pub(crate) fn get_data(
         &mut self,
         run: &mut Run<'_>,
-        thread: ThreadId,
-        ring: RingId,
+        (thread, ring, token): By,
         (queue, tag): (u16, u16),
-        token: Token,
     ) {
         let res = match self.may_get_data(thread, queue, tag) {
             Err(errno) => -errno,
@@ -380,7 +457,10 @@ impl World {
             _ if !own => Err(errno::EINVAL),
             TagState::Announced(request) => Ok(request),
             TagState::Unfetched | TagState::Served(_) => Err(errno::EINVAL),
-            TagState::Armed(_) | TagState::Queued(..) | TagState::Cancelled => Err(errno::EBUSY),
+            TagState::Armed(_)
+            | TagState::Queued(..)
+            | TagState::Lingering(..)
+            | TagState::Cancelled => Err(errno::EBUSY),
         }
     }
 

@@ -87,12 +87,15 @@ fn requests(world: &World, waits: &mut Vec<Wait>) {
         let what = request.op.name();
         let held = world.device.as_ref().and_then(|device| {
             device.tags.iter().find_map(|slot| match slot.state {
-                TagState::Served(id) | TagState::Announced(id) if id.index() == index => {
+                TagState::Served(id) | TagState::Announced(id) | TagState::Lingering(_, id, _)
+                    if id.index() == index =>
+                {
                     Some((slot.task, true))
                 }
                 TagState::Queued(_, id) if id.index() == index => Some((slot.task, false)),
                 TagState::Served(_)
                 | TagState::Announced(_)
+                | TagState::Lingering(..)
                 | TagState::Queued(..)
                 | TagState::Unfetched
                 | TagState::Armed(_)

@@ -2,15 +2,15 @@
 //!
 //! The model runs along, so that no step is given to an actor that may be blocked: a real executor could not carry it out.
 
-use blkproof_engine::uapi::{Features, KernelSeries};
+use blkproof_engine::uapi::{AutoBufReg, Features, KernelSeries};
 
 use super::model::Model;
-use super::{CONTROLLER, Op, Script, Step};
+use super::{Addr, CONTROLLER, Op, Script, Step};
 use crate::choices::{Choices, Site};
 use crate::drivers::Random;
 
 /// Steps of a script, at the most.
-const STEPS_MAX: usize = 28;
+const STEPS_MAX: usize = 30;
 /// Worlds that the model may carry along; beyond it the script ends.
 const WORLDS_MAX: usize = 500;
 
@@ -30,7 +30,7 @@ pub fn from_choices(kernel: KernelSeries, title: String, choices: &mut dyn Choic
         next: Some("e"),
         queues: 1,
         depth: 1,
-        two_steps: false,
+        mode: Mode::Copy,
     };
     author.begin();
     let mut model = Model::new(kernel);
@@ -68,8 +68,45 @@ struct Author<'c> {
     next: Option<&'static str>,
     queues: u16,
     depth: u16,
-    /// Writes are announced first: NEED_GET_DATA.
-    two_steps: bool,
+    mode: Mode,
+}
+
+/// How the data of requests moves.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Copy,
+    GetData,
+    UserCopy,
+    ZeroCopy,
+    Auto,
+    AutoAndZeroCopy,
+}
+
+impl Mode {
+    const ALL: [Self; 6] = [
+        Self::Copy,
+        Self::GetData,
+        Self::UserCopy,
+        Self::ZeroCopy,
+        Self::Auto,
+        Self::AutoAndZeroCopy,
+    ];
+
+    const fn flags(self) -> Features {
+        match self {
+            Self::Copy => Features::NONE,
+            Self::GetData => Features::NEED_GET_DATA,
+            Self::UserCopy => Features::USER_COPY,
+            Self::ZeroCopy => Features::SUPPORT_ZERO_COPY,
+            Self::Auto => Features::AUTO_BUF_REG,
+            Self::AutoAndZeroCopy => Features::AUTO_BUF_REG.union(Features::SUPPORT_ZERO_COPY),
+        }
+    }
+
+    /// Whether the ring's table of buffers is of use.
+    const fn registers(self) -> bool {
+        matches!(self, Self::ZeroCopy | Self::Auto | Self::AutoAndZeroCopy)
+    }
 }
 
 impl Author<'_> {
@@ -105,17 +142,19 @@ impl Author<'_> {
             4 => recovery.union(Features::QUIESCE),
             _ => Features::NONE,
         };
-        self.two_steps = self.one_in(4);
-        let data = if self.two_steps { Features::NEED_GET_DATA } else { Features::NONE };
-        let flags = flags.union(data);
+        // What 6.12 does not know it ignores: copy mode then, whatever was asked for.
+        let modes = if self.script.kernels == [KernelSeries::V6_12] { 3 } else { Mode::ALL.len() };
+        if !self.one_in(3) {
+            self.mode = Mode::ALL[self.choose(modes)];
+        }
+        let flags = flags.union(self.mode.flags());
         self.push(CONTROLLER, Op::Add { queues, depth, id: None, flags });
         if !self.one_in(8) {
             self.push(CONTROLLER, Op::Params { sectors: 16 });
         }
         self.push("a", Op::Open);
         for server in self.servers.clone() {
-            let defer = self.choose(2) == 0;
-            self.push(server, Op::Ring { defer });
+            self.ring(server);
         }
         for queue in 0..queues {
             self.push("a", Op::Map { queue });
@@ -124,7 +163,8 @@ impl Author<'_> {
         if !self.one_in(3) {
             for queue in 0..queues {
                 for tag in 0..depth {
-                    self.push("a", Op::Fetch { queue, tag });
+                    let addr = self.addr((queue, tag));
+                    self.push("a", Op::Fetch { queue, tag, addr });
                 }
             }
             if !self.one_in(4) {
@@ -190,12 +230,12 @@ impl Author<'_> {
             self.push(CONTROLLER, Op::StartRecovery);
         }
         self.push(name, Op::Open);
-        let defer = self.choose(2) == 0;
-        self.push(name, Op::Ring { defer });
+        self.ring(name);
         for queue in 0..self.queues {
             self.push(name, Op::Map { queue });
             for tag in 0..self.depth {
-                self.push(name, Op::Fetch { queue, tag });
+                let addr = self.addr((queue, tag));
+                self.push(name, Op::Fetch { queue, tag, addr });
             }
         }
         if !self.one_in(6) {
@@ -211,23 +251,39 @@ impl Author<'_> {
         (queue, tag)
     }
 
+    fn ring(&mut self, server: &'static str) {
+        let defer = self.choose(2) == 0;
+        self.push(server, Op::Ring { defer });
+        if self.mode.registers() && !self.one_in(6) {
+            self.push(server, Op::Table { slots: 2 });
+        }
+    }
+
+    /// What goes with a command of the mode; now and then that of another.
+    fn addr(&mut self, (queue, tag): (u16, u16)) -> Addr {
+        let mode = if self.one_in(16) { Mode::ALL[self.choose(3)] } else { self.mode };
+        match mode {
+            Mode::Copy | Mode::GetData => Addr::Buffer,
+            Mode::UserCopy | Mode::ZeroCopy => Addr::Bare,
+            Mode::Auto | Mode::AutoAndZeroCopy => {
+                let index = if self.one_in(6) { 0 } else { queue * self.depth + tag };
+                Addr::Auto(AutoBufReg { index, fallback: self.one_in(4) })
+            }
+        }
+    }
+
     fn serve(&mut self) -> Op {
+        let (queue, tag) = self.tag();
         match self.choose(16) {
-            0..=3 if self.two_steps => {
-                let (queue, tag) = self.tag();
-                Op::GetData { queue, tag }
-            }
             0..=4 => Op::Reap,
-            5..=10 => {
-                let (queue, tag) = self.tag();
+            5..=8 => {
                 let result = [4096, 4096, 2048, 512, 0, -5][self.choose(6)];
-                let data = Some(100 + self.choose(100) as u8);
-                Op::Commit { queue, tag, result, data }
+                let addr = self.addr((queue, tag));
+                let data = (addr == Addr::Buffer).then(|| 100 + self.choose(100) as u8);
+                Op::Commit { queue, tag, result, data, addr }
             }
-            11 | 12 => {
-                let (queue, tag) = self.tag();
-                Op::Fetch { queue, tag }
-            }
+            9..=11 => self.move_data((queue, tag)),
+            12 => Op::Fetch { queue, tag, addr: self.addr((queue, tag)) },
             13 => match self.choose(6) {
                 0 => Op::Close,
                 1 => Op::Unmap { queue: 0 },
@@ -237,6 +293,24 @@ impl Author<'_> {
                 _ => Op::Open,
             },
             _ => Op::Reap,
+        }
+    }
+
+    /// What moves data in this mode.
+    fn move_data(&mut self, (queue, tag): (u16, u16)) -> Op {
+        let (first, count) = [(0, 8), (0, 4), (2, 2), (6, 8)][self.choose(4)];
+        let byte = 100 + self.choose(100) as u8;
+        let mode = if self.one_in(12) { Mode::ALL[self.choose(6)] } else { self.mode };
+        let index = self.choose(3) as u16;
+        match (mode, self.choose(4)) {
+            (Mode::Copy, _) => Op::Reap,
+            (Mode::GetData, _) => Op::GetData { queue, tag },
+            (Mode::UserCopy, 0 | 1) => Op::Pread { queue, tag, first, count },
+            (Mode::UserCopy, _) => Op::Pwrite { queue, tag, first, count, byte },
+            (Mode::ZeroCopy | Mode::AutoAndZeroCopy, 0) => Op::Register { queue, tag, index },
+            (Mode::ZeroCopy | Mode::AutoAndZeroCopy, 1) => Op::Unregister { queue, tag, index },
+            (_, 0 | 2) => Op::BufRead { index, first, count },
+            (_, _) => Op::BufWrite { index, first, count, byte },
         }
     }
 

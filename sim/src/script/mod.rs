@@ -33,7 +33,7 @@ pub use parse::ParseError;
 
 use std::fmt;
 
-use blkproof_engine::uapi::{Features, KernelSeries};
+use blkproof_engine::uapi::{AutoBufReg, Features, KernelSeries};
 
 /// The actor that every script begins with: a process of its own, for control commands.
 pub const CONTROLLER: &str = "ctl";
@@ -86,6 +86,17 @@ pub enum Step {
     },
 }
 
+/// What a FETCH or COMMIT says of where the data is.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Addr {
+    /// The tag's buffer.
+    Buffer,
+    /// `bare`: nothing, 0.
+    Bare,
+    /// `auto=INDEX[+fallback]`: where the driver is to register the request's pages.
+    Auto(AutoBufReg),
+}
+
 /// What an actor does. Tags are written `QUEUE.TAG`, ranges `FIRST+COUNT` in sectors of 512 bytes.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Op {
@@ -110,14 +121,17 @@ pub enum Op {
         /// The queue.
         queue: u16,
     },
-    /// `fetch QUEUE.TAG`: submits FETCH_REQ. Result: that of its completion.
+    /// `fetch QUEUE.TAG [bare|auto=INDEX[+fallback]]`: submits FETCH_REQ. Result: that of its completion.
     Fetch {
         /// The queue.
         queue: u16,
         /// The tag.
         tag: u16,
+        /// Where the data is to be.
+        addr: Addr,
     },
-    /// `commit QUEUE.TAG RESULT [data=BYTE]`: submits COMMIT_AND_FETCH_REQ. Result: that of its completion, which is the next request.
+    /// `commit QUEUE.TAG RESULT [data=BYTE|bare|auto=INDEX[+fallback]]`: submits COMMIT_AND_FETCH_REQ. Result: that of its completion,
+    /// which is the next request.
     Commit {
         /// The queue.
         queue: u16,
@@ -127,6 +141,8 @@ pub enum Op {
         result: i32,
         /// The tag's buffer is filled with this byte before.
         data: Option<u8>,
+        /// Where the next request's data is to be.
+        addr: Addr,
     },
     /// `getdata QUEUE.TAG`: submits NEED_GET_DATA. Result: that of its completion.
     GetData {
@@ -134,6 +150,75 @@ pub enum Op {
         queue: u16,
         /// The tag.
         tag: u16,
+    },
+    /// `pread QUEUE.TAG FIRST+COUNT`: a write's data, by user copy. The range is that of the data, in sectors. Result: bytes, and the byte
+    /// that all of them are.
+    Pread {
+        /// The queue.
+        queue: u16,
+        /// The tag.
+        tag: u16,
+        /// First sector.
+        first: u16,
+        /// Sectors.
+        count: u16,
+    },
+    /// `pwrite QUEUE.TAG FIRST+COUNT BYTE`: a read's data, by user copy. Result: bytes.
+    Pwrite {
+        /// The queue.
+        queue: u16,
+        /// The tag.
+        tag: u16,
+        /// First sector.
+        first: u16,
+        /// Sectors.
+        count: u16,
+        /// What every byte is.
+        byte: u8,
+    },
+    /// `table SLOTS`: gives the actor's ring an empty table of registered buffers. Result 0.
+    Table {
+        /// How many.
+        slots: u16,
+    },
+    /// `register QUEUE.TAG INDEX`: submits REGISTER_IO_BUF. Result: that of its completion.
+    Register {
+        /// The queue.
+        queue: u16,
+        /// The tag.
+        tag: u16,
+        /// The slot of the ring's table.
+        index: u16,
+    },
+    /// `unregister QUEUE.TAG INDEX`: submits UNREGISTER_IO_BUF. Result: that of its completion.
+    Unregister {
+        /// The queue.
+        queue: u16,
+        /// The tag.
+        tag: u16,
+        /// The slot of the ring's table.
+        index: u16,
+    },
+    /// `bufread INDEX FIRST+COUNT`: submits a WRITE_FIXED of the registered buffer to a file. Result: that of its completion, and the byte
+    /// that the file then has.
+    BufRead {
+        /// The slot of the ring's table.
+        index: u16,
+        /// First sector.
+        first: u16,
+        /// Sectors.
+        count: u16,
+    },
+    /// `bufwrite INDEX FIRST+COUNT BYTE`: submits a READ_FIXED from a file into the registered buffer. Result: that of its completion.
+    BufWrite {
+        /// The slot of the ring's table.
+        index: u16,
+        /// First sector.
+        first: u16,
+        /// Sectors.
+        count: u16,
+        /// What every byte of the file is.
+        byte: u8,
     },
     /// `reap`: enters the ring without waiting, so that deferred task work runs. Result 0.
     Reap,
@@ -267,6 +352,18 @@ impl fmt::Display for Step {
     }
 }
 
+impl fmt::Display for Addr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Buffer => Ok(()),
+            Self::Bare => f.write_str(" bare"),
+            Self::Auto(AutoBufReg { index, fallback }) => {
+                write!(f, " auto={index}{}", if *fallback { "+fallback" } else { "" })
+            }
+        }
+    }
+}
+
 impl fmt::Display for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -278,10 +375,27 @@ impl fmt::Display for Op {
             Self::Close => f.write_str("close"),
             Self::Map { queue } => write!(f, "map {queue}"),
             Self::Unmap { queue } => write!(f, "unmap {queue}"),
-            Self::Fetch { queue, tag } => write!(f, "fetch {queue}.{tag}"),
-            Self::Commit { queue, tag, result, data } => {
-                write!(f, "commit {queue}.{tag} {result}")?;
+            Self::Fetch { queue, tag, addr } => write!(f, "fetch {queue}.{tag}{addr}"),
+            Self::Commit { queue, tag, result, data, addr } => {
+                write!(f, "commit {queue}.{tag} {result}{addr}")?;
                 data.map_or(Ok(()), |data| write!(f, " data={data}"))
+            }
+            Self::Pread { queue, tag, first, count } => {
+                write!(f, "pread {queue}.{tag} {first}+{count}")
+            }
+            Self::Pwrite { queue, tag, first, count, byte } => {
+                write!(f, "pwrite {queue}.{tag} {first}+{count} {byte}")
+            }
+            Self::Table { slots } => write!(f, "table {slots}"),
+            Self::Register { queue, tag, index } => write!(f, "register {queue}.{tag} {index}"),
+            Self::Unregister { queue, tag, index } => {
+                write!(f, "unregister {queue}.{tag} {index}")
+            }
+            Self::BufRead { index, first, count } => {
+                write!(f, "bufread {index} {first}+{count}")
+            }
+            Self::BufWrite { index, first, count, byte } => {
+                write!(f, "bufwrite {index} {first}+{count} {byte}")
             }
             Self::GetData { queue, tag } => write!(f, "getdata {queue}.{tag}"),
             Self::Reap => f.write_str("reap"),

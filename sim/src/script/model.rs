@@ -4,17 +4,20 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use blkproof_engine::control::Command;
-use blkproof_engine::sys::{Call, Cqe, Exit, Ret, RingMode, RingSpec, Sqe, Token};
-use blkproof_engine::uapi::{BasicParams, ControlOp, DevId, DevInfo, KernelSeries, Params, Tag};
+use blkproof_engine::sys::{Call, Cqe, Exit, Ret, RingMode, RingSpec, Token};
+use blkproof_engine::uapi::{
+    BasicParams, ControlOp, DevId, DevInfo, KernelSeries, Params, RequestFlags,
+};
 
 use super::{CONTROLLER, Delivered, Event, Observation, Op, Script, Site, State, Step, Trace};
 use crate::config::{Config, TargetKind};
 use crate::kernel::block::{BlockOp, Issuer, Request};
 use crate::kernel::control::{Asked, Pc};
-use crate::kernel::device;
+use crate::kernel::device::{self, Device};
 use crate::kernel::errno;
 use crate::kernel::process::{SIGKILL, ThreadState};
 use crate::kernel::ring::Entry;
+use crate::kernel::tags::By;
 use crate::run::{Run, Sabotage, rest};
 use crate::server::Program;
 use crate::world::{BUFFER_SECTORS, RingId, SECTOR, ThreadId, Version, World};
@@ -35,6 +38,9 @@ pub(crate) struct Actor {
     answers: bool,
     /// It enters its ring for completions.
     pub(crate) reaps: bool,
+    /// Queues whose descriptors it has mapped, and the one that it is mapping.
+    maps: Vec<u16>,
+    mapping: Option<u16>,
     /// Its ring for control commands.
     control: Option<RingId>,
     /// It has the disk open.
@@ -54,6 +60,7 @@ impl Actor {
             | Ret::Exited(_)
             | Ret::Running => 0,
         };
+        self.maps.extend(self.mapping.take().filter(|_| result == 0));
         std::mem::take(&mut self.answers).then(|| event(self.step, result))
     }
 }
@@ -107,7 +114,9 @@ pub fn check_planted(
         if allowed.values().flatten().any(|world| world.doomed) {
             return Ok(());
         }
-        let Some(worlds) = allowed.remove(observed) else {
+        let mut equal = observed.clone();
+        equal.exchange(&model.commands);
+        let Some(worlds) = allowed.remove(&equal) else {
             let allowed = allowed.into_keys().collect();
             return Err(Difference { step: number, observed: observed.clone(), allowed });
         };
@@ -145,6 +154,8 @@ pub(super) struct Model {
     /// The same threads have the same numbers in all of them.
     cast: BTreeMap<String, ThreadId>,
     threads: u16,
+    /// Control commands so far, by step.
+    commands: BTreeMap<u16, Op>,
 }
 
 impl Model {
@@ -158,8 +169,14 @@ impl Model {
         };
         let mut world = World::new(&config);
         world.clients.clear();
-        let mut model =
-            Self { config, planted: None, worlds: vec![world], cast: BTreeMap::new(), threads: 0 };
+        let mut model = Self {
+            config,
+            planted: None,
+            worlds: vec![world],
+            cast: BTreeMap::new(),
+            threads: 0,
+            commands: BTreeMap::new(),
+        };
         model.process(CONTROLLER);
         model
     }
@@ -245,6 +262,9 @@ impl Model {
             }
             Step::Do { actor, op } => {
                 let thread = self.cast[actor.as_str()];
+                if op.is_control() {
+                    self.commands.insert(number, op.clone());
+                }
                 let server = match op {
                     Op::Start { server: Some(server) }
                     | Op::EndRecovery { server: Some(server) } => Some(self.cast[server.as_str()]),
@@ -258,7 +278,8 @@ impl Model {
         let worlds = rest::at_rest(from, (&self.config, self.planted), WORLDS_MAX);
         let mut observed: BTreeMap<Observation, Vec<World>> = BTreeMap::new();
         for mut world in worlds {
-            let observation = world.observe();
+            let mut observation = world.observe();
+            observation.exchange(&self.commands);
             observed.entry(observation).or_default().push(world);
         }
         observed
@@ -322,18 +343,29 @@ impl World {
                 self.close_char(run, process);
                 self.answer(step, 0);
             }
-            Op::Map { .. } | Op::Fetch { .. } | Op::Commit { .. } | Op::GetData { .. }
+            Op::Map { .. }
+            | Op::Fetch { .. }
+            | Op::Commit { .. }
+            | Op::GetData { .. }
+            | Op::Register { .. }
+            | Op::Unregister { .. }
+            | Op::Pread { .. }
+            | Op::Pwrite { .. }
                 if !opened =>
             {
                 self.answer(step, -errno::EBADF);
             }
             Op::Map { queue } => {
+                self.actor(thread).mapping = Some(queue);
                 call(self, Call::MapQueue { queue: blkproof_engine::uapi::QueueId(queue) });
             }
-            Op::Unmap { .. } if self.threads[thread.index()].mapped == 0 => {
+            Op::Unmap { queue } if !self.actor(thread).maps.contains(&queue) => {
                 self.answer(step, -errno::EINVAL);
             }
-            Op::Unmap { .. } => {
+            Op::Unmap { queue } => {
+                let maps = &mut self.actor(thread).maps;
+                let at = maps.iter().position(|one| *one == queue);
+                at.map(|at| maps.remove(at));
                 let mapped = self.threads[thread.index()].mapped - 1;
                 self.unmap(run, thread);
                 self.threads[thread.index()].mapped = mapped;
@@ -342,29 +374,42 @@ impl World {
                 }
                 self.answer(step, 0);
             }
-            Op::Fetch { queue, tag } => {
-                self.submit(thread, step, queue, Sqe::Fetch { tag: Tag(tag) });
-            }
-            Op::Commit { queue, tag, result, data } => {
+            Op::Commit { queue, tag, data: Some(data), .. } => {
                 let known = self
                     .device
                     .as_ref()
                     .is_some_and(|device| queue < device.queues && tag < device.depth);
-                if let (Some(data), true) = (data, known) {
+                if known {
                     let index = self.buffer_index(queue, tag);
                     self.buffers[index] = [Version::from(data); BUFFER_SECTORS];
                 }
-                self.submit(thread, step, queue, Sqe::Commit { tag: Tag(tag), result });
+                self.submit(thread, step, op);
             }
-            Op::GetData { .. } if self.threads[thread.index()].ring.is_none() => {
-                self.answer(step, -errno::EBADF);
+            Op::Fetch { .. }
+            | Op::Commit { .. }
+            | Op::GetData { .. }
+            | Op::Register { .. }
+            | Op::Unregister { .. }
+            | Op::BufRead { .. }
+            | Op::BufWrite { .. } => self.submit(thread, step, op),
+            Op::Pread { queue, tag, first, count } => {
+                let copied = self.user_copy(thread, (queue, tag), (first, count), None);
+                self.copied(step, copied);
             }
-            Op::GetData { queue, tag } => {
-                if let Some(ring) = self.threads[thread.index()].ring {
-                    self.rings[ring.index()].sq.push_back(Entry::GetData { step, queue, tag });
-                }
-                self.threads[thread.index()].state =
-                    ThreadState::Submitting { done: 0, left: 1, wait: 0 };
+            Op::Pwrite { queue, tag, first, count, byte } => {
+                let copied = self.user_copy(thread, (queue, tag), (first, count), Some(byte));
+                self.copied(step, copied);
+            }
+            Op::Table { slots } => {
+                let result = match self.threads[thread.index()].ring {
+                    None => -errno::EBADF,
+                    Some(ring) if !self.rings[ring.index()].table.is_empty() => -errno::EBUSY,
+                    Some(ring) => {
+                        self.rings[ring.index()].table = vec![None; usize::from(slots)];
+                        0
+                    }
+                };
+                self.answer(step, result);
             }
             Op::Reap if self.threads[thread.index()].ring.is_none() => {
                 self.answer(step, -errno::EBADF);
@@ -459,13 +504,62 @@ impl World {
         }
     }
 
-    fn submit(&mut self, thread: ThreadId, step: u16, queue: u16, sqe: Sqe) {
+    fn submit(&mut self, thread: ThreadId, step: u16, op: &Op) {
         let Some(ring) = self.threads[thread.index()].ring else {
             self.answer(step, -errno::EBADF);
             return;
         };
-        self.rings[ring.index()].sq.push_back(Entry::Script { step, queue, sqe });
+        self.rings[ring.index()].sq.push_back(Entry::Script(step, op.clone()));
         self.threads[thread.index()].state = ThreadState::Submitting { done: 0, left: 1, wait: 0 };
+    }
+
+    /// The kernel takes what an actor submitted.
+    pub(crate) fn script_submits(
+        &mut self,
+        run: &mut Run<'_>,
+        thread: ThreadId,
+        ring: RingId,
+        step: u16,
+        op: &Op,
+    ) {
+        let token = Token::Control(u32::from(step));
+        let by = (thread, ring, token);
+        let res = match *op {
+            Op::Fetch { queue, tag, addr } => return self.fetch(run, by, (queue, tag), addr),
+            Op::Commit { queue, tag, result, addr, .. } => {
+                return self.commit(run, by, (queue, tag), result, addr);
+            }
+            Op::GetData { queue, tag } => return self.get_data(run, by, (queue, tag)),
+            Op::Register { queue, tag, index } => self.register(thread, ring, (queue, tag), index),
+            Op::Unregister { queue, tag, index } => {
+                self.unregister(run, thread, ring, (queue, tag), index)
+            }
+            Op::BufRead { index, first, count } => {
+                let moved = self.move_registered(ring, index, (first, count), None);
+                return self.moved(by, count, moved);
+            }
+            Op::BufWrite { index, first, count, byte } => {
+                let moved = self.move_registered(ring, index, (first, count), Some(byte));
+                return self.moved(by, count, moved);
+            }
+            _ => unreachable!("a script submits nothing else"),
+        };
+        self.post(ring, Cqe { token, res });
+    }
+
+    /// What user copy came to.
+    fn copied(&mut self, step: u16, copied: Result<(i32, Option<u8>), i32>) {
+        let (result, data) = copied.unwrap_or_else(|errno| (-errno, None));
+        self.script_events.push(Event { data, ..event(step, result) });
+    }
+
+    /// What an operation on a registered buffer came to. The data is seen with its completion.
+    fn moved(&mut self, (thread, ring, token): By, count: u16, data: Result<Option<u8>, i32>) {
+        let res = data.map_or_else(|errno| -errno, |_| (u64::from(count) * SECTOR) as i32);
+        if let (Token::Control(step), Ok(Some(byte))) = (token, data) {
+            self.rings[ring.index()].moved.push((step as u16, byte));
+        }
+        self.finish_move(thread, ring, Cqe { token, res });
     }
 
     /// Submits a control command on the actor's own ring for them.
@@ -518,14 +612,20 @@ impl World {
             while let Some(Cqe { token, res }) = self.rings[index].cq.pop_front() {
                 let Token::Control(step) = token else { continue };
                 let mut event = event(step as u16, res);
-                if let Some((slot, request)) = self.delivered(RingId::from_index(index), token) {
+                let moved = &self.rings[index].moved;
+                event.data = moved.iter().find(|(of, _)| u32::from(*of) == step).map(|(_, b)| *b);
+                if let Some((slot, request)) = self.delivered(RingId::from_index(index), token)
+                    && self.has_mapped(RingId::from_index(index), request.queue)
+                {
                     let desc = Self::describe_request(request);
                     event.request = Some(Delivered {
                         op: desc.op().map_or(u8::MAX, blkproof_engine::uapi::RequestOp::encode),
                         first: desc.start_sector,
                         count: desc.nr_sectors,
+                        unregistered: desc.flags().contains(RequestFlags::NEED_REG_BUF),
                     });
-                    if matches!(request.op, BlockOp::Write { .. }) && res == 0 {
+                    let copies = self.device.as_ref().is_some_and(Device::copies);
+                    if copies && matches!(request.op, BlockOp::Write { .. }) && res == 0 {
                         event.data = uniform(&self.buffers[slot][..usize::from(request.sectors)]);
                     }
                 }
@@ -551,6 +651,15 @@ impl World {
         };
         observation.sort();
         observation
+    }
+
+    /// Whether the process that a ring belongs to can read the descriptors of a queue.
+    fn has_mapped(&self, ring: RingId, queue: u16) -> bool {
+        let process = self.rings[ring.index()].process;
+        let mut own = self.threads.iter().filter(|thread| thread.process == process);
+        own.any(|thread| {
+            matches!(thread.program.as_deref(), Some(Program::Script(actor)) if actor.maps.contains(&queue))
+        })
     }
 
     /// The tag, and its request, that the command with this token was completed with.

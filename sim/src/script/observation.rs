@@ -1,9 +1,10 @@
 //! What was observed after each step, as values and as text.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
-use super::{ParseError, Script};
+use super::{Op, ParseError, Script};
 
 /// Something that finished.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -27,6 +28,8 @@ pub struct Delivered {
     pub first: u64,
     /// Sectors.
     pub count: u32,
+    /// `UBLK_IO_F_NEED_REG_BUF`: the driver could not register its pages.
+    pub unregistered: bool,
 }
 
 /// Where something waits in the kernel.
@@ -94,6 +97,22 @@ pub struct Observation {
 }
 
 impl Observation {
+    /// Puts the places where equal commands wait into one order: which of them is which, the kernel does not tell.
+    pub(super) fn exchange(&mut self, commands: &BTreeMap<u16, Op>) {
+        for index in 1..self.waits.len() {
+            let command = commands.get(&self.waits[index].0);
+            let mut at = index;
+            for before in (0..index).rev() {
+                let same = command.is_some() && commands.get(&self.waits[before].0) == command;
+                if same && self.waits[before].1 > self.waits[at].1 {
+                    (self.waits[before].1, self.waits[at].1) =
+                        (self.waits[at].1, self.waits[before].1);
+                    at = before;
+                }
+            }
+        }
+    }
+
     /// Puts what has no order of its own into one.
     pub fn sort(&mut self) {
         self.events.sort_unstable();
@@ -138,8 +157,11 @@ fn value<T: Copy>(table: &[(T, &'static str)], name: &str) -> Option<T> {
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} = {}", self.step, self.result)?;
-        if let Some(Delivered { op, first, count }) = self.request {
+        if let Some(Delivered { op, first, count, unregistered }) = self.request {
             write!(f, " op={op} {first}+{count}")?;
+            if unregistered {
+                f.write_str(" unregistered")?;
+            }
         }
         self.data.map_or(Ok(()), |data| write!(f, " data={data}"))
     }
@@ -204,7 +226,12 @@ impl FromStr for Trace {
                                 op: op.parse().map_err(|_| error())?,
                                 first: first.parse().map_err(|_| error())?,
                                 count: count.parse().map_err(|_| error())?,
+                                unregistered: false,
                             });
+                        } else if let ("unregistered", Some(request)) =
+                            (*word, event.request.as_mut())
+                        {
+                            request.unregistered = true;
                         } else {
                             return Err(error());
                         }

@@ -3,9 +3,9 @@
 use std::fmt;
 use std::str::FromStr;
 
-use blkproof_engine::uapi::{Features, KernelSeries};
+use blkproof_engine::uapi::{AutoBufReg, Features, KernelSeries};
 
-use super::{CONTROLLER, FLAG_PREFIX, Op, Script, Step};
+use super::{Addr, CONTROLLER, FLAG_PREFIX, Op, Script, Step};
 
 /// What is wrong with a text.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -165,6 +165,20 @@ fn pair<T: FromStr, U: FromStr>(word: &str, by: char, what: &str) -> Result<(T, 
     Ok((number(first, what)?, number(second, what)?))
 }
 
+/// The address of a FETCH or COMMIT, and the words after it.
+fn addr<'a, 'w>(words: &'w [&'a str]) -> Result<(Addr, &'w [&'a str]), String> {
+    let Some((first, rest)) = words.split_first() else { return Ok((Addr::Buffer, words)) };
+    if *first == "bare" {
+        return Ok((Addr::Bare, rest));
+    }
+    let Some(slot) = first.strip_prefix("auto=") else { return Ok((Addr::Buffer, words)) };
+    let (index, fallback) = match slot.strip_suffix("+fallback") {
+        Some(index) => (index, true),
+        None => (slot, false),
+    };
+    Ok((Addr::Auto(AutoBufReg { index: number(index, "slot")?, fallback }), rest))
+}
+
 /// What `cancel` names must be a control command that the same actor submitted before.
 fn cancels_a_command(step: &Step, before: &[Step]) -> Result<(), String> {
     let Step::Do { actor, op: Op::Cancel { step: of } } = step else { return Ok(()) };
@@ -208,15 +222,46 @@ fn op(words: &[&str]) -> Result<Op, String> {
         ["close"] => Op::Close,
         ["map", queue] => Op::Map { queue: number(queue, "queue")? },
         ["unmap", queue] => Op::Unmap { queue: number(queue, "queue")? },
-        ["fetch", tag] => {
+        ["fetch", tag, ref rest @ ..] => {
             let (queue, tag) = pair(tag, '.', TAG)?;
-            Op::Fetch { queue, tag }
+            let (addr, rest) = addr(rest)?;
+            known(rest, &[])?;
+            Op::Fetch { queue, tag, addr }
         }
         ["commit", tag, result, ref rest @ ..] => {
+            let (addr, rest) = addr(rest)?;
             known(rest, &["data"])?;
             let (queue, tag) = pair(tag, '.', TAG)?;
             let data = value(rest, "data").map(|word| number(word, "byte")).transpose()?;
-            Op::Commit { queue, tag, result: number(result, "result")?, data }
+            Op::Commit { queue, tag, result: number(result, "result")?, data, addr }
+        }
+        ["pread", tag, range] => {
+            let (queue, tag) = pair(tag, '.', TAG)?;
+            let (first, count) = pair(range, '+', RANGE)?;
+            Op::Pread { queue, tag, first, count }
+        }
+        ["pwrite", tag, range, byte] => {
+            let (queue, tag) = pair(tag, '.', TAG)?;
+            let (first, count) = pair(range, '+', RANGE)?;
+            Op::Pwrite { queue, tag, first, count, byte: number(byte, "byte")? }
+        }
+        ["table", slots] => Op::Table { slots: number(slots, "number of slots")? },
+        ["register", tag, index] => {
+            let (queue, tag) = pair(tag, '.', TAG)?;
+            Op::Register { queue, tag, index: number(index, "slot")? }
+        }
+        ["unregister", tag, index] => {
+            let (queue, tag) = pair(tag, '.', TAG)?;
+            Op::Unregister { queue, tag, index: number(index, "slot")? }
+        }
+        ["bufread", index, range] => {
+            let (first, count) = pair(range, '+', RANGE)?;
+            Op::BufRead { index: number(index, "slot")?, first, count }
+        }
+        ["bufwrite", index, range, byte] => {
+            let (first, count) = pair(range, '+', RANGE)?;
+            let byte = number(byte, "byte")?;
+            Op::BufWrite { index: number(index, "slot")?, first, count, byte }
         }
         ["getdata", tag] => {
             let (queue, tag) = pair(tag, '.', TAG)?;
@@ -296,6 +341,17 @@ c: opendisk
 c: write 0+8 queue=1
 a: reap
 a: getdata 0.0
+a: table 4
+a: fetch 0.1 bare
+a: fetch 0.1 auto=3
+a: commit 0.0 4096 auto=2+fallback
+a: commit 0.0 4096 bare
+a: pread 0.0 1+7
+a: pwrite 0.0 0+8 5
+a: register 0.0 1
+a: bufread 1 0+8
+a: bufwrite 1 0+4 9
+a: unregister 0.0 1
 a: commit 0.0 -5 data=7
 ctl: cancel 11
 ctl: resize sectors=32

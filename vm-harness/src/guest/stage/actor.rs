@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Write};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
@@ -15,12 +15,12 @@ use std::thread;
 
 use blkproof_engine::control::{Command, Kind, PAYLOAD_BYTES_MAX, Reply};
 use blkproof_engine::uapi::{
-    ControlOp, CtrlCmd, DevId, DevInfo, IoCmd, IoDesc, IoOp, QueueId, RequestOp, Tag,
+    ControlOp, CtrlCmd, DevId, DevInfo, IoCmd, IoDesc, IoOp, QueueId, RequestFlags, RequestOp, Tag,
 };
-use blkproof_sim::script::Op;
 use blkproof_sim::script::model::{BUFFER_BYTES, params};
+use blkproof_sim::script::{Addr, Op};
 use io_uring::squeue;
-use rustix::fs::OFlags;
+use rustix::fs::{MemfdFlags, OFlags};
 use rustix::thread::{CapabilitySet, CpuSet, capabilities, set_capabilities};
 
 use super::cue::{Answer, Completion, Cue, Device};
@@ -85,8 +85,20 @@ struct Act {
 
 /// What was submitted in a step.
 enum Submitted {
-    Io { queue: u16, tag: u16 },
-    Control { kind: Option<Kind>, payload: Payload },
+    /// FETCH, COMMIT, NEED_GET_DATA; with the tag's buffer or without.
+    Io {
+        queue: u16,
+        tag: u16,
+        buffer: bool,
+    },
+    /// A registered buffer is written to a file.
+    BufRead(File),
+    /// Something that only has a result.
+    Plain,
+    Control {
+        kind: Option<Kind>,
+        payload: Payload,
+    },
 }
 
 /// What the threads of the process share.
@@ -112,6 +124,20 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// The byte that all of them are.
+fn uniform(bytes: &[u8]) -> Option<u8> {
+    let first = *bytes.first()?;
+    bytes.iter().all(|byte| *byte == first).then_some(first)
+}
+
+/// Where user copy finds a tag's data.
+const fn user_copy_position(queue: u16, tag: u16, first_sector: u16) -> u64 {
+    0x8000_0000
+        + ((queue as u64) << 41)
+        + ((tag as u64) << 25)
+        + first_sector as u64 * SECTOR as u64
+}
+
 fn buffer(queue: u16, tag: u16) -> usize {
     usize::from(queue.min(QUEUES - 1) * TAGS + tag.min(TAGS - 1))
 }
@@ -123,6 +149,16 @@ impl Company {
             // Without a conductor there is nobody to tell.
             let _ = lock(&self.answers).write_all(&line);
         }
+    }
+
+    /// The character device's descriptor.
+    fn device(&self) -> io::Result<RawFd> {
+        lock(&self.device).as_ref().map(File::as_raw_fd).ok_or_else(closed)
+    }
+
+    /// The character device, for as long as a call on it takes.
+    fn opened(&self) -> io::Result<File> {
+        lock(&self.device).as_ref().ok_or_else(closed)?.try_clone()
     }
 
     fn completions(&self) -> Vec<Completion> {
@@ -139,18 +175,24 @@ impl Company {
         let mut completion = Completion { step, result, request: None, data: None, added: None };
         match lock(&self.submitted).get(&step) {
             // 0: delivered. 1: a write was announced, its data is not there yet.
-            Some(Submitted::Io { queue, tag }) if result == 0 || result == 1 => {
+            Some(Submitted::Io { queue, tag, buffer: copied }) if result == 0 || result == 1 => {
                 let maps = lock(&self.maps);
                 let map = maps.iter().find(|(_, of, _)| of == queue);
                 if let Some(desc) = map.and_then(|(_, _, map)| map.read(*tag)) {
                     let IoDesc { start_sector, nr_sectors, .. } = desc;
                     let op = desc.op().map_or(u8::MAX, RequestOp::encode);
-                    completion.request = Some((op, start_sector, nr_sectors));
-                    if desc.op() == Some(RequestOp::Write) && result == 0 {
+                    let unregistered = desc.flags().contains(RequestFlags::NEED_REG_BUF);
+                    completion.request = Some((op, start_sector, nr_sectors, unregistered));
+                    if *copied && desc.op() == Some(RequestOp::Write) && result == 0 {
                         let len = nr_sectors as usize * SECTOR;
                         completion.data = self.buffers.uniform(buffer(*queue, *tag), len);
                     }
                 }
+            }
+            Some(Submitted::BufRead(file)) if result > 0 => {
+                let mut bytes = vec![0; result as usize];
+                let read = file.read_at(&mut bytes, 0).unwrap_or(0);
+                completion.data = uniform(&bytes[..read]);
             }
             Some(Submitted::Control { kind: Some(Kind::AddDev), payload }) if result == 0 => {
                 if let Reply::DevInfo(info) = Kind::AddDev.decode(&payload.read()) {
@@ -251,17 +293,45 @@ impl Actor {
                 drop(maps);
                 map.map_or_else(|| Err(io::ErrorKind::InvalidInput.into()), |_| DONE)
             }
-            Op::Fetch { queue, tag } => self.fetch(step, queue, tag),
-            Op::Commit { queue, tag, result, data } => {
+            Op::Fetch { queue, tag, addr } => self.fetch(step, (queue, tag), addr),
+            Op::Commit { queue, tag, result, data, addr } => {
                 if let Some(byte) = data
                     && queue < device.queues
                     && tag < device.depth
                 {
                     self.company.buffers.fill(buffer(queue, tag), byte);
                 }
-                self.io(step, IoOp::CommitAndFetchReq, (queue, tag), result)
+                self.io(step, IoOp::CommitAndFetchReq, (queue, tag), result, addr)
             }
-            Op::GetData { queue, tag } => self.io(step, IoOp::NeedGetData, (queue, tag), 0),
+            Op::GetData { queue, tag } => {
+                self.io(step, IoOp::NeedGetData, (queue, tag), 0, Addr::Buffer)
+            }
+            Op::Pread { queue, tag, first, count } => {
+                let mut bytes = vec![0; usize::from(count) * SECTOR];
+                let position = user_copy_position(queue, tag, first);
+                let copied = self.company.opened()?.read_at(&mut bytes, position)?;
+                Ok(Some((copied as i32, uniform(&bytes[..copied]))))
+            }
+            Op::Pwrite { queue, tag, first, count, byte } => {
+                let bytes = vec![byte; usize::from(count) * SECTOR];
+                let position = user_copy_position(queue, tag, first);
+                let copied = self.company.opened()?.write_at(&bytes, position)?;
+                Ok(Some((copied as i32, None)))
+            }
+            Op::Table { slots } => {
+                self.ring.as_ref().ok_or_else(closed)?.table(u32::from(slots))?;
+                DONE
+            }
+            Op::Register { queue, tag, index } => {
+                self.registration(step, IoOp::RegisterIoBuf, (queue, tag), index)
+            }
+            Op::Unregister { queue, tag, index } => {
+                self.registration(step, IoOp::UnregisterIoBuf, (queue, tag), index)
+            }
+            Op::BufRead { index, first, count } => self.fixed(step, index, (first, count), None),
+            Op::BufWrite { index, first, count, byte } => {
+                self.fixed(step, index, (first, count), Some(byte))
+            }
             Op::Reap => {
                 self.ring.as_mut().map_or_else(|| Err(closed()), Submitter::enter)?;
                 DONE
@@ -310,24 +380,74 @@ impl Actor {
     }
 
     /// Without CAP_SYS_ADMIN: no kernel scans the disk for partitions then.
-    fn fetch(&mut self, step: u16, queue: u16, tag: u16) -> Outcome {
+    fn fetch(&mut self, step: u16, tag: (u16, u16), addr: Addr) -> Outcome {
         let all = capabilities(None)?;
         let mut some = all;
         some.effective.remove(CapabilitySet::SYS_ADMIN);
         set_capabilities(None, some)?;
-        let outcome = self.io(step, IoOp::FetchReq, (queue, tag), -1);
+        let outcome = self.io(step, IoOp::FetchReq, tag, -1, addr);
         set_capabilities(None, all)?;
         outcome
     }
 
-    fn io(&mut self, step: u16, op: IoOp, tag: (u16, u16), result: i32) -> Outcome {
-        let device = lock(&self.company.device).as_ref().ok_or_else(closed)?.as_raw_fd();
+    fn io(
+        &mut self,
+        step: u16,
+        op: IoOp,
+        (queue, tag): (u16, u16),
+        result: i32,
+        addr: Addr,
+    ) -> Outcome {
+        let device = self.company.device()?;
         let ring = self.ring.as_mut().ok_or_else(closed)?;
-        let (queue, tag) = tag;
-        lock(&self.company.submitted).insert(step, Submitted::Io { queue, tag });
-        let addr = self.company.buffers.address(buffer(queue, tag));
+        let buffer_addr = self.company.buffers.address(buffer(queue, tag));
+        let (addr, auto) = match addr {
+            Addr::Buffer => (buffer_addr, None),
+            Addr::Bare => (0, None),
+            Addr::Auto(register) => (0, Some(register)),
+        };
+        let submitted = Submitted::Io { queue, tag, buffer: addr != 0 };
+        lock(&self.company.submitted).insert(step, submitted);
         let command = IoCmd { queue: QueueId(queue), tag: Tag(tag), result, addr };
-        ring.io(device, op, command, u64::from(step))?;
+        ring.io(device, op, command, auto, u64::from(step))?;
+        LATER
+    }
+
+    /// REGISTER_IO_BUF or UNREGISTER_IO_BUF.
+    fn registration(
+        &mut self,
+        step: u16,
+        op: IoOp,
+        (queue, tag): (u16, u16),
+        index: u16,
+    ) -> Outcome {
+        let device = self.company.device()?;
+        let ring = self.ring.as_mut().ok_or_else(closed)?;
+        lock(&self.company.submitted).insert(step, Submitted::Plain);
+        let addr = u64::from(index);
+        let command = IoCmd { queue: QueueId(queue), tag: Tag(tag), result: 0, addr };
+        ring.io(device, op, command, None, u64::from(step))?;
+        LATER
+    }
+
+    /// Moves data between a registered buffer and a file of its own; with a byte, the file is full of it and the buffer the target.
+    fn fixed(
+        &mut self,
+        step: u16,
+        index: u16,
+        (first, count): (u16, u16),
+        byte: Option<u8>,
+    ) -> Outcome {
+        let ring = self.ring.as_mut().ok_or_else(closed)?;
+        let file = File::from(rustix::fs::memfd_create("blkproof", MemfdFlags::CLOEXEC)?);
+        let len = usize::from(count) * SECTOR;
+        if let Some(byte) = byte {
+            file.write_all_at(&vec![byte; len], 0)?;
+        }
+        let offset = u64::from(first) * SECTOR as u64;
+        ring.fixed(file.as_raw_fd(), byte.is_some(), index, (offset, len as u32), step)?;
+        let seen = if byte.is_none() { Submitted::BufRead(file) } else { Submitted::Plain };
+        lock(&self.company.submitted).insert(step, seen);
         LATER
     }
 

@@ -61,8 +61,8 @@ pub(super) enum Answer {
 pub(super) struct Completion {
     pub(super) step: u16,
     pub(super) result: i32,
-    /// Operation, first sector and sectors of the request that a FETCH or COMMIT brought.
-    pub(super) request: Option<(u8, u64, u32)>,
+    /// Operation, first sector and sectors of the request that a FETCH or COMMIT brought, and whether the driver failed to register it.
+    pub(super) request: Option<(u8, u64, u32, bool)>,
     pub(super) data: Option<u8>,
     /// The number of the device that was added.
     pub(super) added: Option<u32>,
@@ -70,6 +70,11 @@ pub(super) struct Completion {
 
 impl Completion {
     pub(super) fn delivered(&self) -> Option<Delivered> {
-        self.request.map(|(op, first, count)| Delivered { op, first, count })
+        self.request.map(|(op, first, count, unregistered)| Delivered {
+            op,
+            first,
+            count,
+            unregistered,
+        })
     }
 }

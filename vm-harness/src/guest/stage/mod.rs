@@ -36,8 +36,9 @@ pub(super) use actor::run as actor;
 const SAMPLE: Duration = Duration::from_millis(8);
 /// Samples in which everything must be asleep.
 const SAMPLES: u32 = 3;
-/// Longest time that a kernel worker counts as being in the middle of something.
-const WORK: Duration = Duration::from_millis(600);
+/// Longest time that a kernel worker counts as being in the middle of something; the second is for a script that has seen one
+/// that goes on for ever.
+const WORK: [Duration; 2] = [Duration::from_secs(2), Duration::from_millis(600)];
 /// Longest time to come to rest.
 const REST: Duration = Duration::from_secs(5);
 /// Longest time for a process to answer that has nothing else to do.
@@ -110,6 +111,8 @@ struct Stage {
     ops: BTreeMap<u16, Op>,
     events: Vec<Event>,
     inspector: Inspector,
+    /// How long a kernel worker is waited for.
+    work: Duration,
     notes: Vec<String>,
 }
 
@@ -123,6 +126,7 @@ impl Stage {
             ops: BTreeMap::new(),
             events: Vec::new(),
             inspector: Inspector::new()?,
+            work: WORK[0],
             notes: Vec::new(),
         };
         stage.process(CONTROLLER)?;
@@ -237,9 +241,12 @@ impl Stage {
             if calm < SAMPLES && !over {
                 continue;
             }
-            if begun.elapsed() < WORK && waits::a_worker_is_busy() {
-                calm = 0;
-                continue;
+            if waits::a_worker_is_busy() {
+                if begun.elapsed() < self.work {
+                    calm = 0;
+                    continue;
+                }
+                self.work = WORK[1];
             }
             // What waits at no place that has a name, for a grace period perhaps, goes on by itself.
             let waits = self.waits();
@@ -317,7 +324,7 @@ impl Stage {
 
     /// Whether anything is in the middle of something, this long after the step.
     fn restless(&self, after: Duration) -> bool {
-        let soon = after < WORK;
+        let soon = after < self.work;
         let mut companies = self.companies.iter().filter(|company| !company.gone);
         companies.any(|company| {
             // A process that dies is soon gone, or held by something. The first thread only listens.

@@ -10,7 +10,7 @@ use std::ptr::{self, NonNull};
 
 use blkproof_engine::control::PAYLOAD_BYTES_MAX;
 use blkproof_engine::uapi::{
-    ControlOp, CtrlCmd, IoCmd, IoDesc, IoOp, QueueId, desc_map_bytes, desc_map_offset,
+    AutoBufReg, ControlOp, CtrlCmd, IoCmd, IoDesc, IoOp, QueueId, desc_map_bytes, desc_map_offset,
 };
 use io_uring::squeue::EntryMarker;
 use io_uring::types::{CancelBuilder, Fd};
@@ -97,21 +97,49 @@ impl<S: EntryMarker> Reader<S> {
 }
 
 impl Submitter<squeue::Entry> {
-    /// FETCH or COMMIT, for the character device, with the tag's buffer.
+    /// An I/O command, for the character device.
     pub(super) fn io(
         &mut self,
         device: RawFd,
         op: IoOp,
         command: IoCmd,
+        auto: Option<AutoBufReg>,
         user_data: u64,
     ) -> io::Result<()> {
         let entry = opcode::UringCmd16::new(Fd(device), op.ioctl())
             .cmd(command.encode())
+            .addr(auto.map(AutoBufReg::encode))
             .build()
             .user_data(user_data);
         // SAFETY: there is one submitter for each ring, and it is borrowed exclusively. The address that the command names is that of
         // `Buffers`, which stay for ever.
         unsafe { self.0.submit(&entry) }
+    }
+
+    /// An empty table of registered buffers.
+    pub(super) fn table(&self, slots: u32) -> io::Result<()> {
+        self.0.0.submitter().register_buffers_sparse(slots)
+    }
+
+    /// Moves data between the beginning of a file and a part of a registered buffer, whose pages a driver put there.
+    pub(super) fn fixed(
+        &mut self,
+        file: RawFd,
+        into_buffer: bool,
+        index: u16,
+        (offset, len): (u64, u32),
+        step: u16,
+    ) -> io::Result<()> {
+        // Not an address: where in the registered buffer to begin.
+        let at = ptr::without_provenance_mut(offset as usize);
+        let entry = if into_buffer {
+            opcode::ReadFixed::new(Fd(file), at, len, index).build()
+        } else {
+            opcode::WriteFixed::new(Fd(file), at, len, index).build()
+        };
+        // SAFETY: there is one submitter for each ring, and it is borrowed exclusively. Nothing but drivers fills the table, so the entry
+        // names no memory of this process.
+        unsafe { self.0.submit(&entry.user_data(u64::from(step))) }
     }
 
     /// Runs deferred task work.

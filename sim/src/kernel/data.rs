@@ -1,0 +1,321 @@
+//! Data modes other than copy: the server moves the data itself, and what it holds of a request keeps it from completing.
+
+use blkproof_engine::sys::Cqe;
+use blkproof_engine::uapi::{AutoBufReg, Features, KernelSeries};
+
+use crate::kernel::block::{BlockOp, Request};
+use crate::kernel::device::{Device, State};
+use crate::kernel::errno;
+use crate::kernel::tags::TagState;
+use crate::run::Run;
+use crate::script::Addr;
+use crate::world::{RequestId, RingId, SECTOR, ThreadId, Version, World};
+
+impl Device {
+    const fn has(&self, flag: Features) -> bool {
+        self.info.flags.contains(flag)
+    }
+
+    /// Copy mode: the kernel moves the data by way of the tag's buffer.
+    pub(crate) const fn copies(&self) -> bool {
+        !self.has(Features::USER_COPY)
+            && !self.has(Features::SUPPORT_ZERO_COPY)
+            && !self.has(Features::AUTO_BUF_REG)
+    }
+
+    /// Writes are announced first.
+    pub(crate) const fn announces(&self) -> bool {
+        self.has(Features::NEED_GET_DATA)
+    }
+
+    /// Whether the address that comes with a command does not fit the mode. `reads`: of a COMMIT, whether it completes a read.
+    pub(crate) const fn refuses_addr(&self, addr: Addr, reads: Option<bool>) -> bool {
+        let buffer = matches!(addr, Addr::Buffer);
+        if self.copies() {
+            !buffer && (!self.announces() || matches!(reads, Some(true)))
+        } else {
+            buffer
+        }
+    }
+
+    /// Where a request's pages are to be registered, in a device that does it by itself.
+    pub(crate) const fn registers(&self, addr: Addr) -> Option<AutoBufReg> {
+        match addr {
+            _ if !self.has(Features::AUTO_BUF_REG) => None,
+            Addr::Auto(register) => Some(register),
+            Addr::Bare | Addr::Buffer => Some(AutoBufReg { index: 0, fallback: false }),
+        }
+    }
+}
+
+impl Request {
+    const fn has_data(&self) -> bool {
+        !matches!(self.op, BlockOp::Flush)
+    }
+
+    const fn sectors_left(&self) -> u16 {
+        self.sectors - self.done
+    }
+}
+
+/// Sectors of a request's data, in units of 512 bytes from where the descriptor says it begins.
+pub(crate) type Part = (u16, u16);
+
+impl World {
+    /// Puts a request's pages into a ring's table, and holds the request.
+    pub(crate) fn register_pages(
+        &mut self,
+        ring: RingId,
+        index: u16,
+        id: RequestId,
+    ) -> Result<(), i32> {
+        let table = &mut self.rings[ring.index()].table;
+        match table.get_mut(usize::from(index)) {
+            None => Err(errno::EINVAL),
+            Some(Some(_)) => Err(errno::EBUSY),
+            Some(slot) => {
+                *slot = Some(id);
+                if let Some(request) = &mut self.requests[id.index()] {
+                    request.holders += 1;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Empties a slot of a ring's table: with the last holder, a request that was committed completes.
+    pub(crate) fn unregister_pages(
+        &mut self,
+        run: &mut Run<'_>,
+        ring: RingId,
+        index: u16,
+    ) -> Result<(), i32> {
+        let slot = self.rings[ring.index()].table.get_mut(usize::from(index));
+        let id = slot.and_then(Option::take).ok_or(errno::EINVAL)?;
+        let Some(request) = &mut self.requests[id.index()] else { return Ok(()) };
+        request.holders -= 1;
+        if request.holders > 0 {
+            return Ok(());
+        }
+        let lingers = self.device.as_mut().and_then(|device| {
+            device.tags.iter_mut().find_map(|slot| match slot.state {
+                TagState::Lingering(ring, of, result) if of == id => {
+                    slot.state = TagState::Armed(ring);
+                    Some(result)
+                }
+                _ => None,
+            })
+        });
+        if let Some(result) = lingers {
+            run.kernel(|| "the last holder of a committed request lets go".into());
+            self.completed(run, id, result);
+        }
+        Ok(())
+    }
+
+    /// Everything in the table of a ring that is freed.
+    pub(crate) fn free_table(&mut self, run: &mut Run<'_>, ring: RingId) {
+        for index in 0..self.rings[ring.index()].table.len() {
+            // An empty slot is none to empty.
+            let _ = self.unregister_pages(run, ring, index as u16);
+        }
+    }
+
+    /// Whether somebody holds a request that a server was given.
+    pub(crate) fn any_held(&self) -> bool {
+        self.requests.iter().flatten().any(|request| request.holders > 0)
+    }
+
+    /// REGISTER_IO_BUF.
+    pub(crate) fn register(
+        &mut self,
+        thread: ThreadId,
+        ring: RingId,
+        tag: (u16, u16),
+        index: u16,
+    ) -> i32 {
+        let registered = self
+            .may_register(thread, tag)
+            .and_then(|request| self.register_pages(ring, index, request));
+        registered.map_or_else(|errno| -errno, |()| 0)
+    }
+
+    fn may_register(&self, thread: ThreadId, (queue, tag): (u16, u16)) -> Result<RequestId, i32> {
+        let Some(device) = &self.device else { return Err(errno::ENODEV) };
+        if queue >= device.queues || tag >= device.depth {
+            return Err(errno::EINVAL);
+        }
+        let slot = device.tags[device.slot(queue, tag)];
+        if device.kernel == KernelSeries::V6_12 {
+            // An unknown command, which only armed tags refuse otherwise.
+            let daemon = device.hw[usize::from(queue)].daemon;
+            let other = daemon.is_some_and(|daemon| daemon != thread);
+            let armed = matches!(
+                slot.state,
+                TagState::Armed(_) | TagState::Queued(..) | TagState::Cancelled
+            );
+            return Err(if armed && !other { errno::EBUSY } else { errno::EINVAL });
+        }
+        let own = slot.task == Some(thread);
+        let request = match slot.state {
+            TagState::Served(request) => request,
+            TagState::Lingering(_, request, _) if !own => request,
+            TagState::Announced(_) | TagState::Unfetched => return Err(errno::EINVAL),
+            _ if own => return Err(errno::EBUSY),
+            TagState::Lingering(..)
+            | TagState::Armed(_)
+            | TagState::Queued(..)
+            | TagState::Cancelled => return Err(errno::EINVAL),
+        };
+        let data = self.requests[request.index()].as_ref().is_some_and(Request::has_data);
+        let may = data && device.has(Features::SUPPORT_ZERO_COPY);
+        may.then_some(request).ok_or(errno::EINVAL)
+    }
+
+    /// UNREGISTER_IO_BUF: queue, tag and state are of no interest.
+    pub(crate) fn unregister(
+        &mut self,
+        run: &mut Run<'_>,
+        thread: ThreadId,
+        ring: RingId,
+        tag: (u16, u16),
+        index: u16,
+    ) -> i32 {
+        let Some(device) = &self.device else { return -errno::ENODEV };
+        if device.kernel == KernelSeries::V6_12 {
+            return self.register(thread, ring, tag, index);
+        }
+        if !device.has(Features::SUPPORT_ZERO_COPY) {
+            return -errno::EINVAL;
+        }
+        self.unregister_pages(run, ring, index).map_or_else(|errno| -errno, |()| 0)
+    }
+
+    /// A read or write of registered pages. `put`: what is put into them.
+    pub(crate) fn move_registered(
+        &mut self,
+        ring: RingId,
+        index: u16,
+        part: Part,
+        put: Option<u8>,
+    ) -> Result<Option<u8>, i32> {
+        let slot = self.rings[ring.index()].table.get(usize::from(index));
+        let id = slot.copied().flatten().ok_or(errno::EFAULT)?;
+        let Some(request) = &mut self.requests[id.index()] else { return Err(errno::EFAULT) };
+        if part.0 + part.1 > request.sectors_left()
+            || put.is_some() != (request.op == BlockOp::Read)
+        {
+            return Err(errno::EFAULT);
+        }
+        Ok(moved(request, part, put))
+    }
+
+    /// `pread` and `pwrite` of the character device. `put`: what is put into a read's data.
+    pub(crate) fn user_copy(
+        &mut self,
+        thread: ThreadId,
+        (queue, tag): (u16, u16),
+        (first, count): Part,
+        put: Option<u8>,
+    ) -> Result<(i32, Option<u8>), i32> {
+        let Some(device) = &self.device else { return Err(errno::ENODEV) };
+        if device.state == State::Dead {
+            return Err(errno::EACCES);
+        }
+        if queue >= device.queues {
+            return Err(errno::EINVAL);
+        }
+        let old = device.kernel == KernelSeries::V6_12;
+        let copies = device.has(Features::USER_COPY);
+        if !copies && !old {
+            return Err(errno::EACCES);
+        }
+        if tag >= device.depth {
+            return Err(errno::EINVAL);
+        }
+        let slot = device.tags[device.slot(queue, tag)];
+        // Since 7.3 the daemon itself takes no reference, and must own the tag.
+        let new = device.kernel >= KernelSeries::V7_3;
+        let own = new && slot.task == Some(thread);
+        let id = match slot.state {
+            TagState::Served(request) => request,
+            TagState::Lingering(_, request, _) if !own => request,
+            TagState::Announced(_)
+            | TagState::Lingering(..)
+            | TagState::Unfetched
+            | TagState::Armed(_)
+            | TagState::Queued(..)
+            | TagState::Cancelled => return Err(errno::EINVAL),
+        };
+        let Some(request) = &mut self.requests[id.index()] else { return Err(errno::EINVAL) };
+        let left = request.sectors_left();
+        // Before 7.3 a device of another mode has no references to take.
+        if !copies || !request.has_data() || first > left {
+            return Err(errno::EINVAL);
+        }
+        if put.is_some() != (request.op == BlockOp::Read) {
+            return Err(errno::EACCES);
+        }
+        let there = count.min(left - first);
+        let data = moved(request, (first, there), put);
+        // Before 7.3 the driver counts the memory it pinned for the copy, and not what was copied.
+        let said = if new || there == 0 { there } else { count };
+        let data = data.filter(|_| said == there);
+        Ok(((u64::from(said) * SECTOR) as i32, data))
+    }
+
+    /// A device that registers by itself does so at the delivery. False: the request fails.
+    pub(crate) fn registers_at_delivery(&mut self, ring: RingId, queue: u16, tag: u16) -> bool {
+        let Some(device) = &mut self.device else { return false };
+        let at = device.slot(queue, tag);
+        let slot = device.tags[at];
+        let (Some(register), Some(id)) = (device.registers(slot.addr), slot.served()) else {
+            return true;
+        };
+        if !self.requests[id.index()].as_ref().is_some_and(Request::has_data) {
+            return true;
+        }
+        if self.register_pages(ring, register.index, id).is_ok() {
+            if let Some(device) = &mut self.device {
+                device.tags[at].registered = Some((ring, register.index));
+            }
+            return true;
+        }
+        if let Some(request) = &mut self.requests[id.index()] {
+            request.unregistered = true;
+        }
+        register.fallback
+    }
+
+    /// A COMMIT: what was registered by itself goes from the table again, if it is the same ring's.
+    pub(crate) fn unregisters_at_commit(
+        &mut self,
+        run: &mut Run<'_>,
+        ring: RingId,
+        registered: Option<(RingId, u16)>,
+    ) {
+        if let Some((by, index)) = registered
+            && by == ring
+        {
+            // The server may have emptied the slot before.
+            let _ = self.unregister_pages(run, ring, index);
+        }
+    }
+
+    /// Completes a script's own operation on a ring: at once when it fails, by task work otherwise.
+    pub(crate) fn finish_move(&mut self, thread: ThreadId, ring: RingId, cqe: Cqe) {
+        if cqe.res < 0 {
+            self.post(ring, cqe);
+        } else {
+            self.post_by_task_work(thread, ring, cqe);
+        }
+    }
+}
+
+/// Moves a part of a request's data, and says what byte it is.
+fn moved(request: &mut Request, (first, count): Part, put: Option<u8>) -> Option<u8> {
+    let Some(byte) = put else { return (count > 0).then_some(request.version as u8) };
+    let start = usize::from(request.done + first);
+    request.data[start..start + usize::from(count)].fill(Version::from(byte));
+    None
+}
