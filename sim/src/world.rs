@@ -205,8 +205,10 @@ impl World {
                 holders.filter(|one| one.tag.is_some() && usize::from(one.queue) == queue).count();
             assert_eq!(busy, usize::from(hw.busy), "K2: busy tags of queue {queue}");
             started += tags.iter().filter(|tag| tag.carries()).count();
+            armed += hw.batch.pool.len() + usize::from(hw.batch.active.is_some());
             armed += tags
                 .iter()
+                .filter(|_| !device.batches())
                 .filter(|tag| {
                     matches!(
                         tag.state,

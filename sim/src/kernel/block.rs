@@ -209,6 +209,14 @@ impl World {
         request.tag = Some(tag);
         let slot = device.slot(queue, tag);
         let slot = &mut device.tags[slot];
+        if slot.state == TagState::Prepared {
+            slot.state = TagState::Listed(id);
+            request.phase = Phase::Started;
+            device.hw[usize::from(queue)].batch.fifo.push_back(tag);
+            run.kernel(|| format!("Q: {what} on tag {tag} of queue {queue}, listed"));
+            self.listed(run, queue);
+            return;
+        }
         let (TagState::Armed(ring), Some(task)) = (slot.state, slot.task) else {
             self.doomed = true;
             run.violate(

@@ -435,6 +435,14 @@ impl World {
                     self.cancel(run, slot);
                     return Next::Go(Pc::StopCancel);
                 }
+                if self.cancel_first_fetcher(run) {
+                    return Next::Go(Pc::StopCancel);
+                }
+                // A command that is cancelled twice is freed memory.
+                self.doomed |= self.device.as_ref().is_some_and(|device| {
+                    device.forgot
+                        && device.tags.iter().any(|slot| slot.state == TagState::Cancelled)
+                });
                 let stops = !matches!(control.command, Asked::Plain(ControlOp::QuiesceDev, ..));
                 if let Some(device) = self
                     .device
@@ -731,7 +739,8 @@ fn data_flags(kernel: KernelSeries, asked: Features) -> Features {
             Features::USER_COPY.union(Features::SUPPORT_ZERO_COPY).union(Features::AUTO_BUF_REG)
         }
     };
-    let moves = Features(asked.0 & own.0);
+    let batch = if kernel == KernelSeries::V7_3 { Features::BATCH_IO } else { Features::NONE };
+    let moves = Features(asked.0 & own.union(batch).0);
     let copies = moves == Features::NONE;
     Features(asked.0 & if copies { Features::NEED_GET_DATA.0 } else { 0 }).union(moves)
 }

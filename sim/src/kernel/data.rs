@@ -98,13 +98,13 @@ impl World {
             return Ok(());
         }
         let lingers = self.device.as_mut().and_then(|device| {
-            device.tags.iter_mut().find_map(|slot| match slot.state {
-                TagState::Lingering(ring, of, result) if of == id => {
-                    slot.state = TagState::Armed(ring);
-                    Some(result)
-                }
-                _ => None,
-            })
+            let at = device
+                .tags
+                .iter()
+                .position(|slot| matches!(slot.state, TagState::Lingering(_, of, _) if of == id))?;
+            let TagState::Lingering(ring, _, result) = device.tags[at].state else { return None };
+            device.tags[at].state = device.armed_by(ring);
+            Some(result)
         });
         if let Some(result) = lingers {
             run.kernel(|| "the last holder of a committed request lets go".into());
@@ -164,7 +164,9 @@ impl World {
             _ if own => return Err(errno::EBUSY),
             TagState::Lingering(..)
             | TagState::Armed(_)
+            | TagState::Prepared
             | TagState::Queued(..)
+            | TagState::Listed(_)
             | TagState::Cancelled => return Err(errno::EINVAL),
         };
         let data = self.requests[request.index()].as_ref().is_some_and(Request::has_data);
@@ -244,7 +246,9 @@ impl World {
             | TagState::Lingering(..)
             | TagState::Unfetched
             | TagState::Armed(_)
+            | TagState::Prepared
             | TagState::Queued(..)
+            | TagState::Listed(_)
             | TagState::Cancelled => return Err(errno::EINVAL),
         };
         let Some(request) = &mut self.requests[id.index()] else { return Err(errno::EINVAL) };

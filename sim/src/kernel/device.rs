@@ -2,10 +2,11 @@
 
 use blkproof_engine::uapi::{DevId, DevInfo, Features, KernelSeries, Params};
 
+use crate::kernel::batch::Batch;
 use crate::kernel::release::ReleaseStep;
-use crate::kernel::tags::TagSlot;
+use crate::kernel::tags::{TagSlot, TagState};
 use crate::run::Run;
-use crate::world::{ControlId, ProcessId, RequestId, ThreadId, World};
+use crate::world::{ControlId, ProcessId, RequestId, RingId, ThreadId, World};
 
 /// The states of `ublksrv_ctrl_dev_info` (K10).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -63,6 +64,8 @@ pub(crate) struct Device {
     pub(crate) completed: bool,
     /// A cancel happened in this round: readiness does not clear `canceling` any more.
     pub(crate) poisoned: bool,
+    /// 6.18: readiness made the driver forget which commands it has cancelled.
+    pub(crate) forgot: bool,
     /// The block layer admits nothing: 6.12 while QUIESCED, and every kernel while it is about to force aborts.
     pub(crate) quiesced: bool,
     pub(crate) hw: Vec<HwQueue>,
@@ -85,6 +88,15 @@ pub(crate) struct HwQueue {
     pub(crate) fail_io: bool,
     /// 6.12: the task that fetched the queue's last tag serves all of it.
     pub(crate) daemon: Option<ThreadId>,
+    /// Of a batch device.
+    pub(crate) batch: Batch,
+}
+
+impl HwQueue {
+    /// A server is there.
+    const fn serves(&mut self) {
+        (self.canceling, self.force_abort, self.fail_io) = (false, false, false);
+    }
 }
 
 /// The gendisk: ours, or deleted and still open by a client (USED).
@@ -121,7 +133,7 @@ impl Device {
         let (queues, depth) = (info.nr_hw_queues, info.queue_depth);
         let tags = usize::from(queues) * usize::from(depth);
         // Before there was a server to cancel, 6.12 cancels nothing.
-        let canceling = kernel > KernelSeries::V6_12;
+        let canceling = kernel > KernelSeries::V6_12 && !info.flags.contains(Features::BATCH_IO);
         let hw = HwQueue {
             ready: 0,
             busy: 0,
@@ -129,6 +141,7 @@ impl Device {
             force_abort: false,
             fail_io: false,
             daemon: None,
+            batch: Batch::default(),
         };
         Self {
             kernel,
@@ -149,12 +162,42 @@ impl Device {
             stopping: false,
             completed: false,
             poisoned: false,
+            forgot: false,
             quiesced: false,
             hw: vec![hw; usize::from(queues)],
             tags: vec![TagSlot::UNFETCHED; tags],
             disk: None,
             release: None,
         }
+    }
+
+    /// One more tag of a queue was fetched. True with the queue's last one.
+    pub(crate) fn fetched(&mut self, queue: u16) -> bool {
+        let hw = &mut self.hw[usize::from(queue)];
+        hw.ready += 1;
+        let whole = hw.ready == self.depth;
+        let ready = self.ready();
+        self.completed |= ready;
+        match self.kernel {
+            KernelSeries::V7_3 => {
+                if whole && !self.poisoned {
+                    self.hw[usize::from(queue)].serves();
+                }
+            }
+            // Whatever was cancelled meanwhile (H06), and it forgets that it was.
+            KernelSeries::V6_18 if ready => {
+                self.forgot = true;
+                self.poisoned = false;
+                self.hw.iter_mut().for_each(HwQueue::serves);
+            }
+            KernelSeries::V6_12 | KernelSeries::V6_18 => {}
+        }
+        whole
+    }
+
+    /// The state of a tag that is armed again by a COMMIT on this ring.
+    pub(crate) const fn armed_by(&self, ring: RingId) -> TagState {
+        if self.batches() { TagState::Prepared } else { TagState::Armed(ring) }
     }
 
     /// Every tag of every queue was fetched in this round.

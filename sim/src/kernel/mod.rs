@@ -1,4 +1,4 @@
-//! A model of the kernel, profiles 6.12, 6.18 and 7.3: every data mode but shared memory, one command per tag (no batches).
+//! A model of the kernel, profiles 6.12, 6.18 and 7.3: every data mode but shared memory.
 //!
 //! The steps, defined in docs/protocol.md: Q (admission), TW (task work), C (commit), F (fetch), X1 and X2 (cancel),
 //! RE (ring freed), CL (last reference to the character device), `RWb`..`RWe` (release work), ST1..ST7 (STOP), SD (START),
@@ -6,7 +6,7 @@
 //!
 //! # Differences from the real kernel
 //!
-//! * One device, one backing file, no batches, no shared memory, no zones, no integrity. Flags that ask for them are not offered.
+//! * One device, one backing file, no shared memory, no zones, no integrity. Flags that ask for them are not offered.
 //! * A user copy is one step, and so is an operation on a registered buffer.
 //! * A client operation is exactly one request: nothing is split, merged or scheduled; requests of one queue are admitted in any order.
 //! * One queue's readiness and the clearing of its `canceling` are one step, as are X1 over all queues and RWc over all tags.
@@ -18,6 +18,7 @@
 //! * GET_FEATURES and GET_DEV_INFO run inline. The request timer (30 s, re-armed for ever on a privileged device) has no effect and is left out.
 //! * A request holds exactly one version for all its sectors: a torn write is seen only at the sectors where a short one ended.
 
+pub(crate) mod batch;
 pub(crate) mod block;
 pub(crate) mod control;
 pub(crate) mod data;
@@ -35,6 +36,7 @@ pub(crate) mod errno {
     pub(crate) const EINTR: i32 = 4;
     pub(crate) const EIO: i32 = 5;
     pub(crate) const ENXIO: i32 = 6;
+    pub(crate) const E2BIG: i32 = 7;
     pub(crate) const EBADF: i32 = 9;
     pub(crate) const EAGAIN: i32 = 11;
     pub(crate) const ENOMEM: i32 = 12;
@@ -49,6 +51,7 @@ pub(crate) mod errno {
     pub(crate) const ETIME: i32 = 62;
     pub(crate) const EOPNOTSUPP: i32 = 95;
     pub(crate) const EALREADY: i32 = 114;
+    pub(crate) const ENOBUFS: i32 = 105;
     pub(crate) const EREMOTEIO: i32 = 121;
     pub(crate) const ECANCELED: i32 = 125;
 }

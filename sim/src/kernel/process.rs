@@ -102,6 +102,8 @@ pub(crate) enum ThreadState {
 pub(crate) enum Work {
     /// The dispatch of a request.
     Dispatch { ring: RingId, queue: u16, tag: u16 },
+    /// The delivery of what is listed.
+    Drain { ring: RingId, queue: u16 },
     /// A completion to post.
     Complete(RingId, Cqe),
 }

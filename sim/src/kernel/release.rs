@@ -71,8 +71,15 @@ impl World {
                         hw.canceling = true;
                     }
                     let mut held = Vec::new();
+                    for hw in &mut device.hw {
+                        hw.batch.fifo.clear();
+                    }
                     for slot in &mut device.tags {
-                        if let Some(request) = slot.served() {
+                        let listed = match slot.state {
+                            TagState::Listed(request) => Some(request),
+                            _ => None,
+                        };
+                        if let Some(request) = slot.served().or(listed) {
                             // Nobody's any more, until the round is reset.
                             slot.state = TagState::Cancelled;
                             held.push(request);
@@ -145,7 +152,7 @@ impl World {
                     hw.ready = 0;
                     hw.canceling = true;
                 }
-                device.poisoned = false;
+                (device.poisoned, device.forgot) = (false, false);
                 device.stopping = false;
                 (device.tgid, device.mm) = (None, None);
                 device.mutex = None;

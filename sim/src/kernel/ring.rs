@@ -48,6 +48,10 @@ pub(crate) struct Ring {
     pub(crate) watches_processes: Vec<(ProcessId, Token)>,
     /// Registered buffers: each holds the request whose pages it is.
     pub(crate) table: Vec<Option<RequestId>>,
+    /// Provided buffers that are left.
+    pub(crate) provided: u16,
+    /// The tags that each completion of a batch fetch names: step, queue, tags.
+    pub(crate) told: VecDeque<(u16, u16, Vec<u16>)>,
     /// What a script's operations on them saw, by step.
     pub(crate) moved: Vec<(u16, u8)>,
     /// What the last completed control command wrote.
@@ -87,6 +91,8 @@ impl World {
             watches: Vec::new(),
             watches_processes: Vec::new(),
             table: Vec::new(),
+            provided: 0,
+            told: VecDeque::new(),
             moved: Vec::new(),
             reply: Reply::Nothing,
         });
@@ -292,7 +298,7 @@ impl World {
 
     /// The ring that a thread's next task work belongs to.
     fn work_ring(&self, thread: ThreadId) -> Option<&Ring> {
-        let (Work::Dispatch { ring, .. } | Work::Complete(ring, _)) =
+        let (Work::Dispatch { ring, .. } | Work::Drain { ring, .. } | Work::Complete(ring, _)) =
             self.threads[thread.index()].work.front()?;
         Some(&self.rings[ring.index()])
     }
@@ -316,6 +322,7 @@ impl World {
     pub(crate) fn task_work(&mut self, run: &mut Run<'_>, thread: ThreadId) {
         match self.threads[thread.index()].work.pop_front() {
             Some(Work::Dispatch { queue, tag, .. }) => self.dispatch(run, thread, queue, tag),
+            Some(Work::Drain { queue, .. }) => self.drain(run, queue),
             Some(Work::Complete(ring, cqe)) => self.post(ring, cqe),
             None => {}
         }
@@ -333,6 +340,7 @@ impl World {
     pub(crate) fn fallback(&mut self, run: &mut Run<'_>, thread: ThreadId) {
         match self.threads[thread.index()].work.pop_front() {
             Some(Work::Dispatch { queue, tag, .. }) => self.dispatch_fails(run, queue, tag),
+            Some(Work::Drain { queue, .. }) => self.drain_fails(run, queue),
             Some(Work::Complete(..)) | None => {}
         }
     }
@@ -389,7 +397,7 @@ impl World {
                     && device
                         .tags
                         .iter()
-                        .any(|slot| matches!(slot.state, TagState::Queued(of, _) | TagState::Armed(of) | TagState::Lingering(of, ..) if of == ring))
+                        .any(|slot| !device.batches() && matches!(slot.state, TagState::Queued(of, _) | TagState::Armed(of) | TagState::Lingering(of, ..) if of == ring))
             })
     }
 
@@ -418,25 +426,43 @@ impl World {
         true
     }
 
+    /// X1: the round's first cancel. False: it was not the first.
+    fn poison(&mut self, run: &mut Run<'_>) -> bool {
+        let Some(device) = self.device.as_mut().filter(|device| !device.poisoned) else {
+            return false;
+        };
+        device.poisoned = true;
+        for hw in &mut device.hw {
+            hw.canceling = true;
+        }
+        run.kernel(|| "X1: a ring with armed tags exits, every queue is canceling".into());
+        true
+    }
+
     /// Whether the kworker that tears a ring down can move.
     pub(crate) fn ring_exit_can_move(&self, ring: RingId) -> bool {
         self.rings[ring.index()].state == RingState::Exiting
-            && (self.cancelable(ring).is_some() || !self.ring_is_busy(ring))
+            && (self.cancelable(ring).is_some()
+                || self.device.as_ref().is_some_and(|device| device.fetcher_of(ring).is_some())
+                || !self.ring_is_busy(ring))
     }
 
     /// One step of ring exit: X1, X2 or RE.
     pub(crate) fn ring_exit_step(&mut self, run: &mut Run<'_>, ring: RingId) {
+        let fetcher = self.device.as_ref().and_then(|device| device.fetcher_of(ring));
+        if let Some((queue, at)) = fetcher {
+            if self.poison(run) {
+                return;
+            }
+            self.cancel_fetcher(run, queue, at);
+            return;
+        }
         if let Some(slot) = self.cancelable(ring) {
             let old = self.device.as_ref().is_some_and(|it| it.kernel == KernelSeries::V6_12);
             if old && self.abandon_queue(run, slot) {
                 return;
             }
-            if let Some(device) = self.device.as_mut().filter(|device| !old && !device.poisoned) {
-                device.poisoned = true;
-                for hw in &mut device.hw {
-                    hw.canceling = true;
-                }
-                run.kernel(|| "X1: a ring with armed tags exits, every queue is canceling".into());
+            if !old && self.poison(run) {
                 return;
             }
             self.cancel(run, slot);

@@ -18,8 +18,12 @@ pub(crate) enum TagState {
     Unfetched,
     /// A: a command waits for a request.
     Armed(RingId),
+    /// A, batch: armed, without a command of its own.
+    Prepared,
     /// AQ: a request picked the tag; its dispatch has not run.
     Queued(RingId, RequestId),
+    /// AQ, batch: in the queue's list of tags to be told.
+    Listed(RequestId),
     /// S: delivered; the server must commit.
     Served(RequestId),
     /// G: the server knows of a write, and must ask for its data.
@@ -62,7 +66,9 @@ impl TagSlot {
             TagState::Served(request) | TagState::Announced(request) => Some(request),
             TagState::Unfetched
             | TagState::Armed(_)
+            | TagState::Prepared
             | TagState::Queued(..)
+            | TagState::Listed(_)
             | TagState::Lingering(..)
             | TagState::Cancelled => None,
         }
@@ -71,8 +77,11 @@ impl TagSlot {
     /// Whether a started request is on the tag.
     pub(crate) const fn carries(&self) -> bool {
         match self.state {
-            TagState::Unfetched | TagState::Armed(_) | TagState::Cancelled => false,
+            TagState::Unfetched | TagState::Armed(_) | TagState::Prepared | TagState::Cancelled => {
+                false
+            }
             TagState::Queued(..)
+            | TagState::Listed(_)
             | TagState::Served(_)
             | TagState::Announced(_)
             | TagState::Lingering(..) => true,
@@ -160,7 +169,11 @@ impl World {
         }
         match device.tags[slot].state {
             TagState::Unfetched => {}
-            TagState::Armed(_) | TagState::Queued(..) | TagState::Lingering(..) => {
+            TagState::Armed(_)
+            | TagState::Prepared
+            | TagState::Queued(..)
+            | TagState::Listed(_)
+            | TagState::Lingering(..) => {
                 let wrong = run.sabotage == Some(Sabotage::WrongErrno);
                 return if wrong { -errno::EBUSY } else { -errno::EINVAL };
             }
@@ -184,28 +197,8 @@ impl World {
             registered: None,
         };
         device.armed += 1;
-        let depth = device.depth;
-        let hw = &mut device.hw[usize::from(queue)];
-        hw.ready += 1;
-        if hw.ready == depth {
-            hw.daemon = Some(thread);
-        }
-        device.completed |= device.ready();
-        match device.kernel {
-            KernelSeries::V7_3 => {
-                let hw = &mut device.hw[usize::from(queue)];
-                if hw.ready == depth && !device.poisoned {
-                    (hw.canceling, hw.force_abort, hw.fail_io) = (false, false, false);
-                }
-            }
-            // Whatever was cancelled meanwhile (H06).
-            KernelSeries::V6_18 if device.ready() => {
-                device.poisoned = false;
-                for hw in &mut device.hw {
-                    (hw.canceling, hw.force_abort, hw.fail_io) = (false, false, false);
-                }
-            }
-            KernelSeries::V6_12 | KernelSeries::V6_18 => {}
+        if device.fetched(queue) {
+            device.hw[usize::from(queue)].daemon = Some(thread);
         }
         0
     }
@@ -268,7 +261,9 @@ impl World {
                 TagState::Served(request) => Ok(request),
                 TagState::Unfetched | TagState::Announced(_) => Err(errno::EINVAL),
                 TagState::Armed(_)
+                | TagState::Prepared
                 | TagState::Queued(..)
+                | TagState::Listed(_)
                 | TagState::Lingering(..)
                 | TagState::Cancelled => Err(errno::EBUSY),
             };
@@ -286,7 +281,9 @@ impl World {
             }
             TagState::Unfetched
             | TagState::Armed(_)
+            | TagState::Prepared
             | TagState::Queued(..)
+            | TagState::Listed(_)
             | TagState::Lingering(..) => {
                 run.violate(
                     "O1",
@@ -298,7 +295,7 @@ impl World {
     }
 
     /// The request is completed inline, or by the last who holds its pages; the tag waits for the next one.
-    fn committed(
+    pub(crate) fn committed(
         &mut self,
         run: &mut Run<'_>,
         ring: RingId,
@@ -312,7 +309,8 @@ impl World {
         let slot = device.slot(queue, tag);
         let registered = device.tags[slot].registered.take();
         device.tags[slot].state = TagState::Lingering(ring, request, result);
-        device.armed += 1;
+        device.armed += u16::from(!device.batches());
+        let armed = device.armed_by(ring);
         let Some(req) = self.requests[request.index()].as_mut() else { return };
         if copies && req.op == BlockOp::Read {
             let done = usize::from(req.done);
@@ -322,7 +320,7 @@ impl World {
             req.data[done..done + sectors].copy_from_slice(&buffer[..sectors]);
         }
         if req.holders == 0 {
-            device.tags[slot].state = TagState::Armed(ring);
+            device.tags[slot].state = armed;
             self.completed(run, request, result);
         } else {
             self.unregisters_at_commit(run, ring, registered);
@@ -362,7 +360,6 @@ impl World {
 
     /// Step TW, the part of a dispatch: the request becomes the server's.
     pub(crate) fn dispatch(&mut self, run: &mut Run<'_>, thread: ThreadId, queue: u16, tag: u16) {
-        let index = self.buffer_index(queue, tag);
         let Some(device) = &mut self.device else { return };
         let slot = device.slot(queue, tag);
         let TagState::Queued(ring, request) = device.tags[slot].state else {
@@ -396,20 +393,30 @@ impl World {
         };
         device.armed -= 1;
         let mut res = 0;
-        if let BlockOp::Write { .. } = req.op {
-            if announces {
-                device.tags[slot].state = TagState::Announced(request);
-                res = NEED_GET_DATA;
-            } else if copies {
-                self.buffers[index][..usize::from(req.sectors)].fill(req.version);
-            }
+        if announces && matches!(req.op, BlockOp::Write { .. }) {
+            device.tags[slot].state = TagState::Announced(request);
+            res = NEED_GET_DATA;
         }
+        if copies && res == 0 {
+            self.fill_buffer(queue, tag, request);
+        }
+        let Some(req) = &self.requests[request.index()] else { return };
         let what = req.op.name();
         run.note(actor::thread(thread), || {
             format!("TW: {what} delivered on tag {tag} of queue {queue}")
         });
         self.post(ring, Cqe { token, res });
         self.file_dropped(run);
+    }
+
+    /// Copy mode: a write's data goes into the tag's buffer.
+    pub(crate) fn fill_buffer(&mut self, queue: u16, tag: u16, request: RequestId) {
+        let index = self.buffer_index(queue, tag);
+        if let Some(req) = &self.requests[request.index()]
+            && matches!(req.op, BlockOp::Write { .. })
+        {
+            self.buffers[index][..usize::from(req.sectors)].fill(req.version);
+        }
     }
 
     /// NEED_GET_DATA: the data of a write that was announced. It completes at once, before 6.18 by task work.
@@ -458,7 +465,9 @@ impl World {
             TagState::Announced(request) => Ok(request),
             TagState::Unfetched | TagState::Served(_) => Err(errno::EINVAL),
             TagState::Armed(_)
+            | TagState::Prepared
             | TagState::Queued(..)
+            | TagState::Listed(_)
             | TagState::Lingering(..)
             | TagState::Cancelled => Err(errno::EBUSY),
         }

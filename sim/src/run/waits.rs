@@ -92,11 +92,15 @@ fn requests(world: &World, waits: &mut Vec<Wait>) {
                 {
                     Some((slot.task, true))
                 }
-                TagState::Queued(_, id) if id.index() == index => Some((slot.task, false)),
+                TagState::Queued(_, id) | TagState::Listed(id) if id.index() == index => {
+                    Some((slot.task, false))
+                }
                 TagState::Served(_)
                 | TagState::Announced(_)
                 | TagState::Lingering(..)
                 | TagState::Queued(..)
+                | TagState::Listed(_)
+                | TagState::Prepared
                 | TagState::Unfetched
                 | TagState::Armed(_)
                 | TagState::Cancelled => None,

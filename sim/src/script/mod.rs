@@ -220,6 +220,38 @@ pub enum Op {
         /// What every byte of the file is.
         byte: u8,
     },
+    /// `provide COUNT`: gives the actor's ring that many buffers for the tags of a batch fetch, each for 32 of them. Result 0.
+    Provide {
+        /// How many.
+        count: u16,
+    },
+    /// `prep QUEUE TAG,TAG [bare|auto=FIRST[+fallback]]`: submits PREP_IO_CMDS. The slots of the tags begin with the first. Result: that of its
+    /// completion.
+    Prep {
+        /// The queue.
+        queue: u16,
+        /// The tags.
+        tags: Vec<u16>,
+        /// Where the data is to be.
+        addr: Addr,
+    },
+    /// `commits QUEUE TAG=RESULT,TAG=RESULT [data=BYTE|bare|auto=FIRST[+fallback]]`: submits COMMIT_IO_CMDS. Result: that of its completion,
+    /// the bytes of the elements that were taken.
+    Commits {
+        /// The queue.
+        queue: u16,
+        /// Each tag's result for the client.
+        results: Vec<(u16, i32)>,
+        /// The tags' buffers are filled with this byte before.
+        data: Option<u8>,
+        /// Where the next requests' data is to be.
+        addr: Addr,
+    },
+    /// `fetchtags QUEUE`: submits FETCH_IO_CMDS, multishot. Results: those of its completions, one for each tag, all with the bytes of all.
+    FetchTags {
+        /// The queue.
+        queue: u16,
+    },
     /// `reap`: enters the ring without waiting, so that deferred task work runs. Result 0.
     Reap,
     /// `exit`: the thread returns; with the first thread of a process, the process exits. No result.
@@ -398,6 +430,18 @@ impl fmt::Display for Op {
                 write!(f, "bufwrite {index} {first}+{count} {byte}")
             }
             Self::GetData { queue, tag } => write!(f, "getdata {queue}.{tag}"),
+            Self::Provide { count } => write!(f, "provide {count}"),
+            Self::Prep { queue, tags, addr } => {
+                let tags: Vec<String> = tags.iter().map(ToString::to_string).collect();
+                write!(f, "prep {queue} {}{addr}", tags.join(","))
+            }
+            Self::Commits { queue, results, data, addr } => {
+                let results: Vec<String> =
+                    results.iter().map(|(tag, result)| format!("{tag}={result}")).collect();
+                write!(f, "commits {queue} {}{addr}", results.join(","))?;
+                data.map_or(Ok(()), |data| write!(f, " data={data}"))
+            }
+            Self::FetchTags { queue } => write!(f, "fetchtags {queue}"),
             Self::Reap => f.write_str("reap"),
             Self::Exit => f.write_str("exit"),
             Self::Add { queues, depth, id, flags } => {

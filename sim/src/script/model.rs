@@ -17,7 +17,7 @@ use crate::kernel::device::{self, Device};
 use crate::kernel::errno;
 use crate::kernel::process::{SIGKILL, ThreadState};
 use crate::kernel::ring::Entry;
-use crate::kernel::tags::By;
+use crate::kernel::tags::{By, TagState};
 use crate::run::{Run, Sabotage, rest};
 use crate::server::Program;
 use crate::world::{BUFFER_SECTORS, RingId, SECTOR, ThreadId, Version, World};
@@ -351,6 +351,9 @@ impl World {
             | Op::Unregister { .. }
             | Op::Pread { .. }
             | Op::Pwrite { .. }
+            | Op::Prep { .. }
+            | Op::Commits { .. }
+            | Op::FetchTags { .. }
                 if !opened =>
             {
                 self.answer(step, -errno::EBADF);
@@ -375,13 +378,12 @@ impl World {
                 self.answer(step, 0);
             }
             Op::Commit { queue, tag, data: Some(data), .. } => {
-                let known = self
-                    .device
-                    .as_ref()
-                    .is_some_and(|device| queue < device.queues && tag < device.depth);
-                if known {
-                    let index = self.buffer_index(queue, tag);
-                    self.buffers[index] = [Version::from(data); BUFFER_SECTORS];
+                self.fill((queue, tag), data);
+                self.submit(thread, step, op);
+            }
+            Op::Commits { queue, ref results, data: Some(data), .. } => {
+                for (tag, _) in results {
+                    self.fill((queue, *tag), data);
                 }
                 self.submit(thread, step, op);
             }
@@ -391,7 +393,10 @@ impl World {
             | Op::Register { .. }
             | Op::Unregister { .. }
             | Op::BufRead { .. }
-            | Op::BufWrite { .. } => self.submit(thread, step, op),
+            | Op::BufWrite { .. }
+            | Op::Prep { .. }
+            | Op::Commits { .. }
+            | Op::FetchTags { .. } => self.submit(thread, step, op),
             Op::Pread { queue, tag, first, count } => {
                 let copied = self.user_copy(thread, (queue, tag), (first, count), None);
                 self.copied(step, copied);
@@ -399,6 +404,13 @@ impl World {
             Op::Pwrite { queue, tag, first, count, byte } => {
                 let copied = self.user_copy(thread, (queue, tag), (first, count), Some(byte));
                 self.copied(step, copied);
+            }
+            Op::Provide { count } => {
+                let ring = self.threads[thread.index()].ring;
+                if let Some(ring) = ring {
+                    self.rings[ring.index()].provided += count;
+                }
+                self.answer(step, if ring.is_some() { 0 } else { -errno::EBADF });
             }
             Op::Table { slots } => {
                 let result = match self.threads[thread.index()].ring {
@@ -525,6 +537,22 @@ impl World {
         let token = Token::Control(u32::from(step));
         let by = (thread, ring, token);
         let res = match *op {
+            Op::Fetch { queue, tag, .. }
+            | Op::Commit { queue, tag, .. }
+            | Op::GetData { queue, tag }
+                if self.device.as_ref().is_some_and(Device::batches) =>
+            {
+                let there = self
+                    .device
+                    .as_ref()
+                    .is_some_and(|device| queue < device.queues && tag < device.depth);
+                if there { -errno::EOPNOTSUPP } else { -errno::EINVAL }
+            }
+            Op::Prep { queue, ref tags, addr } => self.prep(run, queue, tags, addr),
+            Op::Commits { queue, ref results, addr, .. } => {
+                self.commit_batch(run, ring, queue, results, addr)
+            }
+            Op::FetchTags { queue } => return self.fetch_tags(run, by, queue),
             Op::Fetch { queue, tag, addr } => return self.fetch(run, by, (queue, tag), addr),
             Op::Commit { queue, tag, result, addr, .. } => {
                 return self.commit(run, by, (queue, tag), result, addr);
@@ -545,6 +573,15 @@ impl World {
             _ => unreachable!("a script submits nothing else"),
         };
         self.post(ring, Cqe { token, res });
+    }
+
+    /// A server fills a tag's buffer.
+    fn fill(&mut self, (queue, tag): (u16, u16), data: u8) {
+        let mut device = self.device.iter();
+        if device.any(|device| queue < device.queues && tag < device.depth) {
+            let index = self.buffer_index(queue, tag);
+            self.buffers[index] = [Version::from(data); BUFFER_SECTORS];
+        }
     }
 
     /// What user copy came to.
@@ -612,22 +649,26 @@ impl World {
             while let Some(Cqe { token, res }) = self.rings[index].cq.pop_front() {
                 let Token::Control(step) = token else { continue };
                 let mut event = event(step as u16, res);
+                let ring = RingId::from_index(index);
                 let moved = &self.rings[index].moved;
                 event.data = moved.iter().find(|(of, _)| u32::from(*of) == step).map(|(_, b)| *b);
-                if let Some((slot, request)) = self.delivered(RingId::from_index(index), token)
-                    && self.has_mapped(RingId::from_index(index), request.queue)
+                let mut told = self.rings[index].told.iter();
+                let batch = told.position(|(of, _, _)| u32::from(*of) == step && res > 0);
+                if let Some((_, queue, tags)) =
+                    batch.and_then(|at| self.rings[index].told.remove(at))
                 {
-                    let desc = Self::describe_request(request);
-                    event.request = Some(Delivered {
-                        op: desc.op().map_or(u8::MAX, blkproof_engine::uapi::RequestOp::encode),
-                        first: desc.start_sector,
-                        count: desc.nr_sectors,
-                        unregistered: desc.flags().contains(RequestFlags::NEED_REG_BUF),
-                    });
-                    let copies = self.device.as_ref().is_some_and(Device::copies);
-                    if copies && matches!(request.op, BlockOp::Write { .. }) && res == 0 {
-                        event.data = uniform(&self.buffers[slot][..usize::from(request.sectors)]);
+                    for tag in tags {
+                        let mut event = event;
+                        self.describe(&mut event, ring, (queue, tag));
+                        if let Some(request) = &mut event.request {
+                            request.tag = Some(tag);
+                        }
+                        observation.events.push(event);
                     }
+                    continue;
+                }
+                if let Some(tag) = self.delivered(ring, token) {
+                    self.describe(&mut event, ring, tag);
                 }
                 observation.events.push(event);
             }
@@ -662,16 +703,42 @@ impl World {
         })
     }
 
-    /// The tag, and its request, that the command with this token was completed with.
-    fn delivered(&self, ring: RingId, token: Token) -> Option<(usize, &Request)> {
+    /// What an actor reads in a tag's descriptor and buffer when it was given a request.
+    fn describe(&self, event: &mut Event, ring: RingId, (queue, tag): (u16, u16)) {
+        let Some(device) = &self.device else { return };
+        let request = device.tags[device.slot(queue, tag)].served();
+        let Some(request) = request.and_then(|id| self.requests[id.index()].as_ref()) else {
+            return;
+        };
+        if !self.has_mapped(ring, queue) {
+            return;
+        }
+        let desc = Self::describe_request(request);
+        event.request = Some(Delivered {
+            op: desc.op().map_or(u8::MAX, blkproof_engine::uapi::RequestOp::encode),
+            first: desc.start_sector,
+            count: desc.nr_sectors,
+            tag: None,
+            unregistered: desc.flags().contains(RequestFlags::NEED_REG_BUF),
+        });
+        let state = device.tags[device.slot(queue, tag)].state;
+        let announced = matches!(state, TagState::Announced(_));
+        if device.copies() && matches!(request.op, BlockOp::Write { .. }) && !announced {
+            let buffer = self.buffers[self.buffer_index(queue, tag)];
+            event.data = uniform(&buffer[..usize::from(request.sectors)]);
+        }
+    }
+
+    /// The tag that the command with this token was completed with.
+    fn delivered(&self, ring: RingId, token: Token) -> Option<(u16, u16)> {
         let device = self.device.as_ref()?;
-        device.tags.iter().enumerate().find_map(|(index, slot)| {
-            let request = slot.served()?;
-            let same = slot.token == token
-                && slot.task.is_some_and(|task| self.threads[task.index()].ring == Some(ring));
-            let request = self.requests[request.index()].as_ref()?;
-            same.then_some((index, request))
-        })
+        let index = device.tags.iter().position(|slot| {
+            slot.served().is_some()
+                && slot.token == token
+                && slot.task.is_some_and(|task| self.threads[task.index()].ring == Some(ring))
+        })?;
+        let depth = usize::from(device.depth);
+        Some(((index / depth) as u16, (index % depth) as u16))
     }
 }
 

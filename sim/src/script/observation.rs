@@ -28,6 +28,8 @@ pub struct Delivered {
     pub first: u64,
     /// Sectors.
     pub count: u32,
+    /// Its tag, where that is not the command's own.
+    pub tag: Option<u16>,
     /// `UBLK_IO_F_NEED_REG_BUF`: the driver could not register its pages.
     pub unregistered: bool,
 }
@@ -157,8 +159,11 @@ fn value<T: Copy>(table: &[(T, &'static str)], name: &str) -> Option<T> {
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} = {}", self.step, self.result)?;
-        if let Some(Delivered { op, first, count, unregistered }) = self.request {
+        if let Some(Delivered { op, first, count, tag, unregistered }) = self.request {
             write!(f, " op={op} {first}+{count}")?;
+            if let Some(tag) = tag {
+                write!(f, " tag={tag}")?;
+            }
             if unregistered {
                 f.write_str(" unregistered")?;
             }
@@ -226,8 +231,13 @@ impl FromStr for Trace {
                                 op: op.parse().map_err(|_| error())?,
                                 first: first.parse().map_err(|_| error())?,
                                 count: count.parse().map_err(|_| error())?,
+                                tag: None,
                                 unregistered: false,
                             });
+                        } else if let (Some(tag), Some(request)) =
+                            (word.strip_prefix("tag="), event.request.as_mut())
+                        {
+                            request.tag = Some(tag.parse().map_err(|_| error())?);
                         } else if let ("unregistered", Some(request)) =
                             (*word, event.request.as_mut())
                         {

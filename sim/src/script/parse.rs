@@ -267,6 +267,22 @@ fn op(words: &[&str]) -> Result<Op, String> {
             let (queue, tag) = pair(tag, '.', TAG)?;
             Op::GetData { queue, tag }
         }
+        ["provide", count] => Op::Provide { count: number(count, "number of buffers")? },
+        ["prep", queue, tags, ref rest @ ..] => {
+            let (addr, rest) = addr(rest)?;
+            known(rest, &[])?;
+            let tags = tags.split(',').map(|tag| number(tag, "tag")).collect::<Result<_, _>>()?;
+            Op::Prep { queue: number(queue, "queue")?, tags, addr }
+        }
+        ["commits", queue, results, ref rest @ ..] => {
+            let (addr, rest) = addr(rest)?;
+            known(rest, &["data"])?;
+            let results = results.split(',').map(|one| pair(one, '=', "result (TAG=RESULT)"));
+            let results = results.collect::<Result<_, _>>()?;
+            let data = value(rest, "data").map(|word| number(word, "byte")).transpose()?;
+            Op::Commits { queue: number(queue, "queue")?, results, data, addr }
+        }
+        ["fetchtags", queue] => Op::FetchTags { queue: number(queue, "queue")? },
         ["reap"] => Op::Reap,
         ["exit"] => Op::Exit,
         ["add", ref rest @ ..] => {
@@ -352,6 +368,12 @@ a: register 0.0 1
 a: bufread 1 0+8
 a: bufwrite 1 0+4 9
 a: unregister 0.0 1
+a: provide 2
+a: prep 0 0,1
+a: prep 1 0 auto=0+fallback
+a: fetchtags 0
+a: commits 0 0=4096,1=-5 data=3
+a: commits 1 0=512 bare
 a: commit 0.0 -5 data=7
 ctl: cancel 11
 ctl: resize sectors=32

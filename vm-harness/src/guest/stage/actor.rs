@@ -3,19 +3,21 @@
 //! The program's own first thread only listens and looks at completion queues. The first *actor* is a thread like the others, but
 //! the process ends with it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 
 use blkproof_engine::control::{Command, Kind, PAYLOAD_BYTES_MAX, Reply};
 use blkproof_engine::uapi::{
-    ControlOp, CtrlCmd, DevId, DevInfo, IoCmd, IoDesc, IoOp, QueueId, RequestFlags, RequestOp, Tag,
+    AutoBufReg, BatchElement, BatchFlags, BatchIo, ControlOp, CtrlCmd, DevId, DevInfo, IoCmd, IoOp,
+    QueueId, RequestFlags, RequestOp, Tag,
 };
 use blkproof_sim::script::model::{BUFFER_BYTES, params};
 use blkproof_sim::script::{Addr, Op};
@@ -23,7 +25,7 @@ use io_uring::squeue;
 use rustix::fs::{MemfdFlags, OFlags};
 use rustix::thread::{CapabilitySet, CpuSet, capabilities, set_capabilities};
 
-use super::cue::{Answer, Completion, Cue, Device};
+use super::cue::{Answer, Brought, Completion, Cue, Device};
 use super::os::{Buffers, Descriptors, IoRing, Payload, Reader, Ring, Submitter, UNHEARD, ends};
 
 const CONTROL: &str = "/dev/ublk-control";
@@ -31,6 +33,9 @@ const SECTOR: usize = 512;
 /// Queues and tags that have a buffer of their own; what is beyond shares the last.
 const QUEUES: u16 = 4;
 const TAGS: u16 = 16;
+/// Buffers that a process can provide for batch fetches in all, and the tags in each.
+const TAG_LISTS: u16 = 64;
+const TAGS_PER_LIST: usize = 32;
 
 /// Listens for cues until the conductor is gone.
 pub(in crate::guest) fn run() -> ExitCode {
@@ -52,6 +57,9 @@ fn listen() -> io::Result<()> {
         maps: Mutex::default(),
         submitted: Mutex::default(),
         buffers: Buffers::new(usize::from(QUEUES * TAGS), BUFFER_BYTES as usize)?,
+        tag_lists: Buffers::new(usize::from(TAG_LISTS), TAGS_PER_LIST * size_of::<u16>())?,
+        tag_lists_used: AtomicU16::new(0),
+        bufferless: Mutex::default(),
     });
     let mut actors: BTreeMap<u16, mpsc::Sender<Act>> = BTreeMap::new();
     for line in BufReader::new(stream).lines() {
@@ -93,6 +101,10 @@ enum Submitted {
     },
     /// A registered buffer is written to a file.
     BufRead(File),
+    /// FETCH_IO_CMDS.
+    FetchTags {
+        queue: u16,
+    },
     /// Something that only has a result.
     Plain,
     Control {
@@ -111,6 +123,11 @@ struct Company {
     maps: Mutex<Vec<(u16, u16, Descriptors)>>,
     submitted: Mutex<BTreeMap<u16, Submitted>>,
     buffers: Buffers,
+    /// Where batch fetches write tags, and how many of them are in use.
+    tag_lists: Buffers,
+    tag_lists_used: AtomicU16,
+    /// Queues that were prepared without buffers.
+    bufferless: Mutex<BTreeSet<u16>>,
 }
 
 /// Where the completions of an actor are read.
@@ -167,27 +184,60 @@ impl Company {
             found.extend(readers.io.iter_mut().flat_map(Reader::completions));
             found.extend(readers.control.iter_mut().flat_map(Reader::completions));
         }
-        found.retain(|(user_data, _)| *user_data != UNHEARD);
-        found.into_iter().map(|(step, result)| self.completion(step as u16, result)).collect()
+        found.retain(|(user_data, ..)| *user_data != UNHEARD);
+        let mut completions = Vec::new();
+        for (step, result, buffer) in found {
+            let batch = buffer.map(|buffer| self.told(step as u16, result, buffer));
+            match batch.filter(|batch| !batch.is_empty()) {
+                Some(batch) => completions.extend(batch),
+                None => completions.push(self.completion(step as u16, result)),
+            }
+        }
+        completions
+    }
+
+    /// One completion for each tag that a batch fetch names.
+    fn told(&self, step: u16, result: i32, buffer: u16) -> Vec<Completion> {
+        let bytes = self.tag_lists.bytes(usize::from(buffer), result.max(0) as usize);
+        let tags = bytes.chunks_exact(2).map(|two| u16::from_le_bytes([two[0], two[1]]));
+        let Some(&Submitted::FetchTags { queue }) = lock(&self.submitted).get(&step) else {
+            return Vec::new();
+        };
+        tags.map(|tag| {
+            let mut completion = Completion { step, result, ..Completion::default() };
+            self.describe(&mut completion, (queue, tag), !lock(&self.bufferless).contains(&queue));
+            if let Some(request) = &mut completion.request {
+                request.tag = Some(tag);
+            }
+            completion
+        })
+        .collect()
+    }
+
+    /// Reads a tag's descriptor, and its buffer if the kernel copies into it.
+    fn describe(&self, completion: &mut Completion, (queue, tag): (u16, u16), copied: bool) {
+        let maps = lock(&self.maps);
+        let map = maps.iter().find(|(_, of, _)| *of == queue);
+        let Some(desc) = map.and_then(|(_, _, map)| map.read(tag)) else { return };
+        completion.request = Some(Brought {
+            op: desc.op().map_or(u8::MAX, RequestOp::encode),
+            first: desc.start_sector,
+            count: desc.nr_sectors,
+            tag: None,
+            unregistered: desc.flags().contains(RequestFlags::NEED_REG_BUF),
+        });
+        if copied && desc.op() == Some(RequestOp::Write) {
+            let len = desc.nr_sectors as usize * SECTOR;
+            completion.data = self.buffers.uniform(buffer(queue, tag), len);
+        }
     }
 
     fn completion(&self, step: u16, result: i32) -> Completion {
-        let mut completion = Completion { step, result, request: None, data: None, added: None };
+        let mut completion = Completion { step, result, ..Completion::default() };
         match lock(&self.submitted).get(&step) {
             // 0: delivered. 1: a write was announced, its data is not there yet.
-            Some(Submitted::Io { queue, tag, buffer: copied }) if result == 0 || result == 1 => {
-                let maps = lock(&self.maps);
-                let map = maps.iter().find(|(_, of, _)| of == queue);
-                if let Some(desc) = map.and_then(|(_, _, map)| map.read(*tag)) {
-                    let IoDesc { start_sector, nr_sectors, .. } = desc;
-                    let op = desc.op().map_or(u8::MAX, RequestOp::encode);
-                    let unregistered = desc.flags().contains(RequestFlags::NEED_REG_BUF);
-                    completion.request = Some((op, start_sector, nr_sectors, unregistered));
-                    if *copied && desc.op() == Some(RequestOp::Write) && result == 0 {
-                        let len = nr_sectors as usize * SECTOR;
-                        completion.data = self.buffers.uniform(buffer(*queue, *tag), len);
-                    }
-                }
+            Some(Submitted::Io { queue, tag, buffer }) if result == 0 || result == 1 => {
+                self.describe(&mut completion, (*queue, *tag), *buffer && result == 0);
             }
             Some(Submitted::BufRead(file)) if result > 0 => {
                 let mut bytes = vec![0; result as usize];
@@ -293,7 +343,8 @@ impl Actor {
                 drop(maps);
                 map.map_or_else(|| Err(io::ErrorKind::InvalidInput.into()), |_| DONE)
             }
-            Op::Fetch { queue, tag, addr } => self.fetch(step, (queue, tag), addr),
+            Op::Fetch { queue, tag, addr } => self
+                .without_privilege(|actor| actor.io(step, IoOp::FetchReq, (queue, tag), -1, addr)),
             Op::Commit { queue, tag, result, data, addr } => {
                 if let Some(byte) = data
                     && queue < device.queues
@@ -317,6 +368,46 @@ impl Actor {
                 let position = user_copy_position(queue, tag, first);
                 let copied = self.company.opened()?.write_at(&bytes, position)?;
                 Ok(Some((copied as i32, None)))
+            }
+            Op::Provide { count } => {
+                let ring = self.ring.as_mut().ok_or_else(closed)?;
+                for _ in 0..count {
+                    let number = self.company.tag_lists_used.fetch_add(1, Ordering::Relaxed);
+                    if number >= TAG_LISTS {
+                        return Err(io::ErrorKind::OutOfMemory.into());
+                    }
+                    ring.provide(&self.company.tag_lists, number)?;
+                }
+                DONE
+            }
+            Op::Prep { queue, ref tags, addr } => {
+                let elements: Vec<_> = tags.iter().map(|tag| (*tag, 0)).collect();
+                if addr != Addr::Buffer {
+                    lock(&self.company.bufferless).insert(queue);
+                }
+                self.without_privilege(|actor| {
+                    actor.batch(step, IoOp::PrepIoCmds, queue, &elements, addr)
+                })
+            }
+            Op::Commits { queue, ref results, data, addr } => {
+                if let Some(byte) = data {
+                    for (tag, _) in results {
+                        if queue < device.queues && *tag < device.depth {
+                            self.company.buffers.fill(buffer(queue, *tag), byte);
+                        }
+                    }
+                }
+                self.batch(step, IoOp::CommitIoCmds, queue, results, addr)
+            }
+            Op::FetchTags { queue } => {
+                let device = self.company.device()?;
+                let ring = self.ring.as_mut().ok_or_else(closed)?;
+                lock(&self.company.submitted).insert(step, Submitted::FetchTags { queue });
+                let queue = QueueId(queue);
+                let element_bytes = size_of::<u16>() as u8;
+                let command = BatchIo { queue, element_bytes, ..BatchIo::default() };
+                ring.fetch_tags(device, command, u64::from(step))?;
+                LATER
             }
             Op::Table { slots } => {
                 self.ring.as_ref().ok_or_else(closed)?.table(u32::from(slots))?;
@@ -380,12 +471,12 @@ impl Actor {
     }
 
     /// Without CAP_SYS_ADMIN: no kernel scans the disk for partitions then.
-    fn fetch(&mut self, step: u16, tag: (u16, u16), addr: Addr) -> Outcome {
+    fn without_privilege(&mut self, act: impl FnOnce(&mut Self) -> Outcome) -> Outcome {
         let all = capabilities(None)?;
         let mut some = all;
         some.effective.remove(CapabilitySet::SYS_ADMIN);
         set_capabilities(None, some)?;
-        let outcome = self.io(step, IoOp::FetchReq, tag, -1, addr);
+        let outcome = act(self);
         set_capabilities(None, all)?;
         outcome
     }
@@ -410,6 +501,42 @@ impl Actor {
         lock(&self.company.submitted).insert(step, submitted);
         let command = IoCmd { queue: QueueId(queue), tag: Tag(tag), result, addr };
         ring.io(device, op, command, auto, u64::from(step))?;
+        LATER
+    }
+
+    /// PREP_IO_CMDS or COMMIT_IO_CMDS.
+    fn batch(
+        &mut self,
+        step: u16,
+        op: IoOp,
+        queue: u16,
+        elements: &[(u16, i32)],
+        addr: Addr,
+    ) -> Outcome {
+        let device = self.company.device()?;
+        let ring = self.ring.as_mut().ok_or_else(closed)?;
+        let (first, fallback) = match addr {
+            Addr::Auto(AutoBufReg { index, fallback }) => (index, fallback),
+            Addr::Buffer | Addr::Bare => (0, false),
+        };
+        let buf_addr = addr == Addr::Buffer;
+        let flags = BatchFlags { zone_lba: false, buf_addr, auto_buf_reg_fallback: fallback };
+        let element_bytes = flags.element_bytes();
+        let mut bytes = Vec::new();
+        for (nth, (tag, result)) in elements.iter().enumerate() {
+            let element = BatchElement {
+                tag: Tag(*tag),
+                buf_index: if matches!(addr, Addr::Auto(_)) { first + nth as u16 } else { 0 },
+                result: *result,
+                buf_addr: self.company.buffers.address(buffer(queue, *tag)),
+                zone_lba: 0,
+            };
+            bytes.extend_from_slice(&element.encode(flags)[..usize::from(element_bytes)]);
+        }
+        let elements = elements.len() as u16;
+        let command = BatchIo { queue: QueueId(queue), flags, elements, element_bytes };
+        lock(&self.company.submitted).insert(step, Submitted::Plain);
+        ring.batch(device, op, command, bytes, u64::from(step))?;
         LATER
     }
 

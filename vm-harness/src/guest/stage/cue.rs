@@ -57,24 +57,32 @@ pub(super) enum Answer {
 }
 
 /// A completion.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Completion {
     pub(super) step: u16,
     pub(super) result: i32,
-    /// Operation, first sector and sectors of the request that a FETCH or COMMIT brought, and whether the driver failed to register it.
-    pub(super) request: Option<(u8, u64, u32, bool)>,
+    /// The request that it brought.
+    pub(super) request: Option<Brought>,
     pub(super) data: Option<u8>,
     /// The number of the device that was added.
     pub(super) added: Option<u32>,
 }
 
+/// A request, as its descriptor says it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Brought {
+    pub(super) op: u8,
+    pub(super) first: u64,
+    pub(super) count: u32,
+    /// Where the command did not name it.
+    pub(super) tag: Option<u16>,
+    /// The driver could not register its pages.
+    pub(super) unregistered: bool,
+}
+
 impl Completion {
     pub(super) fn delivered(&self) -> Option<Delivered> {
-        self.request.map(|(op, first, count, unregistered)| Delivered {
-            op,
-            first,
-            count,
-            unregistered,
-        })
+        let Brought { op, first, count, tag, unregistered } = *self.request.as_ref()?;
+        Some(Delivered { op, first, count, tag, unregistered })
     }
 }

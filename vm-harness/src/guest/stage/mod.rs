@@ -485,7 +485,9 @@ impl Inspector {
     fn info(&mut self, id: u32) -> io::Result<Option<DevInfo>> {
         let (number, payload) = self.submit(&Command::GetDevInfo(DevId(id)))?;
         loop {
-            self.completed.extend(self.reader.completions());
+            self.completed.extend(
+                self.reader.completions().into_iter().map(|(data, result, _)| (data, result)),
+            );
             if let Some((_, result)) = self.completed.iter().find(|(one, _)| *one == number) {
                 return Ok(match (*result, Kind::GetDevInfo.decode(&payload.read())) {
                     (0, Reply::DevInfo(info)) => Some(info),
@@ -505,7 +507,8 @@ impl Inspector {
     }
 
     fn is_idle(&mut self) -> bool {
-        self.completed.extend(self.reader.completions());
+        self.completed
+            .extend(self.reader.completions().into_iter().map(|(data, result, _)| (data, result)));
         self.completed.len() as u64 == self.submitted
     }
 }

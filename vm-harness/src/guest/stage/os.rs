@@ -10,7 +10,8 @@ use std::ptr::{self, NonNull};
 
 use blkproof_engine::control::PAYLOAD_BYTES_MAX;
 use blkproof_engine::uapi::{
-    AutoBufReg, ControlOp, CtrlCmd, IoCmd, IoDesc, IoOp, QueueId, desc_map_bytes, desc_map_offset,
+    AutoBufReg, BatchIo, ControlOp, CtrlCmd, IoCmd, IoDesc, IoOp, QueueId, desc_map_bytes,
+    desc_map_offset,
 };
 use io_uring::squeue::EntryMarker;
 use io_uring::types::{CancelBuilder, Fd};
@@ -65,14 +66,16 @@ impl<S: EntryMarker> Ring<S> {
         unsafe { self.0.submitter().enter::<()>(0, 1, ENTER_GETEVENTS, None) }.map(drop)
     }
 
-    /// Takes what has completed, as `user_data` and result.
+    /// Takes what has completed, as `user_data`, result and the provided buffer that was taken.
     ///
     /// # Safety
     /// Only one thread reads completions.
-    unsafe fn completions(&self) -> Vec<(u64, i32)> {
+    unsafe fn completions(&self) -> Vec<(u64, i32, Option<u16>)> {
         // SAFETY: no other view of the completion queue exists: only one thread reads it, and this view ends here.
         let queue = unsafe { self.0.completion_shared() };
-        queue.map(|entry| (entry.user_data(), entry.result())).collect()
+        queue
+            .map(|entry| (entry.user_data(), entry.result(), cqueue::buffer_select(entry.flags())))
+            .collect()
     }
 }
 
@@ -89,8 +92,8 @@ pub(super) fn ends<S: EntryMarker>(ring: Ring<S>) -> (Submitter<S>, Reader<S>) {
 }
 
 impl<S: EntryMarker> Reader<S> {
-    /// Takes what has completed, as `user_data` and result.
-    pub(super) fn completions(&mut self) -> Vec<(u64, i32)> {
+    /// Takes what has completed, as `user_data`, result and the provided buffer that was taken.
+    pub(super) fn completions(&mut self) -> Vec<(u64, i32, Option<u16>)> {
         // SAFETY: there is one reader for each ring, and it is borrowed exclusively.
         unsafe { self.0.completions() }
     }
@@ -113,6 +116,62 @@ impl Submitter<squeue::Entry> {
             .user_data(user_data);
         // SAFETY: there is one submitter for each ring, and it is borrowed exclusively. The address that the command names is that of
         // `Buffers`, which stay for ever.
+        unsafe { self.0.submit(&entry) }
+    }
+
+    /// PREP_IO_CMDS or COMMIT_IO_CMDS, with elements in memory that stays for ever.
+    pub(super) fn batch(
+        &mut self,
+        device: RawFd,
+        op: IoOp,
+        command: BatchIo,
+        elements: Vec<u8>,
+        user_data: u64,
+    ) -> io::Result<()> {
+        assert!(
+            elements.len() >= usize::from(command.elements) * usize::from(command.element_bytes),
+            "as many elements as the command says"
+        );
+        let addr = Box::leak(elements.into_boxed_slice()).as_ptr().expose_provenance() as u64;
+        let entry = opcode::UringCmd16::new(Fd(device), op.ioctl())
+            .cmd(command.encode())
+            .addr(Some(addr))
+            .build()
+            .user_data(user_data);
+        // SAFETY: there is one submitter for each ring, and it is borrowed exclusively. The elements were leaked; addresses in them are
+        // those of `Buffers`, which stay for ever.
+        unsafe { self.0.submit(&entry) }
+    }
+
+    /// FETCH_IO_CMDS, multishot, with buffers of group 0.
+    pub(super) fn fetch_tags(
+        &mut self,
+        device: RawFd,
+        command: BatchIo,
+        user_data: u64,
+    ) -> io::Result<()> {
+        const URING_CMD_FLAGS: usize = 28;
+        const MULTISHOT: u32 = 2;
+        let mut entry = opcode::UringCmd16::new(Fd(device), IoOp::FetchIoCmds.ioctl())
+            .cmd(command.encode())
+            .build()
+            .flags(squeue::Flags::BUFFER_SELECT)
+            .user_data(user_data);
+        const { assert!(size_of::<squeue::Entry>() == 64, "the kernel's layout, and nothing else") };
+        // SAFETY: an entry is `repr(C)` around the kernel's 64 bytes, and the field of 4 bytes at this offset is aligned.
+        unsafe {
+            ptr::from_mut(&mut entry).byte_add(URING_CMD_FLAGS).cast::<u32>().write(MULTISHOT);
+        };
+        // SAFETY: there is one submitter for each ring, and it is borrowed exclusively. What the kernel writes are provided buffers.
+        unsafe { self.0.submit(&entry) }
+    }
+
+    /// Gives a buffer to group 0, known by its number.
+    pub(super) fn provide(&mut self, buffers: &Buffers, number: u16) -> io::Result<()> {
+        let at = buffers.at(usize::from(number));
+        let len = buffers.each as i32;
+        let entry = opcode::ProvideBuffers::new(at, len, 1, 0, number).build().user_data(UNHEARD);
+        // SAFETY: there is one submitter for each ring, and it is borrowed exclusively. Buffers stay for ever.
         unsafe { self.0.submit(&entry) }
     }
 
@@ -254,6 +313,13 @@ impl Buffers {
             // SAFETY: inside the buffer, which is inside the mapping.
             unsafe { start.add(offset).write_volatile(byte) }
         }
+    }
+
+    /// The first `len` bytes of a buffer.
+    pub(super) fn bytes(&self, index: usize, len: usize) -> Vec<u8> {
+        let start = self.at(index);
+        // SAFETY: inside the buffer, by `min`, which is inside the mapping.
+        (0..len.min(self.each)).map(|at| unsafe { start.add(at).read_volatile() }).collect()
     }
 
     /// The byte that the first `len` of a buffer are.

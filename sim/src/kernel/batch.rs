@@ -1,0 +1,317 @@
+//! Batch I/O (7.3): tags are armed and committed many at a time, and delivered through a pool of multishot fetch commands.
+
+use std::collections::VecDeque;
+
+use blkproof_engine::sys::{Cqe, Token};
+use blkproof_engine::uapi::{AutoBufReg, Features, KernelSeries};
+
+use crate::choices::Site;
+use crate::kernel::device::Device;
+use crate::kernel::errno;
+use crate::kernel::process::Work;
+use crate::kernel::tags::{By, TagSlot, TagState};
+use crate::run::Run;
+use crate::script::Addr;
+use crate::world::{RequestId, RingId, ThreadId, World};
+
+/// Bytes of an element without a buffer's address, and of one with it.
+const ELEMENT_BYTES: [i32; 2] = [8, 16];
+/// Bytes of a tag in a provided buffer.
+const TAG_BYTES: i32 = 2;
+/// Tags that fit into a provided buffer.
+pub(crate) const TAGS_PER_BUFFER: usize = 32;
+
+/// A multishot fetch command.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Fetcher {
+    /// The task that submitted it, which will deliver.
+    pub(crate) task: ThreadId,
+    pub(crate) ring: RingId,
+    pub(crate) token: Token,
+}
+
+/// What a queue of a batch device has besides its tags.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+pub(crate) struct Batch {
+    /// Tags with a started request that nobody was told of, in order.
+    pub(crate) fifo: VecDeque<u16>,
+    /// Commands that wait.
+    pub(crate) pool: Vec<Fetcher>,
+    /// The command that delivers, or will as soon as its task runs its work.
+    pub(crate) active: Option<Fetcher>,
+}
+
+impl Device {
+    /// Tags are armed without a command.
+    pub(crate) const fn batches(&self) -> bool {
+        self.info.flags.contains(Features::BATCH_IO)
+    }
+
+    /// Whether what goes with a batch does not fit the device's mode.
+    fn refuses_batch(&self, addr: Addr) -> bool {
+        let automatic = self.info.flags.contains(Features::AUTO_BUF_REG);
+        let fallback = matches!(addr, Addr::Auto(AutoBufReg { fallback: true, .. }));
+        let buffers = addr == Addr::Buffer;
+        buffers != self.copies() || fallback && !automatic
+    }
+
+    /// A fetch command of a ring that an exit can cancel: its queue, and its place in the pool.
+    pub(crate) fn fetcher_of(&self, ring: RingId) -> Option<(usize, usize)> {
+        self.hw.iter().enumerate().find_map(|(queue, hw)| {
+            let at = hw.batch.pool.iter().position(|fetcher| fetcher.ring == ring)?;
+            Some((queue, at))
+        })
+    }
+}
+
+/// What goes with the `nth` tag of a batch.
+fn addr_of(addr: Addr, nth: usize) -> Addr {
+    match addr {
+        Addr::Buffer | Addr::Bare => addr,
+        Addr::Auto(AutoBufReg { index, fallback }) => {
+            Addr::Auto(AutoBufReg { index: index + nth as u16, fallback })
+        }
+    }
+}
+
+impl World {
+    /// What every batch command is asked first.
+    fn batch_refused(&self, queue: u16, tags: usize, addr: Addr) -> Option<i32> {
+        let Some(device) = &self.device else { return Some(errno::ENODEV) };
+        if device.kernel < KernelSeries::V7_3 || !device.batches() {
+            return Some(errno::EOPNOTSUPP);
+        }
+        if queue >= device.queues {
+            return Some(errno::EINVAL);
+        }
+        if tags > usize::from(device.depth) {
+            return Some(errno::E2BIG);
+        }
+        device.refuses_batch(addr).then_some(errno::EINVAL)
+    }
+
+    /// PREP_IO_CMDS: all of the tags, or none.
+    pub(crate) fn prep(&mut self, run: &mut Run<'_>, queue: u16, tags: &[u16], addr: Addr) -> i32 {
+        if let Some(errno) = self.batch_refused(queue, tags.len(), addr) {
+            return -errno;
+        }
+        let Some(device) = &mut self.device else { return -errno::ENODEV };
+        let before = (device.tags.clone(), device.hw.clone(), device.completed);
+        for (nth, &tag) in tags.iter().enumerate() {
+            if let Err(errno) = device.prep_one(queue, tag, addr_of(addr, nth)) {
+                (device.tags, device.hw, device.completed) = before;
+                return -errno;
+            }
+        }
+        run.progress();
+        0
+    }
+
+    /// COMMIT_IO_CMDS: as far as the first element that is refused.
+    pub(crate) fn commit_batch(
+        &mut self,
+        run: &mut Run<'_>,
+        ring: RingId,
+        queue: u16,
+        results: &[(u16, i32)],
+        addr: Addr,
+    ) -> i32 {
+        if let Some(errno) = self.batch_refused(queue, results.len(), addr) {
+            return -errno;
+        }
+        let bytes = ELEMENT_BYTES[usize::from(addr == Addr::Buffer)];
+        for (nth, &(tag, result)) in results.iter().enumerate() {
+            match self.may_commit_batch(queue, tag) {
+                Ok(request) => {
+                    if let Some(device) = &mut self.device {
+                        let slot = device.slot(queue, tag);
+                        device.tags[slot].addr = addr_of(addr, nth);
+                    }
+                    self.committed(run, ring, (queue, tag), request, result);
+                }
+                Err(errno) if nth == 0 => return -errno,
+                Err(_) => return bytes * nth as i32,
+            }
+        }
+        bytes * results.len() as i32
+    }
+
+    fn may_commit_batch(&self, queue: u16, tag: u16) -> Result<RequestId, i32> {
+        let Some(device) = &self.device else { return Err(errno::ENODEV) };
+        if tag >= device.depth {
+            return Err(errno::EINVAL);
+        }
+        match device.tags[device.slot(queue, tag)].state {
+            TagState::Served(request) => Ok(request),
+            TagState::Announced(_)
+            | TagState::Lingering(..)
+            | TagState::Unfetched
+            | TagState::Armed(_)
+            | TagState::Prepared
+            | TagState::Queued(..)
+            | TagState::Listed(_)
+            | TagState::Cancelled => Err(errno::EBUSY),
+        }
+    }
+
+    /// FETCH_IO_CMDS: joins the pool; what is listed already is delivered at once.
+    pub(crate) fn fetch_tags(&mut self, run: &mut Run<'_>, by: By, queue: u16) {
+        let (task, ring, token) = by;
+        let refused = match &self.device {
+            None => Some(errno::ENODEV),
+            Some(device) if !device.batches() => Some(errno::EINVAL),
+            Some(device) if queue >= device.queues => Some(errno::EINVAL),
+            Some(device) => {
+                let hw = &device.hw[usize::from(queue)];
+                (hw.canceling || hw.force_abort).then_some(errno::ENODEV)
+            }
+        };
+        if let Some(errno) = refused {
+            self.post(ring, Cqe { token, res: -errno });
+            return;
+        }
+        if let Some(device) = &mut self.device {
+            device.armed += 1;
+            let batch = &mut device.hw[usize::from(queue)].batch;
+            batch.pool.push(Fetcher { task, ring, token });
+            if batch.fifo.is_empty() || batch.active.is_some() {
+                return;
+            }
+        }
+        self.activate(run, queue);
+        self.drain(run, queue);
+    }
+
+    /// A tag was listed: a command of the pool is to deliver it.
+    pub(crate) fn listed(&mut self, run: &mut Run<'_>, queue: u16) {
+        if let Some(fetcher) = self.activate(run, queue) {
+            self.threads[fetcher.task.index()]
+                .work
+                .push_back(Work::Drain { ring: fetcher.ring, queue });
+        }
+    }
+
+    /// Makes a command of the pool the active one, unless there is one.
+    fn activate(&mut self, run: &mut Run<'_>, queue: u16) -> Option<Fetcher> {
+        let batch = &mut self.device.as_mut()?.hw[usize::from(queue)].batch;
+        if batch.active.is_some() || batch.pool.is_empty() {
+            return None;
+        }
+        let nth = run.choose(Site::Tag, batch.pool.len() as u32);
+        let fetcher = batch.pool.remove(nth as usize);
+        batch.active = Some(fetcher);
+        Some(fetcher)
+    }
+
+    /// The active command delivers all that is listed, as many tags at a time as a provided buffer holds.
+    pub(crate) fn drain(&mut self, run: &mut Run<'_>, queue: u16) {
+        loop {
+            let Some(device) = &mut self.device else { return };
+            let batch = &mut device.hw[usize::from(queue)].batch;
+            let Some(fetcher) = batch.active else { return };
+            if batch.fifo.is_empty() {
+                batch.active = None;
+                batch.pool.push(fetcher);
+                return;
+            }
+            let ring = &mut self.rings[fetcher.ring.index()];
+            if ring.provided == 0 {
+                batch.active = None;
+                device.armed -= 1;
+                self.post(fetcher.ring, Cqe { token: fetcher.token, res: -errno::ENOBUFS });
+                self.file_dropped(run);
+                return;
+            }
+            ring.provided -= 1;
+            let count = batch.fifo.len().min(TAGS_PER_BUFFER);
+            let listed: Vec<u16> = batch.fifo.drain(..count).collect();
+            let told: Vec<u16> = listed
+                .into_iter()
+                .filter(|tag| self.deliver(run, fetcher.ring, queue, *tag))
+                .collect();
+            if let (Token::Control(step), false) = (fetcher.token, told.is_empty()) {
+                let res = TAG_BYTES * told.len() as i32;
+                let ring = &mut self.rings[fetcher.ring.index()];
+                ring.told.push_back((step as u16, queue, told));
+                self.post(fetcher.ring, Cqe { token: fetcher.token, res });
+            }
+        }
+    }
+
+    /// One tag becomes the server's. False: its request failed instead.
+    fn deliver(&mut self, run: &mut Run<'_>, ring: RingId, queue: u16, tag: u16) -> bool {
+        let Some(device) = &mut self.device else { return false };
+        let slot = device.slot(queue, tag);
+        let TagState::Listed(request) = device.tags[slot].state else { return false };
+        device.tags[slot].state = TagState::Served(request);
+        if let Some(req) = &mut self.requests[request.index()] {
+            req.unregistered = false;
+        }
+        if !self.registers_at_delivery(ring, queue, tag) {
+            if let Some(device) = &mut self.device {
+                device.tags[slot].state = TagState::Prepared;
+            }
+            self.end_request(run, request, Err(errno::EIO));
+            return false;
+        }
+        self.fill_buffer(queue, tag, request);
+        true
+    }
+
+    /// Where the active command can no longer deliver: it is cancelled, the tags stay listed.
+    pub(crate) fn drain_fails(&mut self, run: &mut Run<'_>, queue: u16) {
+        let Some(device) = &mut self.device else { return };
+        let batch = &mut device.hw[usize::from(queue)].batch;
+        if let Some(fetcher) = batch.active.take() {
+            // It waits to be cancelled like the others.
+            batch.pool.push(fetcher);
+        }
+        run.kernel(|| format!("queue {queue}: nobody delivers"));
+    }
+
+    /// Cancels one waiting fetch command.
+    pub(crate) fn cancel_fetcher(&mut self, run: &mut Run<'_>, queue: usize, at: usize) {
+        let Some(device) = &mut self.device else { return };
+        let fetcher = device.hw[queue].batch.pool.remove(at);
+        device.armed -= 1;
+        let cqe = Cqe { token: fetcher.token, res: -errno::ENODEV };
+        self.post_by_task_work(fetcher.task, fetcher.ring, cqe);
+        self.file_dropped(run);
+    }
+
+    /// STOP_DEV and QUIESCE_DEV: the first waiting fetch command of any queue. The queue aborts what comes from now on.
+    pub(crate) fn cancel_first_fetcher(&mut self, run: &mut Run<'_>) -> bool {
+        let Some(device) = self.device.as_mut().filter(|device| device.batches()) else {
+            return false;
+        };
+        for hw in &mut device.hw {
+            hw.force_abort = true;
+        }
+        let queue = device.hw.iter().position(|hw| !hw.batch.pool.is_empty());
+        if let Some(queue) = queue {
+            self.cancel_fetcher(run, queue, 0);
+        }
+        queue.is_some()
+    }
+}
+
+impl Device {
+    fn prep_one(&mut self, queue: u16, tag: u16, addr: Addr) -> Result<(), i32> {
+        if tag >= self.depth {
+            return Err(errno::EINVAL);
+        }
+        if self.stopping {
+            return Err(errno::ENODEV);
+        }
+        if self.ready() {
+            return Err(errno::EBUSY);
+        }
+        let slot = self.slot(queue, tag);
+        if self.tags[slot].state != TagState::Unfetched {
+            return Err(errno::EINVAL);
+        }
+        self.tags[slot] = TagSlot { state: TagState::Prepared, addr, ..TagSlot::UNFETCHED };
+        self.fetched(queue);
+        Ok(())
+    }
+}
