@@ -87,7 +87,7 @@ pub fn foreground(task: Task, store: Option<OwnedFd>, up: fn(&Path)) -> Result<(
     let attempt = || "starting the supervisor".to_owned();
     create(&RunDir::from_environment())?;
     // Before the thread starts, so that it leaves the signals to the supervisor.
-    os::block(&supervisor_process::STOP_SIGNALS).attempting(attempt)?;
+    os::block(&supervisor_process::ORDER_SIGNALS).attempting(attempt)?;
     let (ours, theirs) = Peer::pair().attempting(attempt)?;
     let announce =
         thread::spawn(move || await_up(ours, None, Launcher::new).map(|path| up(&path)));

@@ -28,7 +28,7 @@ pub const STOP_SIGNALS: [i32; 3] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP];
 /// The signal that asks a supervisor to recover its device.
 pub const RECOVER_SIGNAL: i32 = libc::SIGUSR1;
 /// All that it listens to.
-const ORDER_SIGNALS: [i32; 4] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, RECOVER_SIGNAL];
+pub const ORDER_SIGNALS: [i32; 4] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, RECOVER_SIGNAL];
 
 /// Runs a detached supervisor to its end.
 pub fn main(task: &str) -> ExitCode {

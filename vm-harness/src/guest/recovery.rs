@@ -163,6 +163,10 @@ fn fail_io(doing: &Doing) -> Checked<String> {
     let device = added(&options, doing)?;
     killed(blkproof::worker(device.id)?, doing);
     until_state(&device, "FAIL_IO", doing)?;
+    let machines = blkproof::dump(device.id)?;
+    if !machines.iter().any(|machine| machine.name == "supervisor" && machine.state == "Unserved") {
+        return failed(format!("`dump` does not say that the supervisor waits: {machines:?}"));
+    }
     doing.now(format!("a read from {}, which nobody serves", device.path));
     let mut block = [0_u8; 4096];
     let read = File::open(&device.path).and_then(|file| file.read_exact_at(&mut block, 9 << 20));
