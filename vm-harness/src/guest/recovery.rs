@@ -9,6 +9,7 @@ use super::blkproof::{self, Device, PROGRAM, Wanted};
 use super::fio::Fio;
 use super::program::{Checked, Program, Trouble, failed, run};
 use super::scenario::{Doing, added, deleted, killed, progress, read_a_block};
+use crate::facts::MachineFacts;
 use crate::plan::{Order, Recovery, Target};
 
 /// How often the worker of one load is killed.
@@ -163,9 +164,11 @@ fn fail_io(doing: &Doing) -> Checked<String> {
     let device = added(&options, doing)?;
     killed(blkproof::worker(device.id)?, doing);
     until_state(&device, "FAIL_IO", doing)?;
-    let machines = blkproof::dump(device.id)?;
-    if !machines.iter().any(|machine| machine.name == "supervisor" && machine.state == "Unserved") {
-        return failed(format!("`dump` does not say that the supervisor waits: {machines:?}"));
+    doing.now("`dump` to say that the supervisor waits for somebody who asks");
+    let waits =
+        |machine: &MachineFacts| machine.name == "supervisor" && machine.state == "Unserved";
+    while !blkproof::dump(device.id)?.iter().any(waits) {
+        thread::sleep(PAUSE);
     }
     doing.now(format!("a read from {}, which nobody serves", device.path));
     let mut block = [0_u8; 4096];
