@@ -64,6 +64,14 @@ pub enum Step {
     KillWorker,
     /// Waiting for the supervisor that had brought the device up to exit.
     SupervisorExit,
+    /// Getting hold of the supervisor that had brought the device up.
+    AttachSupervisor,
+    /// Giving a device another worker.
+    Recover,
+    /// START_USER_RECOVERY.
+    StartRecovery,
+    /// END_USER_RECOVERY.
+    EndRecovery,
     /// Creating the launcher's ring.
     LauncherRing,
     /// Waiting for the supervisor to say whether the device is up.
@@ -90,6 +98,14 @@ pub enum Problem {
     Protocol,
     /// The kernel granted something we cannot work with.
     Unsupported,
+    /// The device was added without recovery.
+    NoRecovery,
+    /// The device is DEAD: it has no disk whose requests a worker could serve.
+    Dead,
+    /// A worker serves the device.
+    Served,
+    /// The device is not the one that was written down: its number was granted anew.
+    Foreign,
 }
 
 impl Cause {
@@ -134,6 +150,14 @@ impl fmt::Display for Step {
             Self::SupervisorExit => {
                 f.write_str("waiting for the device's own supervisor process to exit")
             }
+            Self::AttachSupervisor => {
+                f.write_str("getting hold of the device's own supervisor process")
+            }
+            Self::Recover => f.write_str("recovering the device"),
+            Self::StartRecovery => {
+                f.write_str("beginning the device's recovery (START_USER_RECOVERY)")
+            }
+            Self::EndRecovery => f.write_str("ending the device's recovery (END_USER_RECOVERY)"),
             Self::LauncherRing => f.write_str("creating the launcher's ring"),
             Self::Verdict => f.write_str("waiting for the supervisor"),
             Self::Enter => f.write_str("waiting in io_uring_enter"),
@@ -157,6 +181,12 @@ impl fmt::Display for Problem {
             Self::Stopped => f.write_str("it was asked to stop"),
             Self::Protocol => f.write_str("the kernel answered what the protocol does not allow"),
             Self::Unsupported => f.write_str("the kernel does not offer what is needed"),
+            Self::NoRecovery => f.write_str("the device was added without recovery"),
+            Self::Dead => {
+                f.write_str("the device is DEAD: it was stopped, and has no disk any more")
+            }
+            Self::Served => f.write_str("the device is LIVE, and its worker runs"),
+            Self::Foreign => f.write_str("another device has this number now"),
         }
     }
 }

@@ -23,6 +23,10 @@ pub enum Command {
     DelDev(DevId),
     /// State, geometry and the worker's pid.
     GetDevInfo(DevId),
+    /// Check that a device is without a server, and let it have another one.
+    StartRecovery(DevId),
+    /// Bring a device up again with another server; `pid` is that worker's thread group.
+    EndRecovery(DevId, u32),
 }
 
 /// What a control command wrote into its buffer.
@@ -53,6 +57,10 @@ pub enum Kind {
     DelDev,
     /// GET_DEV_INFO.
     GetDevInfo,
+    /// START_USER_RECOVERY.
+    StartRecovery,
+    /// END_USER_RECOVERY.
+    EndRecovery,
 }
 
 impl Command {
@@ -66,6 +74,8 @@ impl Command {
             Self::StopDev(_) => Kind::StopDev,
             Self::DelDev(_) => Kind::DelDev,
             Self::GetDevInfo(_) => Kind::GetDevInfo,
+            Self::StartRecovery(_) => Kind::StartRecovery,
+            Self::EndRecovery(..) => Kind::EndRecovery,
         }
     }
 }
@@ -82,8 +92,8 @@ impl Command {
             Self::GetFeatures => (DevId::AUTO, CtrlCmd::FEATURES_BYTES, 0),
             Self::AddDev(info) => (info.dev_id, fill(&info.encode()), 0),
             Self::SetParams(id, params) => (*id, fill(&params.encode()), 0),
-            Self::StartDev(id, pid) => (*id, 0, u64::from(*pid)),
-            Self::StopDev(id) | Self::DelDev(id) => (*id, 0, 0),
+            Self::StartDev(id, pid) | Self::EndRecovery(id, pid) => (*id, 0, u64::from(*pid)),
+            Self::StopDev(id) | Self::DelDev(id) | Self::StartRecovery(id) => (*id, 0, 0),
             Self::GetDevInfo(id) => (*id, DevInfo::SIZE as u16, 0),
         };
         CtrlCmd { dev_id, queue_id: CtrlCmd::NO_QUEUE, len, addr: 0, data, dev_path_len: 0 }
@@ -98,7 +108,12 @@ impl Kind {
             Self::AddDev | Self::GetDevInfo => {
                 DevInfo::decode(&head(payload)).map_or(Reply::Nothing, Reply::DevInfo)
             }
-            Self::SetParams | Self::StartDev | Self::StopDev | Self::DelDev => Reply::Nothing,
+            Self::SetParams
+            | Self::StartDev
+            | Self::StopDev
+            | Self::DelDev
+            | Self::StartRecovery
+            | Self::EndRecovery => Reply::Nothing,
         }
     }
 
@@ -112,6 +127,8 @@ impl Kind {
             Self::StopDev => Step::StopDev,
             Self::DelDev => Step::DelDev,
             Self::GetDevInfo => Step::GetDevInfo,
+            Self::StartRecovery => Step::StartRecovery,
+            Self::EndRecovery => Step::EndRecovery,
         }
     }
 
@@ -125,6 +142,8 @@ impl Kind {
             Self::StopDev => ControlOp::StopDev,
             Self::DelDev => ControlOp::DelDev,
             Self::GetDevInfo => ControlOp::GetDevInfo,
+            Self::StartRecovery => ControlOp::StartUserRecovery,
+            Self::EndRecovery => ControlOp::EndUserRecovery,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The launcher: waits for a supervisor's verdict, hands an interrupt on to it, and waits for the device's node.
+//! The launcher: waits for a supervisor's verdict, hands an interrupt of `add` on to it, and waits for the device's node.
 
 use crate::cause::{Cause, Problem, Step};
 use crate::link::{Link, Order, Received, Verdict};
@@ -50,6 +50,8 @@ pub struct Launcher {
     attempts: u16,
     /// There is something to wait on.
     ring: bool,
+    /// The device was there before: an interrupt ends the wait, and nothing else.
+    recovery: bool,
     up: Option<DevId>,
     node: bool,
     end: Exit,
@@ -65,10 +67,19 @@ impl Launcher {
             generation: 0,
             attempts: 0,
             ring: false,
+            recovery: false,
             up: None,
             node: false,
             end: Exit::Finished,
         }
+    }
+
+    /// A launcher whose supervisor has just been started to recover a device. An interrupt must not delete it, so the supervisor
+    /// hears nothing of it.
+    pub const fn of_recovery(deadlines: Deadlines) -> Self {
+        let mut launcher = Self::new(deadlines);
+        launcher.recovery = true;
+        launcher
     }
 
     /// What it is at.
@@ -213,6 +224,8 @@ impl Launcher {
         loop {
             match io.hear_operator() {
                 Received::Message(Order::Stop) => stop = true,
+                // Nobody asks a launcher for that.
+                Received::Message(Order::Recover) => {}
                 Received::Empty => {
                     push(io, Sqe::Watch { link: Link::Operator });
                     break;
@@ -221,7 +234,8 @@ impl Launcher {
             }
         }
         // A device that is up is there to stay, and one that is down needs no stopping.
-        (stop && self.stage == Stage::Waiting).then(|| self.stop())
+        (stop && self.stage == Stage::Waiting)
+            .then(|| if self.recovery { self.fail(Problem::Stopped) } else { self.stop() })
     }
 
     fn expired(&mut self) -> Option<Call> {

@@ -43,11 +43,28 @@ impl Link {
     }
 }
 
-/// Operator to launcher, operator to supervisor. Any number of them counts as one.
+/// Operator to launcher, operator to supervisor. Any number of the same counts as one.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Order {
     /// Stop and delete the device.
     Stop,
+    /// Give the device another worker, as soon as it has none.
+    Recover,
+}
+
+/// What a supervisor has to say that nobody waits for.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum News {
+    /// The worker of a LIVE device is gone.
+    WorkerLost(Cause),
+    /// The worker of a LIVE device ended in good order, and nobody had asked for it.
+    WorkerEnded,
+    /// Another worker serves the device.
+    Recovered,
+    /// The device could not be given another worker.
+    RecoveryFailed(Cause),
+    /// The device is left without a worker until somebody asks for one.
+    Unserved,
 }
 
 /// Supervisor to launcher: at most one.

@@ -40,6 +40,12 @@ pub enum Awaits {
     DeviceLive,
     /// The supervisor process exiting.
     SupervisorExit,
+    /// The kernel cleaning up behind a worker that is gone.
+    Release,
+    /// Somebody asking for the recovery of a device that has no worker.
+    RecoveryRequest,
+    /// The device's own supervisor bringing it back.
+    Recovery,
     /// The supervisor saying whether the device is up.
     Verdict,
     /// The node of the block device.
@@ -110,6 +116,9 @@ impl fmt::Display for Awaits {
             Self::WorkerExit => f.write_str("the worker process to exit"),
             Self::DeviceLive => f.write_str("the supervisor to start the device"),
             Self::SupervisorExit => f.write_str("the supervisor process to exit"),
+            Self::Release => f.write_str("the kernel to have cleaned up behind the last worker"),
+            Self::RecoveryRequest => f.write_str("a request to recover, or to stop"),
+            Self::Recovery => f.write_str("the device's own supervisor to recover it"),
             Self::Verdict => f.write_str("the supervisor to say whether the device is up"),
             Self::Node => f.write_str("the node of the block device"),
             Self::StopRequest => f.write_str("a request to stop"),

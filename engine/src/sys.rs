@@ -6,7 +6,7 @@
 //! [`Call::Enter`]: links, timers, child exits and the device itself all arrive as completions.
 
 use crate::cause::{Cause, Step};
-use crate::link::{FromQueue, FromWorker, Link, Order, Received, ToQueue, ToWorker, Verdict};
+use crate::link::{FromQueue, FromWorker, Link, News, Order, Received, ToQueue, ToWorker, Verdict};
 use crate::queue::QueueConfig;
 use crate::uapi::{DevId, Errno, IoDesc, QueueId, Tag};
 
@@ -53,6 +53,8 @@ pub enum Call {
     },
     /// Launcher, and a supervisor that deletes a device: ask the device's own supervisor to stop (SIGTERM). Answers [`Ret::Done`], or [`Ret::Failed`] with `ESRCH`.
     StopSupervisor,
+    /// Supervisor that asks for a recovery: ask the device's own supervisor for it (SIGUSR1). Answers [`Ret::Done`], or [`Ret::Failed`] with `ESRCH`.
+    AskSupervisor,
     /// Launcher: look for the node of the block device. Never waits. Answers [`Ret::Done`], or [`Ret::Failed`] with `ENOENT`.
     FindNode {
         /// The device.
@@ -65,7 +67,9 @@ pub enum Call {
         /// What the thread will serve, and how.
         config: QueueConfig,
     },
-    /// Queue: map the descriptor array, and obtain one pinned buffer for each tag. Answers [`Ret::Done`] or [`Ret::Failed`].
+    /// Queue: map the descriptor array, obtain one pinned buffer for each tag, and have the ring itself hold the character device open
+    /// (`IORING_REGISTER_FILES`), so that the kernel takes it for released only after the last operation of this ring (I13).
+    /// Answers [`Ret::Done`] or [`Ret::Failed`].
     MapQueue {
         /// The queue.
         queue: QueueId,
@@ -396,6 +400,8 @@ pub trait SupervisorIo: ControlIo {
     fn tell_worker(&mut self, message: ToWorker);
     /// Tells whoever launched this supervisor.
     fn tell_launcher(&mut self, verdict: Verdict);
+    /// Notes something down for whoever reads the log.
+    fn note(&mut self, news: News);
 }
 
 /// What the worker's driver offers. Nothing here blocks.

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use blkproof_engine::cause::{Cause, Problem, Step};
 use blkproof_engine::control::{Command, Kind, Reply};
-use blkproof_engine::link::{FromWorker, Link, Order, Received, ToWorker, Verdict};
+use blkproof_engine::link::{FromWorker, Link, News, Order, Received, ToWorker, Verdict};
 use blkproof_engine::pump::REFUSALS_MAX;
 use blkproof_engine::supervisor::{Deadlines, Plan, Stage, Supervisor};
 use blkproof_engine::sys::{
@@ -190,6 +190,9 @@ impl System {
             }
             Command::GetDevInfo(_) if !self.exists => res = -19,
             Command::GetDevInfo(_) => self.reply = Reply::DevInfo(self.info()),
+            Command::StartRecovery(_) | Command::EndRecovery(..) => {
+                panic!("a device without recovery is not recovered")
+            }
         }
         self.complete(Token::Control(sequence), res);
     }
@@ -293,6 +296,9 @@ impl SupervisorIo for System {
     fn tell_launcher(&mut self, verdict: Verdict) {
         self.to_launcher.push(verdict);
     }
+    fn note(&mut self, news: News) {
+        panic!("without recovery there is no news such as {news:?}");
+    }
 }
 
 impl ControlIo for System {
@@ -323,6 +329,7 @@ fn plan() -> Plan {
             }),
             ..Params::default()
         },
+        restart: false,
     }
 }
 

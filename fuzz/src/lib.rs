@@ -7,6 +7,7 @@
 use std::process::ExitCode;
 use std::{env, fs};
 
+use blkproof_engine::supervisor::Recovery;
 use blkproof_engine::sys::Token;
 use blkproof_engine::tag::{Sent, TagAction, TagEvent, TagState};
 use blkproof_engine::uapi::{BatchIo, DevInfo, Errno, IoDesc, Params, ShmemBufReg};
@@ -114,6 +115,8 @@ pub fn simulation(data: &[u8]) {
     let mut config = Config::engine();
     config.queues = 1 + u16::from(shape & 1);
     config.depth = 1 + u16::from(shape >> 1 & 1);
+    config.recovery = Recovery::ALL[usize::from(shape >> 3 & 3)];
+    config.restart = shape & 32 != 0 && config.recovery != Recovery::None;
     config.faults = if shape & 4 == 0 {
         blkproof_sim::config::Faults::NONE
     } else {

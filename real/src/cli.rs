@@ -1,21 +1,26 @@
 //! The commands of the program `blkproof`.
 
 use std::fmt::Write as _;
-use std::io::{self, Write as _};
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use blkproof_engine::supervisor::Recovery;
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 
 use crate::deletion::{self, Deleted};
 use crate::devices::{self, Listed};
 use crate::dump::PendingDump;
-use crate::error::{Error, Result};
+use crate::error::{Attempt, Error, Result};
 use crate::os::PAGE_BYTES;
 use crate::state_file::RunDir;
 use crate::task::{SECTOR, TargetSpec, Task};
-use crate::{control, dump, launcher, query, store, supervisor_process, worker_process};
+use crate::{
+    control, dump, launcher, query, recovery, store, supervisor_process, worker_process,
+};
 
 /// Serve Linux block devices from user space (ublk).
 ///
@@ -36,6 +41,7 @@ Examples:
   blkproof add loop disk.img           one kept in a file
   blkproof list                        every ublk device, ours and others'
   blkproof dump 0                      what each part of device 0 waits for
+  blkproof recover 0                   give it another worker, if it was added with --recovery
   blkproof del 0                       stop and delete it, whatever state it is in
 
 Exit codes: 0 done, 1 failed, 2 not a sensible command; 128 + signal when the worker of a foreground
@@ -53,6 +59,12 @@ enum Command {
     /// Stop and delete devices, whatever state they and their processes are in
     #[command(after_help = DEL_EXAMPLES)]
     Del(DelOptions),
+    /// Give a device whose worker is gone another one, if it was added with --recovery
+    #[command(after_help = RECOVER_HELP)]
+    Recover {
+        /// The device's number, N in /dev/ublkbN
+        id: u32,
+    },
     /// Show what the ublk driver of this kernel supports
     Features {
         /// Print JSON
@@ -82,6 +94,14 @@ Examples:
   blkproof del --all       every ublk device of this machine, also those of other servers
 
 A device that a client holds open (mounted, for example) cannot go; del then says so after its deadlines.";
+
+const RECOVER_HELP: &str = "\
+Examples:
+  blkproof add loop disk.img --recovery reissue
+  blkproof recover 0                    after its worker has died: list shows QUIESCED or FAIL_IO
+
+Clients keep the device open all the while. The device's own supervisor is asked, if it runs; else another one is started, and keeps
+looking after the device. What is in memory (mem) dies with its supervisor: such a device can then only be deleted.";
 
 const DUMP_HELP: &str = "\
 Asks the supervisor and the worker of a device; they answer even while they are stuck in the kernel.
@@ -131,9 +151,37 @@ struct AddOptions {
     /// The largest request, and the memory pinned for each one in flight: 4K to 32M, a multiple of 4K
     #[arg(long, value_name = "SIZE", default_value = "128K", value_parser = parse_buffer)]
     buffer: u32,
+    /// What becomes of the device when its worker dies, until it has another one
+    #[arg(long, value_name = "MODE", value_enum)]
+    recovery: Option<RecoveryMode>,
+    /// Give the device another worker by itself when its own dies: up to 5 times in quick succession (a minute of service counts
+    /// anew); then it waits for `blkproof recover`. With --recovery
+    #[arg(long, requires = "recovery")]
+    restart: bool,
     /// Stay in the foreground; SIGINT and SIGTERM stop and delete the device
     #[arg(long)]
     foreground: bool,
+}
+
+/// `--recovery`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum RecoveryMode {
+    /// Requests that the worker held fail, all others wait for the next one
+    Requeue,
+    /// All requests wait, and the next worker is given again what the last one held: none fails
+    Reissue,
+    /// All requests fail (EIO) until there is another worker; Linux 6.18 or later
+    FailIo,
+}
+
+impl From<RecoveryMode> for Recovery {
+    fn from(mode: RecoveryMode) -> Self {
+        match mode {
+            RecoveryMode::Requeue => Self::Requeue,
+            RecoveryMode::Reissue => Self::Reissue,
+            RecoveryMode::FailIo => Self::FailIo,
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -164,6 +212,7 @@ pub fn main() -> ExitCode {
         Command::Add(add) => run_add(add),
         Command::List(options) => run_list(&options),
         Command::Del(options) => run_del(&options),
+        Command::Recover { id } => run_recover(id),
         Command::Features { json } => run_features(json),
         Command::Dump { id, json } => run_dump(id, json),
     };
@@ -183,13 +232,24 @@ fn run_add(add: Add) -> Result<()> {
             (TargetSpec::Mem { bytes: size }, Some(store::memory(size)?), options)
         }
         Add::Loop { file, options } => {
-            let (target, store) = store::backing_file(&file)?;
+            let (target, store) = store::backing_file(&file, Duration::ZERO)?;
             (target, Some(store), options)
         }
     };
     control::probe()?;
-    let AddOptions { id, queues, depth, buffer, foreground } = options;
-    let task = Task { id, queues, depth, buffer_bytes: buffer, target, log: None };
+    let AddOptions { id, queues, depth, buffer, recovery, restart, foreground } = options;
+    let task = Task {
+        id,
+        queues,
+        depth,
+        buffer_bytes: buffer,
+        target,
+        recovery: recovery.map_or(Recovery::None, Recovery::from),
+        restart,
+        identity: random()?,
+        log: None,
+        comes_back: false,
+    };
     if foreground {
         return launcher::foreground(task, store, announce);
     }
@@ -197,7 +257,15 @@ fn run_add(add: Add) -> Result<()> {
     Ok(())
 }
 
-/// The one line of `add`.
+/// A number that no other device has.
+fn random() -> Result<u64> {
+    let mut bytes = [0; 8];
+    let read = File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes));
+    read.attempting(|| "reading /dev/urandom".into())?;
+    Ok(u64::from_ne_bytes(bytes))
+}
+
+/// The one line of `add`, and of `recover`.
 fn announce(path: &Path) {
     // A reader that has gone does not make the device any less LIVE.
     let _ = print(&format!("{}\n", path.display()));
@@ -288,6 +356,12 @@ fn delete_all(run_dir: &RunDir) -> Result<()> {
     Err(Error::new("deleting every device", format!("these are still there: {}", failed.join(", "))))
 }
 
+fn run_recover(id: u32) -> Result<()> {
+    control::probe()?;
+    announce(&recovery::recover(&RunDir::from_environment(), id)?);
+    Ok(())
+}
+
 #[derive(Serialize)]
 struct FeaturesJson {
     bits: u64,
@@ -339,7 +413,8 @@ fn run_dump(id: u32, json: bool) -> Result<()> {
     print(&text)
 }
 
-fn unknown(id: u32) -> Error {
+/// No device has this number.
+pub(crate) fn unknown(id: u32) -> Error {
     Error::new(format!("looking for device {id}"), "there is no such device")
         .advice("`blkproof list` shows the devices that exist")
 }

@@ -30,7 +30,7 @@ pub fn delete(run_dir: &RunDir, id: u32) -> Result<Deleted> {
     let resident = state.as_ref().map(|state| state.supervisor);
     // An interrupt ends this process like any other: the kernel takes an unfinished command back, and `del` can be run again.
     let operator = os::signal_fd(&[]).attempting(|| "preparing to wait".into())?;
-    let mut driver = SupervisorDriver::for_deletion(operator, worker, resident);
+    let mut driver = SupervisorDriver::of_others(operator, worker, resident);
     let plan = Plan::Delete {
         id: DevId(id),
         worker: worker.map(|worker| worker.pid),

@@ -6,10 +6,12 @@ use std::path::{Path, PathBuf};
 
 use blkproof_engine::cause::{Cause, Problem, Step};
 use blkproof_engine::control::{Command, Reply};
-use blkproof_engine::uapi::{DevId, DevInfo, Errno};
+use blkproof_engine::supervisor::Recovery;
+use blkproof_engine::uapi::{DevId, DevInfo, Errno, Features};
 use serde::Serialize;
 
 use crate::error::Result;
+use crate::process::Process;
 use crate::query;
 use crate::state_file::{RunDir, StateFile};
 use crate::task::SECTOR;
@@ -53,6 +55,8 @@ pub struct Listed {
     pub queues: u16,
     /// Tags of each queue; 0 while nobody tells.
     pub depth: u16,
+    /// What becomes of it without a worker: `none`, `requeue`, `reissue` or `fail-io`; none while nobody tells.
+    pub recovery: Option<&'static str>,
     /// The process that serves it, if it runs.
     pub worker_pid: Option<u32>,
     /// The process that looks after it, if it is ours and runs.
@@ -120,6 +124,7 @@ fn unseen(id: DevId) -> Listed {
         size_bytes: 0,
         queues: 0,
         depth: 0,
+        recovery: None,
         worker_pid: None,
         supervisor_pid: None,
         error: None,
@@ -137,9 +142,11 @@ fn listed(info: &DevInfo, state: Option<&StateFile>) -> Listed {
         size_bytes: disk_bytes(id).or(state.map(|state| state.size_bytes)).unwrap_or(0),
         queues: info.nr_hw_queues,
         depth: info.queue_depth,
+        recovery: Some(recovery(info.flags).name()),
+        // The kernel names a server until there is another one.
         worker_pid: u32::try_from(info.ublksrv_pid)
             .ok()
-            .filter(|pid| *pid > 0)
+            .filter(|pid| *pid > 0 && Process::find(*pid).is_some())
             .or_else(|| state.filter(|state| state.worker.is_running()).map(|state| state.worker.pid)),
         supervisor_pid: state
             .filter(|state| state.supervisor.is_running())
@@ -150,7 +157,7 @@ fn listed(info: &DevInfo, state: Option<&StateFile>) -> Listed {
 
 fn remembered(state: &StateFile) -> Listed {
     let id = DevId(state.id);
-    let running = |process: crate::process::Process| process.is_running().then_some(process.pid);
+    let running = |process: Process| process.is_running().then_some(process.pid);
     Listed {
         id: state.id,
         state: GONE,
@@ -160,10 +167,17 @@ fn remembered(state: &StateFile) -> Listed {
         size_bytes: state.size_bytes,
         queues: state.queues,
         depth: state.depth,
+        recovery: Some(state.recovery.name()),
         worker_pid: running(state.worker),
         supervisor_pid: running(state.supervisor),
         error: None,
     }
+}
+
+/// The kind of recovery that a device's flags mean.
+fn recovery(flags: Features) -> Recovery {
+    let mut kinds = Recovery::ALL.into_iter().rev();
+    kinds.find(|kind| flags.contains(kind.features())).unwrap_or_default()
 }
 
 /// The size of the disk, while there is one.
@@ -177,8 +191,7 @@ fn disk_bytes(id: DevId) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::process::Process;
-    use crate::task::TargetSpec;
+    use crate::state_file::state_of;
 
     /// A number that no device has.
     const ID: u32 = 1 << 30;
@@ -192,8 +205,7 @@ mod tests {
         assert!(error.contains(&cause.to_string()), "{error}");
 
         let nobody = Process { pid: u32::MAX, started: 0 };
-        let target = TargetSpec::Mem { bytes: 4096 };
-        let state = StateFile::new(ID, target, (2, 64), nobody, nobody);
+        let state = state_of(ID, nobody);
         let listed = untold(ID, Some(&state), cause);
         assert_eq!((listed.state, listed.target, listed.size_bytes), ("UNKNOWN", "mem", 4096));
     }

@@ -111,6 +111,16 @@ fn advice(cause: Cause) -> Option<&'static str> {
         Problem::Unsupported => {
             return Some("`blkproof features` shows what this kernel's driver supports; Linux 6.12 or later is needed");
         }
+        Problem::NoRecovery => {
+            return Some("a device that is to survive its worker is added with --recovery; this one only `blkproof del` helps");
+        }
+        Problem::Dead => return Some("`blkproof del`, then add it again"),
+        Problem::Served => {
+            return Some("a device that is served needs no recovery; `blkproof list` names its worker, `blkproof dump` says what that waits for");
+        }
+        Problem::Foreign => {
+            return Some("`blkproof list` shows what has this number; the device that was added here is gone");
+        }
         Problem::Deadline
         | Problem::WorkerExited(_)
         | Problem::LinkClosed

@@ -12,6 +12,7 @@ use blkproof_engine::cause::{Cause, Problem, Step};
 use blkproof_engine::launcher::Launcher;
 use blkproof_engine::supervisor::Deadlines;
 use blkproof_engine::sys::{Exit, WorkerExit};
+use rustix::fs::FlockOperation;
 
 use crate::board::{Board, Name};
 use crate::driver::{self, LauncherDriver};
@@ -38,16 +39,44 @@ pub fn detach(mut task: Task, store: Option<&OwnedFd>) -> Result<PathBuf> {
     os::block(&supervisor_process::STOP_SIGNALS).attempting(attempt)?;
     let up = start(&task, store, &log, &run_dir)
         .attempting(attempt)
-        .and_then(|(peer, child)| await_up(peer, Some(&child)));
+        .and_then(|(peer, child)| await_up(peer, Some(&child), Launcher::new));
     match up {
         Ok(path) => Ok(path),
         Err(error) => {
-            show(&mut log);
+            show(&mut log, 0);
             // There, if it failed before the device had a number.
             let _ = fs::remove_file(path);
             Err(error)
         }
     }
+}
+
+/// Brings back a device that has lost both its processes, and leaves it to a detached supervisor. The block device's path.
+///
+/// # Errors
+/// Why it is not back; it is as it was, unless the error says that it still may come.
+pub fn bring_back(task: &Task, store: Option<&OwnedFd>) -> Result<PathBuf> {
+    let attempt = || Step::Recover.to_string();
+    let run_dir = RunDir::from_environment();
+    create(&run_dir)?;
+    let path = run_dir.log(task.id.unwrap_or_default());
+    let mut log = fs::File::options()
+        .read(true)
+        .append(true)
+        .create(true)
+        .open(&path)
+        .attempting(|| format!("opening {}", path.display()))?;
+    // Whoever inherits the open file keeps the lock: the supervisor and its worker.
+    rustix::fs::flock(&log, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
+        Error::new(attempt(), "another process is bringing it back, or a worker of its is not gone yet")
+            .advice("`blkproof list` shows the device; run this again if it is not LIVE")
+    })?;
+    let said = log.seek(io::SeekFrom::End(0)).unwrap_or_default();
+    os::block(&supervisor_process::STOP_SIGNALS).attempting(attempt)?;
+    let up = start(task, store, &log, &run_dir)
+        .attempting(attempt)
+        .and_then(|(peer, child)| await_up(peer, Some(&child), Launcher::of_recovery));
+    up.inspect_err(|_| show(&mut log, said))
 }
 
 /// Brings a device up and looks after it in this process, until a signal asks to stop or the worker ends.
@@ -58,9 +87,10 @@ pub fn foreground(task: Task, store: Option<OwnedFd>, up: fn(&Path)) -> Result<(
     let attempt = || "starting the supervisor".to_owned();
     create(&RunDir::from_environment())?;
     // Before the thread starts, so that it leaves the signals to the supervisor.
-    os::block(&supervisor_process::STOP_SIGNALS).attempting(attempt)?;
+    os::block(&supervisor_process::ORDER_SIGNALS).attempting(attempt)?;
     let (ours, theirs) = Peer::pair().attempting(attempt)?;
-    let announce = thread::spawn(move || await_up(ours, None).map(|path| up(&path)));
+    let announce =
+        thread::spawn(move || await_up(ours, None, Launcher::new).map(|path| up(&path)));
     let exit = supervisor_process::serve(task, store, theirs).attempting(attempt)?;
     let announced = announce.join().map_err(|_| Error::new(attempt(), "a thread panicked"))?;
     match exit {
@@ -107,11 +137,15 @@ fn start(
 }
 
 /// Waits for the verdict and for the device's node. An interrupt is handed on to the supervisor, which then unwinds and says so.
-fn await_up(peer: Peer, supervisor: Option<&Child>) -> Result<PathBuf> {
+fn await_up(
+    peer: Peer,
+    supervisor: Option<&Child>,
+    launcher: fn(Deadlines) -> Launcher,
+) -> Result<PathBuf> {
     let stop = supervisor.map_or(&[][..], |_| &supervisor_process::STOP_SIGNALS);
     let signals = os::signal_fd(stop).attempting(|| "waiting for the supervisor".into())?;
     let mut driver = LauncherDriver::new(signals, peer, supervisor.map(Child::id));
-    let mut launcher = Launcher::new(Deadlines::DEFAULT);
+    let mut launcher = launcher(Deadlines::DEFAULT);
     let mut publisher = Board::default().publisher(Name::Launcher);
     let exit = driver::run(&mut launcher, &mut driver, &mut publisher);
     if let Some(id) = launcher.device() {
@@ -131,6 +165,9 @@ fn await_up(peer: Peer, supervisor: Option<&Child>) -> Result<PathBuf> {
             if problem == Problem::Deadline {
                 Error::new(attempt, "it said nothing for too long")
                     .advice("`blkproof list`, then `blkproof dump ID` shows what it waits for")
+            } else if problem == Problem::Stopped {
+                Error::new(attempt, "interrupted; the recovery itself goes on")
+                    .advice("`blkproof list` shows whether the device is LIVE")
             } else {
                 Error::new(attempt, "it ended without a word")
                     .advice("`blkproof list` shows whether it left a device behind")
@@ -147,10 +184,11 @@ fn left_behind(cause: Cause, step: Step) -> Error {
 }
 
 /// What the processes had to say beyond the cause that the supervisor told us: a panic, for example.
-fn show(log: &mut fs::File) {
+fn show(log: &mut fs::File, from: u64) {
     let mut text = String::new();
     // The processes wrote through the same open file: its position is at the end.
-    let _ = log.rewind().and_then(|()| log.read_to_string(&mut text));
+    let _ =
+        log.seek(io::SeekFrom::Start(from)).and_then(|_| log.read_to_string(&mut text));
     let known = [supervisor_process::LOG_PREFIX, worker_process::LOG_PREFIX];
     for line in text.lines().filter(|line| !known.iter().any(|prefix| line.starts_with(prefix))) {
         eprintln!("{line}");

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`cli`] | the commands of the program `blkproof` |
 //! | [`launcher`], [`supervisor_process`], [`worker_process`] | who starts whom, and what each process does before its machine runs |
+//! | [`deletion`], [`recovery`] | taking a device down, and bringing it back, whoever had brought it up |
 //! | [`driver`] | the system calls of the three kinds of machine |
 //! | [`os`] | memory, rings and signals: all the `unsafe` code |
 //! | [`mailbox`], [`peer`] | links inside a process and between processes |
@@ -38,6 +39,7 @@ not_loom! {
     pub mod peer;
     pub mod process;
     pub mod query;
+    pub mod recovery;
     pub mod state_file;
     pub mod store;
     pub mod supervisor_process;

@@ -19,7 +19,7 @@ pub fn ask(command: Command) -> std::result::Result<Reply, Cause> {
     let operator = os::signal_fd(&[]).map_err(|error| {
         Cause::errno(command.kind().step(), os::errno(&error))
     })?;
-    let mut driver = SupervisorDriver::for_deletion(operator, None, None);
+    let mut driver = SupervisorDriver::of_others(operator, None, None);
     let mut query = Query::new(command);
     let mut publisher = Board::default().publisher(Name::Supervisor);
     match driver::run(&mut query, &mut driver, &mut publisher) {

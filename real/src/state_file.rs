@@ -10,17 +10,19 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use blkproof_engine::supervisor::Recovery;
+use blkproof_engine::sys::DeviceGeometry;
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 
 use crate::process::Process;
-use crate::task::TargetSpec;
+use crate::task::{TargetSpec, Task};
 
 /// The variable that names another run directory.
 pub const RUN_DIR_VARIABLE: &str = "BLKPROOF_RUN_DIR";
 const DEFAULT_RUN_DIR: &str = "/run/blkproof";
 /// The format's version.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// How long another process may keep the lock: it does so for as long as it takes to start a worker.
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 const LOCK_POLL_INTERVAL: Duration = Duration::from_millis(10);
@@ -40,7 +42,13 @@ pub struct StateFile {
     pub queues: u16,
     /// Tags of each queue.
     pub depth: u16,
-    /// The process that brought it up.
+    /// What becomes of it without a worker.
+    pub recovery: Recovery,
+    /// Whether its supervisor replaces a worker that is gone.
+    pub restart: bool,
+    /// The number by which it is known again, as the kernel keeps it.
+    pub identity: u64,
+    /// The process that brought it up, or back.
     pub supervisor: Process,
     /// The process that serves it.
     pub worker: Process,
@@ -48,15 +56,25 @@ pub struct StateFile {
 
 impl StateFile {
     /// A state file of the current version.
-    pub const fn new(
-        id: u32,
-        target: TargetSpec,
-        (queues, depth): (u16, u16),
+    pub fn new(
+        device: DeviceGeometry,
+        task: &Task,
         supervisor: Process,
         worker: Process,
     ) -> Self {
-        let size_bytes = target.bytes();
-        Self { version: VERSION, id, target, size_bytes, queues, depth, supervisor, worker }
+        Self {
+            version: VERSION,
+            id: device.id.0,
+            target: task.target.clone(),
+            size_bytes: task.target.bytes(),
+            queues: device.queues,
+            depth: device.depth,
+            recovery: task.recovery,
+            restart: task.restart,
+            identity: task.identity,
+            supervisor,
+            worker,
+        }
     }
 }
 
@@ -205,13 +223,31 @@ impl RunDir {
     }
 }
 
+/// A state file for tests: a mem device of a page, whose processes are the one given.
+#[cfg(test)]
+pub(crate) fn state_of(id: u32, process: Process) -> StateFile {
+    StateFile {
+        version: VERSION,
+        id,
+        target: TargetSpec::Mem { bytes: 4096 },
+        size_bytes: 4096,
+        queues: 2,
+        depth: 64,
+        recovery: Recovery::FailIo,
+        restart: true,
+        identity: u64::MAX,
+        supervisor: process,
+        worker: process,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn state(id: u32) -> StateFile {
         let process = Process { pid: 1, started: 2 };
-        StateFile::new(id, TargetSpec::Mem { bytes: 4096 }, (2, 64), process, process)
+        state_of(id, process)
     }
 
     #[test]

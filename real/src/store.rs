@@ -5,6 +5,8 @@ use std::io::{self, Seek, SeekFrom};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FallocateFlags, FlockOperation, MemfdFlags, Mode, OFlags};
 
@@ -15,6 +17,9 @@ use crate::task::TargetSpec;
 /// log2 of the smallest and the largest logical block.
 const BLOCK_SHIFT_MIN: u8 = 9;
 const BLOCK_SHIFT_MAX: u8 = 12;
+/// How long a worker that is gone may keep the lock of its file: until its last operation is done.
+const LOCK_PATIENCE: Duration = Duration::from_secs(3);
+const LOCK_POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Creates the memory of a mem target.
 ///
@@ -28,10 +33,11 @@ pub fn memory(bytes: u64) -> Result<OwnedFd> {
 }
 
 /// Opens the file or block device of a loop target, past the page cache where it allows that, and locks it against a second device.
+/// Somebody else may keep it locked for as long as `patience`.
 ///
 /// # Errors
 /// What the system answered.
-pub fn backing_file(path: &Path) -> Result<(TargetSpec, OwnedFd)> {
+pub fn backing_file(path: &Path, patience: Duration) -> Result<(TargetSpec, OwnedFd)> {
     let what = || format!("opening {}", path.display());
     let absolute = fs::canonicalize(path)
         .attempting(what)
@@ -56,10 +62,14 @@ pub fn backing_file(path: &Path) -> Result<(TargetSpec, OwnedFd)> {
         }
         Err(errno) => return Err(errno).attempting(what),
     };
-    rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
-        Error::new(what(), "another process holds a lock on it")
-            .advice("`blkproof list` shows whether it serves another device already")
-    })?;
+    let deadline = Instant::now() + patience;
+    while rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        if Instant::now() >= deadline {
+            return Err(Error::new(what(), "another process holds a lock on it")
+                .advice("`blkproof list` shows whether it serves another device already"));
+        }
+        thread::sleep(LOCK_POLL_INTERVAL);
+    }
     let size = file.seek(SeekFrom::End(0)).attempting(|| format!("measuring {}", path.display()))?;
     let bytes = size >> logical_bs_shift << logical_bs_shift;
     if bytes == 0 {
@@ -74,6 +84,30 @@ pub fn backing_file(path: &Path) -> Result<(TargetSpec, OwnedFd)> {
         logical_bs_shift,
     };
     Ok((spec, file.into()))
+}
+
+/// Opens the file of a loop target again, for a device that is there and counts on what it was told of that file.
+///
+/// # Errors
+/// What the system answered, or what has changed.
+pub fn reopen(target: &TargetSpec) -> Result<Option<OwnedFd>> {
+    let TargetSpec::Loop { file, bytes, logical_bs_shift, .. } = target else { return Ok(None) };
+    let (found, store) = backing_file(file, LOCK_PATIENCE)?;
+    let TargetSpec::Loop { bytes: now, logical_bs_shift: shift, .. } = found else {
+        unreachable!("a backing file makes a loop target")
+    };
+    if now < *bytes || shift > *logical_bs_shift {
+        return Err(Error::new(
+            format!("opening {}", file.display()),
+            format!(
+                "it holds {now} bytes in blocks of {}, and the device has {bytes} in blocks of {}",
+                1 << shift,
+                1 << *logical_bs_shift
+            ),
+        )
+        .advice("bring back the file that the device was added with"));
+    }
+    Ok(Some(store))
 }
 
 fn open(path: &Path, extra: OFlags) -> std::result::Result<File, rustix::io::Errno> {
@@ -140,7 +174,7 @@ mod tests {
         File::open(&path).and_then(|file| file.sync_all()).expect("on its disk");
         let before = fs::metadata(&path).expect("it exists");
 
-        let (spec, file) = backing_file(&path).expect("it can be served");
+        let (spec, file) = backing_file(&path, Duration::ZERO).expect("it can be served");
         let after = fs::metadata(&path).expect("it exists");
         assert_eq!((after.len(), after.blocks()), (before.len(), before.blocks()));
         assert_eq!(fs::read(&path).expect("read"), [7; 3 * 4096]);

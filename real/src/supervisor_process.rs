@@ -25,6 +25,10 @@ pub const SUBCOMMAND: &str = "__supervise";
 pub const LOG_PREFIX: &str = "blkproof supervisor: ";
 /// The signals that ask a supervisor to stop.
 pub const STOP_SIGNALS: [i32; 3] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP];
+/// The signal that asks a supervisor to recover its device.
+pub const RECOVER_SIGNAL: i32 = libc::SIGUSR1;
+/// All that it listens to.
+pub const ORDER_SIGNALS: [i32; 4] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, RECOVER_SIGNAL];
 
 /// Runs a detached supervisor to its end.
 pub fn main(task: &str) -> ExitCode {
@@ -60,8 +64,8 @@ fn supervise(task: &str) -> io::Result<Exit> {
 /// # Errors
 /// What the system answered before there was a machine to tell.
 pub fn serve(task: Task, store: Option<OwnedFd>, launcher: Peer) -> io::Result<Exit> {
-    os::block(&STOP_SIGNALS)?;
-    let operator = os::signal_fd(&STOP_SIGNALS)?;
+    os::block(&ORDER_SIGNALS)?;
+    let operator = os::signal_fd(&ORDER_SIGNALS)?;
     let board = Board::default();
     let mut publisher = board.publisher(Name::Supervisor);
     let run_dir = RunDir::from_environment();
@@ -71,8 +75,8 @@ pub fn serve(task: Task, store: Option<OwnedFd>, launcher: Peer) -> io::Result<E
     let spawn = {
         let (known_id, run_dir) = (Rc::clone(&known_id), run_dir.clone());
         move |device: DeviceGeometry| {
-            known_id.set(Some(device.id.0));
-            start_worker(device, &task, store.as_ref(), &run_dir, &board)
+            let first = known_id.replace(Some(device.id.0)).is_none();
+            start_worker(device, &task, store.as_ref(), &run_dir, first.then_some(&board))
         }
     };
     let mut driver = SupervisorDriver::new(operator, launcher, Box::new(spawn));
@@ -86,27 +90,29 @@ pub fn serve(task: Task, store: Option<OwnedFd>, launcher: Peer) -> io::Result<E
     Ok(exit)
 }
 
-/// The device has a number now: everything that is named after it can be made.
+/// The device has a number now: everything that is named after it can be made, with the first worker (`board`).
 fn start_worker(
     device: DeviceGeometry,
     task: &Task,
     store: Option<&OwnedFd>,
     run_dir: &RunDir,
-    board: &Board,
+    board: Option<&Board>,
 ) -> io::Result<Spawned> {
     let id = device.id.0;
     // Whoever had the number before may be tidying up only now: until ours is written down, what it would remove are our files.
     let _lock = run_dir.lock();
-    run_dir.remove(id);
-    if let Some(log) = &task.log {
-        // Only its name is lost if this fails.
-        let _ = fs::rename(log, run_dir.log(id));
+    if let Some(board) = board {
+        if !task.comes_back {
+            run_dir.remove(id);
+        }
+        if let Some(log) = &task.log {
+            // Only its name is lost if this fails.
+            let _ = fs::rename(log, run_dir.log(id));
+        }
+        dump::serve(&run_dir.socket(id, Role::Supervisor), board.clone());
     }
-    dump::serve(&run_dir.socket(id, Role::Supervisor), board.clone());
     let spawned = worker_process::spawn(device, &task.target, store, run_dir)?;
-    let shape = (device.queues, device.depth);
-    let state =
-        StateFile::new(id, task.target.clone(), shape, Process::current(), spawned.process);
+    let state = StateFile::new(device, task, Process::current(), spawned.process);
     if let Err(error) = run_dir.write(&state) {
         // The worker runs, so it must be known to the machine. `del` finds it by the pid that the kernel knows.
         let path = run_dir.state(id);
@@ -119,6 +125,7 @@ fn start_worker(
 mod tests {
     use super::*;
     use crate::task::TargetSpec;
+    use blkproof_engine::supervisor::Recovery;
     use blkproof_engine::uapi::DevId;
     use rustix::process::{WaitId, WaitIdOptions, waitid};
     use std::os::fd::AsFd;
@@ -128,13 +135,23 @@ mod tests {
         let temporary = tempfile::tempdir().expect("a directory");
         let run_dir = RunDir::at(temporary.path());
         fs::create_dir(run_dir.state(3)).expect("a directory where the file should be");
-        let target = TargetSpec::Null { bytes: 4096 };
-        let task = Task { id: None, queues: 1, depth: 1, buffer_bytes: 4096, target, log: None };
+        let task = Task {
+            id: None,
+            queues: 1,
+            depth: 1,
+            buffer_bytes: 4096,
+            target: TargetSpec::Null { bytes: 4096 },
+            recovery: Recovery::None,
+            restart: false,
+            identity: 0,
+            log: None,
+            comes_back: false,
+        };
         let device =
             DeviceGeometry { id: DevId(3), queues: 1, depth: 1, buffer_bytes: 4096, sectors: 8 };
 
         // The program is this test's, which has no test of the name that a worker is called by.
-        let spawned = start_worker(device, &task, None, &run_dir, &Board::default());
+        let spawned = start_worker(device, &task, None, &run_dir, Some(&Board::default()));
         let spawned = spawned.expect("a process");
         let worker = WaitId::PidFd(spawned.pidfd.as_fd());
         let ended = waitid(worker, WaitIdOptions::EXITED).expect("our child").expect("a status");

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use blkproof_engine::supervisor::{Plan, Wanted};
+use blkproof_engine::supervisor::{Plan, Recovery, Wanted};
 use blkproof_engine::sys::DeviceGeometry;
 use blkproof_engine::target::{AnyTarget, File, Mem, Null};
 use blkproof_engine::uapi::DevId;
@@ -85,20 +85,38 @@ pub struct Task {
     pub buffer_bytes: u32,
     /// Where the bytes are.
     pub target: TargetSpec,
+    /// What becomes of the device without a worker.
+    pub recovery: Recovery,
+    /// Whether a worker that is gone is replaced at once.
+    pub restart: bool,
+    /// A number that no other device has.
+    pub identity: u64,
     /// The file that standard error goes to, to be renamed once the device has a number.
     pub log: Option<PathBuf>,
+    /// The device is there, and has lost its worker and its supervisor.
+    pub comes_back: bool,
 }
 
 impl Task {
     /// The engine's plan.
     pub fn plan(&self) -> Plan {
+        if let (true, Some(id)) = (self.comes_back, self.id) {
+            return Plan::Recover {
+                id: DevId(id),
+                identity: self.identity,
+                sectors: self.target.bytes() / SECTOR,
+                restart: self.restart,
+            };
+        }
         let wanted = Wanted {
             id: self.id.map(DevId),
             queues: self.queues,
             depth: self.depth,
             buffer_bytes: self.buffer_bytes,
+            recovery: self.recovery,
+            identity: self.identity,
         };
-        Plan::serve(wanted, &self.target.target())
+        Plan::serve(wanted, self.restart, &self.target.target())
     }
 }
 

@@ -60,7 +60,7 @@ fn without_the_driver_every_command_says_what_to_do() {
     let file = tempfile::NamedTempFile::new().expect("a file");
     file.as_file().set_len(1 << 20).expect("a size");
     let path = file.path().to_str().expect("a path");
-    let commands: [&[&str]; 9] = [
+    let commands: [&[&str]; 10] = [
         &["add", "null"],
         &["add", "null", "--foreground"],
         &["add", "mem", "--size", "1M"],
@@ -69,6 +69,7 @@ fn without_the_driver_every_command_says_what_to_do() {
         &["list", "--json"],
         &["del", "0"],
         &["del", "--all"],
+        &["recover", "0"],
         &["features"],
     ];
     for arguments in commands {
@@ -169,7 +170,7 @@ fn hidden_commands_given_by_hand_fail_and_say_so() {
 
 #[test]
 fn help_teaches() {
-    let commands: [(&str, &[&str]); 9] = [
+    let commands: [(&str, &[&str]); 10] = [
         ("blkproof", &["--help"]),
         ("add", &["add", "--help"]),
         ("add_null", &["add", "null", "--help"]),
@@ -177,6 +178,7 @@ fn help_teaches() {
         ("add_loop", &["add", "loop", "--help"]),
         ("list", &["list", "--help"]),
         ("del", &["del", "--help"]),
+        ("recover", &["recover", "--help"]),
         ("features", &["features", "--help"]),
         ("dump", &["dump", "--help"]),
     ];

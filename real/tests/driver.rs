@@ -280,7 +280,7 @@ fn a_supervisor_attaches_to_the_process_that_was_written_down_and_to_no_other() 
     let mut child = Command::new("sleep").arg("60").spawn().expect("a process");
     let process = Process::find(child.id()).expect("it runs");
     let driver = |known| {
-        SupervisorDriver::for_deletion(os::signal_fd(&[]).expect("a descriptor"), known, known)
+        SupervisorDriver::of_others(os::signal_fd(&[]).expect("a descriptor"), known, known)
     };
     let attach = Call::AttachWorker { pid: process.pid };
     let gone = Ret::Failed(Errno::ESRCH);
@@ -317,7 +317,7 @@ fn a_supervisor_without_a_driver_fails_at_its_first_step() {
         return;
     }
     let operator = os::signal_fd(&[]).expect("a descriptor");
-    let mut driver = SupervisorDriver::for_deletion(operator, None, None);
+    let mut driver = SupervisorDriver::of_others(operator, None, None);
     let plan = Plan::Delete { id: NO_DEVICE, worker: None, supervisor: None };
     let mut supervisor = Supervisor::new(plan, Deadlines::DEFAULT);
     let mut publisher = Board::default().publisher(Name::Supervisor);

@@ -4,17 +4,17 @@ use blkproof_engine::control::Command;
 use blkproof_engine::launcher::Launcher;
 use blkproof_engine::link::{Link, Order};
 use blkproof_engine::query::Query;
-use blkproof_engine::supervisor::{Plan, Supervisor};
+use blkproof_engine::supervisor::{Plan, Recovery, Stage, Supervisor};
 use blkproof_engine::sys::Exit;
 use blkproof_engine::uapi::DevId;
 
 use crate::choices::Site;
-use crate::config::Subject;
+use crate::config::{Subject, TargetKind};
 use crate::kernel::block::{BlockOp, Issuer};
-use crate::kernel::device::Scan;
+use crate::kernel::device::{Device, Scan, State};
 use crate::kernel::process::ProcessState;
 use crate::kernel::udev::Probe;
-use crate::run::{Run, actor};
+use crate::run::{IDENTITY, Run, actor};
 use crate::server::Program;
 use crate::specimens::STOP_CELL;
 use crate::world::{DEVICE_SECTORS, ProcessId, ThreadId, World};
@@ -23,6 +23,8 @@ use crate::world::{DEVICE_SECTORS, ProcessId, ThreadId, World};
 const IN_FLIGHT_MAX: u8 = 2;
 /// How often the operator tries to delete a device that a supervisor left behind.
 const DELETIONS_MAX: u8 = 8;
+/// How often the operator has a device recovered: more often than faults can make that fail.
+const RECOVERIES_MAX: u8 = 12;
 /// Lengths that clients ask for, in sectors.
 const LENGTHS: [u16; 3] = [1, 2, 8];
 
@@ -49,6 +51,10 @@ pub(crate) struct Operator {
     pub(crate) stop_sent: bool,
     /// How often `del` was run.
     pub(crate) deletions: u8,
+    /// The last `recover`.
+    pub(crate) recoverer: Option<ProcessId>,
+    /// How often `recover` was run.
+    pub(crate) recoveries: u8,
     /// How the last of these processes ended, if it ended by itself.
     pub(crate) last_exit: Option<Exit>,
 }
@@ -71,12 +77,17 @@ impl Operator {
             interrupted: false,
             stop_sent: false,
             deletions: 0,
+            recoverer: None,
+            recoveries: 0,
             last_exit: None,
         }
     }
 
     /// A supervisor ended.
     pub(crate) fn heard_exit(&mut self, process: ProcessId, exit: Exit) {
+        if self.recoverer == Some(process) {
+            return;
+        }
         // What it says of a device that a `del` took from under it is of no interest.
         if self.deleter.is_none_or(|deleter| deleter == process) {
             self.last_exit = Some(exit);
@@ -215,10 +226,12 @@ impl World {
 
     /// Whether the operator wants something.
     pub(crate) fn operator_can_move(&self) -> bool {
-        if !matches!(self.state_of(self.operator.deleter), None | Some(ProcessState::Reaped)) {
+        let busy = |process| !matches!(self.state_of(process), None | Some(ProcessState::Reaped));
+        if busy(self.operator.deleter) || busy(self.operator.recoverer) {
             return false;
         }
         match self.state_of(self.operator.server) {
+            Some(ProcessState::Running) if self.is_unserved() => !self.operator.stop_sent,
             Some(ProcessState::Running) => {
                 let told = match self.links.launcher {
                     Some(_) => self.verdict_is_in(),
@@ -226,6 +239,8 @@ impl World {
                 };
                 !self.operator.stop_sent && told && self.clients_done()
             }
+            // Clients that are served are left alone: the device can still be recovered when its worker goes.
+            Some(ProcessState::Reaped) if self.is_served_alone() && !self.clients_done() => false,
             Some(ProcessState::Reaped) => {
                 self.device.is_some() && self.operator.deletions < DELETIONS_MAX
             }
@@ -235,8 +250,16 @@ impl World {
 
     /// One step of the operator: ask to stop, or delete what was left behind.
     pub(crate) fn operator_step(&mut self, run: &mut Run<'_>) {
+        if self.is_unserved() && !self.clients_done() {
+            self.ask_to_recover(run);
+            return;
+        }
         if self.state_of(self.operator.server) == Some(ProcessState::Running) {
             self.ask_to_stop(run);
+            return;
+        }
+        if self.can_be_brought_back(run) && !self.clients_done() {
+            self.bring_back(run);
             return;
         }
         let excused = run.killed || run.rivalled || run.config.faults.stall > 0;
@@ -247,17 +270,102 @@ impl World {
         self.delete(run);
     }
 
+    /// Whether the supervisor says that its device has no worker, and waits for somebody who wants it to have one.
+    fn is_unserved(&self) -> bool {
+        let Some(thread) = self.links.commanded else { return false };
+        self.process_of(thread).state == ProcessState::Running
+            && matches!(
+                self.threads[thread.index()].program.as_deref(),
+                Some(Program::Supervisor(supervisor)) if supervisor.stage() == Stage::Unserved
+            )
+    }
+
+    /// Whether a device that recovers has a worker and no supervisor.
+    fn is_served_alone(&self) -> bool {
+        self.device.as_ref().is_some_and(Device::recovers) && self.has_worker()
+    }
+
+    fn has_worker(&self) -> bool {
+        self.processes
+            .iter()
+            .any(|process| process.geometry.is_some() && process.state == ProcessState::Running)
+    }
+
+    /// Whether `recover` may succeed for a device without a supervisor: not what only the supervisor kept.
+    fn can_be_brought_back(&self, run: &Run<'_>) -> bool {
+        run.config.recovery != Recovery::None
+            && run.config.target != TargetKind::Mem
+            && self.operator.deletions == 0
+            && self.is_up()
+            && self.device.as_ref().is_some_and(|device| device.cdev && device.state != State::Dead)
+    }
+
+    /// The operator runs `recover`, and the device's own supervisor is there.
+    fn ask_to_recover(&mut self, run: &mut Run<'_>) {
+        let faults = run.config.faults;
+        if run.config.restart && faults.resource == 0 && faults.stall == 0 {
+            run.violate(
+                "L3",
+                "the supervisor was to restart the worker, and left the device without one".into(),
+            );
+        }
+        self.ask_for_recovery(run);
+    }
+
+    /// A `recover` that asks the device's own supervisor.
+    fn ask_for_recovery(&mut self, run: &mut Run<'_>) {
+        let Some(id) = self.device.as_ref().map(|device| device.id) else { return };
+        let Some(supervisor) = self.operator.server else { return };
+        if !self.counts_recovery(run) {
+            return;
+        }
+        let supervisor = self.processes[supervisor.index()].pid;
+        let plan = Plan::Ask { id, identity: IDENTITY, supervisor };
+        run.note(actor::OPERATOR, || "runs `recover`, which asks the supervisor".into());
+        let program = Program::Supervisor(Supervisor::new(plan, run.config.deadlines));
+        let name = format!("recover {}", self.operator.recoveries);
+        self.operator.recoverer = Some(self.spawn_process(run, None, &name, program));
+    }
+
+    /// The operator runs `recover`, which becomes the supervisor.
+    fn bring_back(&mut self, run: &mut Run<'_>) {
+        let Some(id) = self.device.as_ref().map(|device| device.id) else { return };
+        if !self.counts_recovery(run) {
+            return;
+        }
+        let (sectors, restart) = (DEVICE_SECTORS as u64, run.config.restart);
+        run.note(actor::OPERATOR, || "runs `recover`".into());
+        self.bring(run, Plan::Recover { id, identity: IDENTITY, sectors, restart });
+        self.operator.recoverer =
+            self.links.launcher.map(|thread| self.threads[thread.index()].process);
+    }
+
+    fn counts_recovery(&mut self, run: &Run<'_>) -> bool {
+        if self.operator.recoveries == RECOVERIES_MAX {
+            run.violate(
+                "L3",
+                "the device did not come back, however often that was asked for".into(),
+            );
+            return false;
+        }
+        self.operator.recoveries += 1;
+        true
+    }
+
     /// The operator asks to stop: an interrupt of `add` while it waits, a signal to the supervisor otherwise.
     pub(crate) fn ask_to_stop(&mut self, run: &mut Run<'_>) {
         if !self.verdict_is_in() {
             // Too late, if the device is up by then.
             self.operator.interrupted = true;
+            let launcher = self.links.launcher.map(|thread| self.threads[thread.index()].process);
+            run.abandoned |= self.operator.recoverer != launcher;
             run.note(actor::OPERATOR, || "interrupts the launcher".into());
             self.links.interrupts.push_back(Order::Stop);
             self.notify(self.links.launcher, Link::Operator);
             return;
         }
         self.operator.stop_sent = true;
+        run.abandoned = true;
         run.note(actor::OPERATOR, || "asks to stop".into());
         match run.config.subject {
             Subject::Engine => {
@@ -286,6 +394,14 @@ impl World {
     pub(crate) fn rival_comes(&mut self, run: &mut Run<'_>) {
         self.budget.rivals -= 1;
         let Some(id) = self.device.as_ref().map(|device| device.id) else { return };
+        let recovers = run.config.recovery != Recovery::None;
+        let resident = self.state_of(self.operator.server) == Some(ProcessState::Running);
+        let free =
+            matches!(self.state_of(self.operator.recoverer), None | Some(ProcessState::Reaped));
+        if recovers && resident && free && run.choose(Site::Fault, 2) == 1 {
+            self.ask_for_recovery(run);
+            return;
+        }
         // A `del` that knows of no supervisor to ask may lose to it, and notices only when its deadline passes.
         let may_delete = self.state_is_written() || run.config.deadlines.delete_ms.is_some();
         if !may_delete || run.choose(Site::Fault, 2) == 0 {
@@ -307,6 +423,7 @@ impl World {
     fn delete(&mut self, run: &mut Run<'_>) {
         let Some(id) = self.device.as_ref().map(|device| device.id) else { return };
         self.operator.deletions += 1;
+        run.abandoned = true;
         let worker = self
             .processes
             .iter()
@@ -323,9 +440,19 @@ impl World {
         self.operator.last_exit = None;
     }
 
-    /// The operator runs `add`: a launcher, and the supervisor that it starts.
-    pub(crate) fn add(&mut self, run: &mut Run<'_>, plan: Plan) {
-        let program = Program::Launcher(Launcher::new(run.config.deadlines));
+    /// The operator runs `add`, or `recover`: a launcher, and the supervisor that it starts.
+    pub(crate) fn bring(&mut self, run: &mut Run<'_>, plan: Plan) {
+        // Whatever was said to the supervisor before is lost with it.
+        self.links.orders.clear();
+        self.links.interrupts.clear();
+        self.links.verdicts.clear();
+        self.operator.interrupted = false;
+        self.operator.stop_sent = false;
+        let launcher = match plan {
+            Plan::Recover { .. } => Launcher::of_recovery,
+            Plan::Serve { .. } | Plan::Ask { .. } | Plan::Delete { .. } => Launcher::new,
+        };
+        let program = Program::Launcher(launcher(run.config.deadlines));
         self.spawn_process(run, None, "launcher", program);
         self.links.launcher = Some(ThreadId::from_index(self.threads.len() - 1));
         let program = Program::Supervisor(Supervisor::new(plan, run.config.deadlines));

@@ -1,6 +1,6 @@
 //! What a run is about.
 
-use blkproof_engine::supervisor::Deadlines;
+use blkproof_engine::supervisor::{Deadlines, Recovery};
 use blkproof_engine::sys::RingMode;
 use blkproof_engine::uapi::KernelSeries;
 
@@ -32,6 +32,10 @@ pub struct Config {
     pub mode: RingMode,
     /// The target behind the device.
     pub target: TargetKind,
+    /// What becomes of the device without a worker.
+    pub recovery: Recovery,
+    /// Whether the supervisor replaces a worker that is gone by itself; else an operator has to ask for it.
+    pub restart: bool,
     /// The supervisor's deadlines.
     pub deadlines: Deadlines,
     /// What adversity the run may meet.
@@ -66,7 +70,7 @@ pub struct Faults {
     pub resource: u8,
     /// A process is killed with SIGKILL.
     pub kill: u8,
-    /// The backing file answers short, EINTR, EAGAIN or EIO.
+    /// The backing file answers short, EINTR, EAGAIN or EIO, or takes its time.
     pub disk: u8,
     /// The operator asks to stop at any moment, not only at the end.
     pub stop: u8,
@@ -89,6 +93,8 @@ impl Config {
             requests: 6,
             mode: RingMode::DeferTaskrun,
             target: TargetKind::Mem,
+            recovery: Recovery::None,
+            restart: false,
             deadlines: Deadlines::DEFAULT,
             faults: Faults::NONE,
             steps_max: 20_000,

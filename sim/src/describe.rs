@@ -1,6 +1,6 @@
 //! Configurations as words: what the command line takes, a tape's header says, and a report repeats.
 
-use blkproof_engine::supervisor::Deadlines;
+use blkproof_engine::supervisor::{Deadlines, Recovery};
 use blkproof_engine::sys::RingMode;
 use blkproof_engine::uapi::KernelSeries;
 
@@ -112,6 +112,15 @@ pub fn target(name: &str) -> Result<TargetKind, Unknown> {
     }
 }
 
+/// The kind of recovery of that name.
+///
+/// # Errors
+/// With the names there are.
+pub fn recovery(name: &str) -> Result<Recovery, Unknown> {
+    let found = Recovery::ALL.into_iter().find(|recovery| recovery.name() == name);
+    found.ok_or_else(|| unknown("kind of recovery", name, "none, requeue, reissue or fail-io"))
+}
+
 /// The faults and their rates: `none`, `all`, or `signal=16,kill=3`.
 pub fn faults_text(faults: &Faults) -> String {
     if *faults == Faults::NONE {
@@ -164,6 +173,8 @@ pub fn config_lines(config: &Config) -> Vec<(&'static str, String)> {
         ("kernel", config.kernel.to_string()),
         ("mode", mode_name(config.mode).to_owned()),
         ("target", target_name(config.target).to_owned()),
+        ("recovery", config.recovery.name().to_owned()),
+        ("restart", config.restart.to_string()),
         ("deadlines", deadlines.to_owned()),
         ("faults", faults_text(&config.faults)),
         ("steps-max", config.steps_max.to_string()),
@@ -186,6 +197,11 @@ pub fn read_config_line(config: &mut Config, key: &str, value: &str) -> Result<b
         "kernel" => config.kernel = kernel(value)?,
         "mode" => config.mode = mode(value)?,
         "target" => config.target = target(value)?,
+        "recovery" => config.recovery = recovery(value)?,
+        "restart" => {
+            config.restart =
+                value.parse().map_err(|_| unknown("word for restart", value, "true or false"))?;
+        }
         "deadlines" => {
             config.deadlines = match value {
                 "none" => Deadlines::NONE,
@@ -212,6 +228,20 @@ pub fn validate(config: &Config) -> Result<(), Unknown> {
     if !(1..=128).contains(&config.depth) {
         return Err(unknown("depth", &config.depth.to_string(), "1 to 128"));
     }
+    if config.restart && config.recovery == Recovery::None {
+        return Err(unknown("restart", "true", "a kind of recovery with it"));
+    }
+    if config.recovery == Recovery::FailIo && config.kernel == KernelSeries::V6_12 {
+        return Err(unknown(
+            "kind of recovery",
+            "fail-io",
+            "another on Linux 6.12, which lacks it",
+        ));
+    }
+    if config.recovery != Recovery::None && matches!(config.subject, Subject::Specimen(_)) {
+        let got = config.recovery.name();
+        return Err(unknown("kind of recovery", got, "none: no known-bad server recovers"));
+    }
     if config.requests > 10_000 {
         return Err(unknown("number of requests", &config.requests.to_string(), "0 to 10000"));
     }
@@ -232,6 +262,7 @@ mod tests {
         one.faults = Faults { signal: 3, kill: 255, ..Faults::NONE };
         one.deadlines = Deadlines::NONE;
         one.target = TargetKind::File;
+        (one.recovery, one.restart) = (Recovery::Reissue, true);
         one.subject = Subject::Specimen(Specimen::SerialPrime);
         let mut other = Config::engine();
         for (key, value) in config_lines(&one) {

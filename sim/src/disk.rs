@@ -2,11 +2,17 @@
 
 use blkproof_engine::sys::BackendOp;
 
+use crate::choices::Site;
 use crate::kernel::errno;
 use crate::run::Run;
-use crate::world::{DEVICE_SECTORS, RingId, SECTOR, ThreadId, Version, World};
+use crate::world::{
+    BUFFER_SECTORS, DEVICE_SECTORS, RingId, SECTOR, ThreadId, TimerKind, Version, World,
+};
 use blkproof_engine::sys::{Cqe, Token};
 use blkproof_engine::uapi::Tag;
+
+/// How long an operation may take, in milliseconds.
+const LATE_MS: [u64; 3] = [2, 50, 700];
 
 /// The file.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -24,6 +30,10 @@ pub(crate) struct Operation {
     pub(crate) queue: u16,
     pub(crate) tag: u16,
     pub(crate) op: BackendOp,
+    /// It takes its time: until a timer fires.
+    pub(crate) late: bool,
+    /// Its process is gone: what its buffer held then. The operation goes on all the same.
+    pub(crate) orphan: Option<[Version; BUFFER_SECTORS]>,
 }
 
 impl Disk {
@@ -33,9 +43,39 @@ impl Disk {
 }
 
 impl World {
+    /// A ring is closed with operations under way: nobody will hear of them, and nothing stops them.
+    pub(crate) fn orphan_operations(&mut self, ring: RingId) {
+        for index in 0..self.disk.in_flight.len() {
+            let Operation { ring: of, queue, tag, orphan, .. } = &self.disk.in_flight[index];
+            if *of == ring && orphan.is_none() {
+                let buffer = self.buffers.get(self.buffer_index(*queue, *tag)).copied();
+                self.disk.in_flight[index].orphan = Some(buffer.unwrap_or([0; BUFFER_SECTORS]));
+            }
+        }
+    }
+
+    /// Whether an operation that begins will take its time.
+    pub(crate) fn disk_is_late(&mut self, run: &mut Run<'_>) -> bool {
+        let late = self.budget.lates > 0 && run.fault(run.config.faults.disk);
+        if late {
+            self.budget.lates -= 1;
+            let which = run.choose(Site::Delay, LATE_MS.len() as u32);
+            self.arm(LATE_MS[which as usize] * 1000, TimerKind::Disk);
+        }
+        late
+    }
+
+    /// The oldest operation that takes its time has done so.
+    pub(crate) fn disk_timer(&mut self) {
+        if let Some(operation) = self.disk.in_flight.iter_mut().find(|one| one.late) {
+            operation.late = false;
+        }
+    }
+
     /// An operation completes. Its effect and its completion are one step; until then it has had no effect.
     pub(crate) fn disk_step(&mut self, run: &mut Run<'_>, index: usize) {
-        let Operation { ring, thread, queue, tag, op } = self.disk.in_flight.remove(index);
+        let Operation { ring, thread, queue, tag, op, orphan, late: _ } =
+            self.disk.in_flight.remove(index);
         let alive = self.rings[ring.index()].is_open();
         let buffer_index = self.buffer_index(queue, tag);
         let touches_buffer = matches!(op, BackendOp::Read { .. } | BackendOp::Write { .. });
@@ -48,10 +88,18 @@ impl World {
             );
             return;
         }
+        let reads = matches!(op, BackendOp::Read { .. } | BackendOp::Sync);
+        if orphan.is_some() && !reads && self.processes.iter().any(|process| process.char_open) {
+            run.violate(
+                "O9",
+                format!("{op:?} of a worker that is gone lands while another one serves"),
+            );
+            return;
+        }
         let mut verdict = None;
         if self.budget.disks > 0 && run.fault(run.config.faults.disk) {
             self.budget.disks -= 1;
-            verdict = Some(run.choose(crate::choices::Site::Fault, 4));
+            verdict = Some(run.choose(Site::Fault, 4));
             run.disk_failed |= verdict == Some(3);
         }
         let sector = |bytes: u64| (bytes / SECTOR) as usize;
@@ -63,7 +111,7 @@ impl World {
                 let len = short(verdict, len);
                 let (from, to, n) =
                     (sector(offset), sector(u64::from(buffer)), sector(u64::from(len)));
-                if let Some(target) = self.buffers.get_mut(buffer_index) {
+                if let (None, Some(target)) = (orphan, self.buffers.get_mut(buffer_index)) {
                     target[to..to + n].copy_from_slice(&self.disk.sectors[from..from + n]);
                 }
                 len as i32
@@ -72,7 +120,7 @@ impl World {
                 let len = short(verdict, len);
                 let (to, from, n) =
                     (sector(offset), sector(u64::from(buffer)), sector(u64::from(len)));
-                if let Some(source) = self.buffers.get(buffer_index) {
+                if let Some(source) = orphan.as_ref().or(self.buffers.get(buffer_index)) {
                     self.disk.sectors[to..to + n].copy_from_slice(&source[from..from + n]);
                 }
                 len as i32

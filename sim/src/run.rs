@@ -13,7 +13,7 @@ mod waits;
 use std::cell::{Cell, RefCell};
 use std::hash::Hasher;
 
-use blkproof_engine::supervisor::{Plan, Wanted};
+use blkproof_engine::supervisor::{Plan, Recovery, Wanted};
 use blkproof_engine::sys::{Exit, MemoryOp};
 use siphasher::sip128::SipHasher13;
 
@@ -35,6 +35,8 @@ const LATENESS_MAX_US: u64 = 250_000;
 const EARLY_MAX: u8 = 4;
 /// What a worker bears at least while udev is at work: it tries to open for some 5 s.
 const PATIENCE_US: u64 = 4_500_000;
+/// The number by which the engine's device is known again.
+pub(crate) const IDENTITY: u64 = 0x626c_6b70;
 /// Steps of a run in units of `steps_max`, progress or not.
 const RUNS_MAX: u64 = 64;
 
@@ -67,6 +69,12 @@ pub enum Sabotage {
     RefuseDelete,
     /// The supervisor gets a completion of something it never submitted: I1.
     StrayCompletion,
+    /// A ring does not hold the character device: a dead worker's write lands after the next worker's. O9.
+    NoFence,
+    /// END_USER_RECOVERY names the first worker, always: L3.
+    EndForFirstWorker,
+    /// A request that went back is not brought to the next worker: deadlock.
+    ForgetRequeued,
     /// A commit is lost, and a queue is woken for nothing, again and again: livelock.
     EndlessWakeUps,
     /// The model answers a FETCH of an armed tag with EBUSY: conformance.
@@ -105,6 +113,12 @@ pub(crate) struct Run<'c> {
     pub(crate) killed: bool,
     /// A worker was killed, or lost its supervisor before it was told that the device is LIVE.
     pub(crate) worker_killed: bool,
+    /// Something was killed before the device was up.
+    pub(crate) killed_early: bool,
+    /// The operator asked to stop, or deletes: requests that wait for a worker fail.
+    pub(crate) abandoned: bool,
+    /// The kernel fails what a dead server held.
+    pub(crate) aborting: bool,
     /// A `del` was run beside the device's own supervisor.
     pub(crate) rivalled: bool,
     /// The disk answered EIO. Anything less the server must cope with.
@@ -162,6 +176,9 @@ impl<'c> Run<'c> {
             calm: false,
             killed: false,
             worker_killed: false,
+            killed_early: false,
+            abandoned: false,
+            aborting: false,
             rivalled: false,
             disk_failed: false,
             node_delay_us: 0,
@@ -211,12 +228,20 @@ impl<'c> Run<'c> {
         self.violation.borrow_mut().get_or_insert(Violation { oracle, text });
     }
 
-    /// Whether the faults of this run explain that a client's request fails. A killed supervisor alone does not.
+    /// Whether the faults of this run explain that a client's request fails. A killed supervisor alone does not; and with recovery
+    /// a killed worker explains only what the kernel does not promise.
     pub(crate) fn errors_expected(&self) -> bool {
         let faults = &self.config.faults;
+        let lost = match self.config.recovery {
+            Recovery::None => self.worker_killed,
+            Recovery::FailIo => self.killed,
+            Recovery::Requeue => {
+                self.killed_early || self.abandoned || (self.killed && self.aborting)
+            }
+            Recovery::Reissue => self.killed_early || self.abandoned,
+        };
         // After a stall the supervisor may kill a worker whose stop seems to take too long.
-        self.worker_killed
-            || self.rivalled
+        lost || self.rivalled
             || self.disk_failed
             || faults.stall > 0
             || self.config.subject != Subject::Engine
@@ -354,8 +379,11 @@ fn begin(world: &mut World, run: &mut Run<'_>) {
                 queues: run.config.queues,
                 depth: run.config.depth,
                 buffer_bytes,
+                recovery: run.config.recovery,
+                identity: IDENTITY,
             };
-            world.add(run, Plan::serve(wanted, &target(run.config.target)));
+            let plan = Plan::serve(wanted, run.config.restart, &target(run.config.target));
+            world.bring(run, plan);
         }
         Subject::Specimen(specimen) => crate::specimens::start(world, run, specimen),
     }

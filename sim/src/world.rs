@@ -6,6 +6,7 @@
 
 use std::hash::Hash;
 
+use blkproof_engine::supervisor::Recovery;
 use siphasher::sip128::{Hasher128, SipHasher13};
 
 use crate::clients::{Client, Operator};
@@ -68,6 +69,7 @@ pub(crate) struct Budget {
     pub(crate) resources: u8,
     pub(crate) kills: u8,
     pub(crate) disks: u8,
+    pub(crate) lates: u8,
     pub(crate) stalls: u8,
     pub(crate) rivals: u8,
 }
@@ -90,6 +92,8 @@ pub(crate) enum TimerKind {
     Ring(RingId, u32),
     /// udev moves on.
     Udev,
+    /// The disk is through with an operation.
+    Disk,
 }
 
 /// The world.
@@ -159,8 +163,9 @@ impl World {
                 signals: 8,
                 submits: 8,
                 resources: 3,
-                kills: 2,
+                kills: if config.recovery == Recovery::None { 2 } else { 4 },
                 disks: 8,
+                lates: 4,
                 stalls: 3,
                 rivals: 2,
             },

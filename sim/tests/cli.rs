@@ -6,7 +6,11 @@ use std::process::{Command, Output};
 use serde_json::Value;
 
 fn sim(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_sim")).args(args).output().expect("the program starts")
+    Command::new(env!("CARGO_BIN_EXE_sim"))
+        .args(args)
+        .env_remove("COLUMNS")
+        .output()
+        .expect("the program starts")
 }
 
 fn stdout(output: &Output) -> String {
@@ -94,14 +98,23 @@ fn lists_what_can_be_hunted() {
 }
 
 #[test]
+fn help_teaches() {
+    let output = sim(&["hunt", "--help"]);
+    insta::assert_snapshot!("help_hunt", stdout(&output));
+}
+
+#[test]
 fn wrong_usage_is_explained_with_exit_code_2() {
-    let cases: [(&[&str], &str); 13] = [
+    let cases: [(&[&str], &str); 16] = [
         (&[], "Usage"),
         (&["run", "--seed", "1"], "--specimen"),
         (&["run", "--specimen", "perfect", "--seed", "1"], "one of async-init"),
         (&["run", "--engine", "--seed", "-1"], "-1"),
         (&["run", "--engine", "--seed", "1", "--queues", "9"], "1 to 4"),
         (&["run", "--engine", "--seed", "1", "--faults", "flood"], "resource"),
+        (&["run", "--engine", "--seed", "1", "--recovery", "perhaps"], "reissue"),
+        (&["run", "--engine", "--seed", "1", "--restart"], "a kind of recovery"),
+        (&["run", "--specimen", "eintr-lost", "--seed", "1", "--recovery", "requeue"], "none"),
         (&["hunt", "--engine", "--time", "soon"], "30s"),
         (&["hunt", "--engine", "--seeds", "0"], "0"),
         (&["demo", "--seeds", "0"], "0"),

@@ -90,6 +90,36 @@ impl Victim {
     }
 }
 
+/// How a device gets another worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Recovery {
+    /// By itself, under a load that must not notice.
+    Restart,
+    /// By `recover`, under such a load.
+    Asked,
+    /// Its supervisor is killed as well; then by `recover`.
+    Both,
+    /// Its requests fail meanwhile.
+    FailIo,
+    /// Not at all: it is deleted while it waits for one.
+    Delete,
+}
+
+impl Recovery {
+    const ALL: [Self; 5] = [Self::Restart, Self::Asked, Self::Both, Self::FailIo, Self::Delete];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Restart => "restart",
+            Self::Asked => "asked",
+            Self::Both => "both",
+            Self::FailIo => "fail-io",
+            Self::Delete => "delete",
+        }
+    }
+}
+
 /// A fault planted on purpose, to show that the alarm for it rings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -130,6 +160,8 @@ pub enum Action {
     DeleteLoaded,
     /// Kill engine processes while fio runs, then delete.
     Kill(Victim),
+    /// Kill workers of a device that outlives them.
+    Recover(Recovery),
     /// Add and delete again and again.
     Cycles(u32),
     /// Nothing may be left of any device.
@@ -206,6 +238,10 @@ pub fn steps(full: bool) -> Vec<Step> {
     for victim in [Victim::Worker, Victim::Supervisor, Victim::Both] {
         // 6.12 notices a server that died with all its tags in hand only when the 30 s request timer fires.
         steps.push(Step::new(format!("kill/{}", victim.name()), 90, Action::Kill(victim)));
+    }
+    for what in Recovery::ALL {
+        // Here too 6.12 may take its time to notice.
+        steps.push(Step::new(format!("recover/{}", what.name()), 120, Action::Recover(what)));
     }
     steps.push(Step::new("cycles/50", 180, Action::Cycles(50)));
     steps.push(Step::new("leftovers", 30, Action::Leftovers));

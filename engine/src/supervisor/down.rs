@@ -1,6 +1,6 @@
 //! Going down: the next step follows from what exists, whatever failed.
 
-use super::{InFlight, Next, Resident, Stage, Supervisor, WorkerState, push};
+use super::{InFlight, Next, Resident, Stage, Supervisor, Way, WorkerState, push};
 use crate::cause::{Cause, Problem, Step};
 use crate::control::{Command, Kind};
 use crate::link::{ToWorker, Verdict};
@@ -11,8 +11,9 @@ impl Supervisor {
     /// Keeps the first cause, and turns round.
     pub(super) fn fail(&mut self, cause: Cause) {
         self.first.get_or_insert(cause);
-        if self.stage != Stage::Live {
-            self.down = true;
+        if self.stage != Stage::Live && self.way == Way::Up {
+            let stays = self.recovering || self.leaves_as_it_was();
+            self.way = if stays { Way::Back } else { Way::Down };
         }
     }
 
@@ -38,8 +39,8 @@ impl Supervisor {
     /// The next step down, from what exists.
     pub(super) fn descend(&mut self, io: &mut impl SupervisorIo) -> Next {
         if let Some(flight) = self.flight {
-            // START_DEV may wait for ever for a worker that will never prime: take it back.
-            if flight.op == Kind::StartDev && !flight.cancelled {
+            // These may wait for ever for a worker that will never prime: take them back.
+            if matches!(flight.op, Kind::StartDev | Kind::EndRecovery) && !flight.cancelled {
                 self.flight = Some(InFlight { cancelled: true, ..flight });
                 self.start_in_doubt = true;
                 push(io, Sqe::CancelControl { sequence: flight.sequence });
@@ -47,7 +48,11 @@ impl Supervisor {
             }
             return Next::Park;
         }
-        if let (true, Some(device)) = (self.started, self.device) {
+        // While it serves nobody yet, the worker goes first: in recovery a stop could wait for a request that a queue was given
+        // before another of its threads had fetched (H13).
+        if let (Way::Down, true, false, Some(device)) =
+            (self.way, self.started, self.recovering, self.device)
+        {
             return self.command(&Command::StopDev(device.dev_id), io);
         }
         match self.worker {
@@ -64,6 +69,12 @@ impl Supervisor {
                 return Next::Park;
             }
             WorkerState::None | WorkerState::Adopted | WorkerState::Gone => {}
+        }
+        if self.way == Way::Back {
+            return self.without_worker(io);
+        }
+        if let (true, Some(device)) = (self.started, self.device) {
+            return self.command(&Command::StopDev(device.dev_id), io);
         }
         if let Some(device) = self.device {
             return self.command(&Command::DelDev(device.dev_id), io);
@@ -83,10 +94,11 @@ impl Supervisor {
     pub(super) fn expired(&mut self, io: &mut impl SupervisorIo) -> Next {
         let step = self.step();
         match self.stage {
-            Stage::Commanding(Kind::StartDev) if !self.down => {
+            Stage::Commanding(Kind::StartDev | Kind::EndRecovery) if self.way == Way::Up => {
                 self.break_off(step, Problem::Deadline, io)
             }
-            Stage::Commanding(Kind::StartDev | Kind::StopDev) | Stage::AwaitingExit => {
+            Stage::Commanding(Kind::StartDev | Kind::StopDev | Kind::EndRecovery)
+            | Stage::AwaitingExit => {
                 // A request of a client, or a thread, keeps the kernel waiting: without the worker it fails and lets go.
                 if self.worker_lives() && !self.overdue {
                     return self.kill(io);
@@ -114,6 +126,14 @@ impl Supervisor {
                 self.give_up(step, io)
             }
             Stage::Priming => self.break_off(step, Problem::Deadline, io),
+            Stage::Live => {
+                self.restarts = 0;
+                self.wanted = false;
+                Next::Park
+            }
+            Stage::Pausing => self.look_again(io),
+            // It does not exit: then it serves.
+            Stage::Watching => self.break_off(step, Problem::Served, io),
             // It does not answer: without it, then.
             Stage::AwaitingSupervisor if self.looks == 0 => self.go_on(io),
             Stage::AwaitingSupervisor => {
@@ -125,10 +145,11 @@ impl Supervisor {
             | Stage::SettingUp
             | Stage::Spawning
             | Stage::Attaching
-            | Stage::Live
+            | Stage::Unserved
             | Stage::Killing
             | Stage::Reaping
             | Stage::AttachingSupervisor
+            | Stage::AskingSupervisor
             | Stage::StoppingSupervisor
             | Stage::Ended => Next::Park,
         }
@@ -150,9 +171,13 @@ impl Supervisor {
             | Stage::Attaching
             | Stage::Priming
             | Stage::Live
+            | Stage::Unserved
+            | Stage::Pausing
+            | Stage::Watching
             | Stage::Killing
             | Stage::Reaping
             | Stage::AttachingSupervisor
+            | Stage::AskingSupervisor
             | Stage::StoppingSupervisor
             | Stage::AwaitingSupervisor
             | Stage::Ended => self.deadlines.stop_ms,

@@ -1,15 +1,21 @@
-//! The supervisor: every control command of one device, from ADD_DEV to DEL_DEV, and the unwinding
-//! from a failure at any step. It never opens the character device (H01).
+//! The supervisor: every control command of one device, from ADD_DEV to DEL_DEV, its recovery when the worker is gone, and the
+//! unwinding from a failure at any step. It never opens the character device (H01).
 //!
 //! The machine is driven by its goal. Going *up*, each success leads to the next stage. Going *down*, the next
 //! stage follows from what exists: a command in flight is awaited or cancelled, a started device is
 //! stopped, a living worker is told to quit and then killed, an added device is deleted. So a failure
-//! anywhere unwinds through one and the same code.
+//! anywhere unwinds through one and the same code. A recovery that fails goes *back*: to a device that waits without a worker.
 
+mod ask;
+mod back;
 mod down;
+mod recovery;
 mod up;
 
-use crate::cause::{Cause, Step};
+pub use back::{LOOK_PAUSE_MAX_MS, LOOK_PAUSE_MS, LOOKS_MAX, RESTARTS_MAX, WATCH_MS};
+pub use recovery::Recovery;
+
+use crate::cause::{Cause, Problem, Step};
 use crate::control::{Command, Kind};
 use crate::link::Link;
 use crate::pending::{Awaits, Otherwise, Owner, Pending, PendingSink};
@@ -42,6 +48,8 @@ pub struct Deadlines {
     pub exit_ms: Option<u32>,
     /// DEL_DEV, which waits for the last reference to the device.
     pub delete_ms: Option<u32>,
+    /// Service without an incident, after which restarts are counted anew.
+    pub steady_ms: Option<u32>,
     /// The exit of the device's own supervisor after it was asked to stop: its whole way down.
     pub supervisor_ms: Option<u32>,
     /// The launcher: the supervisor's verdict. Longer than all of its deadlines on its way up and down again together.
@@ -57,6 +65,7 @@ impl Deadlines {
         stop_ms: Some(15_000),
         exit_ms: Some(5_000),
         delete_ms: Some(15_000),
+        steady_ms: Some(60_000),
         supervisor_ms: Some(60_000),
         verdict_ms: Some(180_000),
     };
@@ -68,6 +77,7 @@ impl Deadlines {
         stop_ms: None,
         exit_ms: None,
         delete_ms: None,
+        steady_ms: None,
         supervisor_ms: None,
         verdict_ms: None,
     };
@@ -82,6 +92,28 @@ pub enum Plan {
         info: DevInfo,
         /// Its parameters; `max_sectors` is lowered to what the granted buffers hold.
         params: Params,
+        /// Whether a device that can be recovered is, at once, when its worker is gone.
+        restart: bool,
+    },
+    /// Bring back a device whose worker and supervisor are gone; then as [`Plan::Serve`]. A failure leaves it as it was.
+    Recover {
+        /// The device.
+        id: DevId,
+        /// What its [`Wanted::identity`] was.
+        identity: u64,
+        /// Its size in 512-byte sectors.
+        sectors: u64,
+        /// As in [`Plan::Serve`].
+        restart: bool,
+    },
+    /// Have a device brought back by its own supervisor.
+    Ask {
+        /// The device.
+        id: DevId,
+        /// What its [`Wanted::identity`] was.
+        identity: u64,
+        /// Its supervisor.
+        supervisor: u32,
     },
     /// Take down and delete a device that exists, whoever brought it up.
     Delete {
@@ -106,19 +138,33 @@ pub struct Wanted {
     pub depth: u16,
     /// Bytes of each tag's buffer.
     pub buffer_bytes: u32,
+    /// What becomes of it without a worker.
+    pub recovery: Recovery,
+    /// A number that no other device has. The kernel keeps it, and so a recovery knows the device again.
+    pub identity: u64,
 }
 
 impl Plan {
-    /// To bring up a device with `target` behind it, in copy mode.
-    pub fn serve(wanted: Wanted, target: &impl Target) -> Self {
+    /// To bring up a device with `target` behind it, in copy mode. With `restart` its worker is replaced when it is gone.
+    pub fn serve(wanted: Wanted, restart: bool, target: &impl Target) -> Self {
         let info = DevInfo {
+            flags: wanted.recovery.features(),
+            ublksrv_flags: wanted.identity,
             nr_hw_queues: wanted.queues,
             queue_depth: wanted.depth,
             max_io_buf_bytes: wanted.buffer_bytes,
             dev_id: wanted.id.unwrap_or(DevId::AUTO),
             ..DevInfo::default()
         };
-        Self::Serve { info, params: target.geometry().params(wanted.buffer_bytes) }
+        Self::Serve { info, params: target.geometry().params(wanted.buffer_bytes), restart }
+    }
+
+    /// Whether a worker that is gone is replaced without being asked.
+    const fn restarts(&self) -> bool {
+        match self {
+            Self::Serve { restart, .. } | Self::Recover { restart, .. } => *restart,
+            Self::Ask { .. } | Self::Delete { .. } => false,
+        }
     }
 }
 
@@ -139,6 +185,14 @@ pub enum Stage {
     Priming,
     /// The device is LIVE and served.
     Live,
+    /// The device has no worker, and waits for somebody to ask for one.
+    Unserved,
+    /// Waiting before the next look at a device without a worker.
+    Pausing,
+    /// A device that is to be recovered names a worker that runs; waiting whether it exits.
+    Watching,
+    /// The device's own supervisor is being asked to recover it.
+    AskingSupervisor,
     /// Waiting for the worker to exit.
     AwaitingExit,
     /// The worker is being killed.
@@ -183,6 +237,30 @@ enum Resident {
     Stopped,
 }
 
+/// Where the supervisor is going.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+enum Way {
+    /// To a device that is LIVE, and staying there.
+    Up,
+    /// To a device without a worker: a recovery failed.
+    Back,
+    /// To no device.
+    Down,
+}
+
+/// Why the device is being looked at.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+enum Inquiry {
+    /// A command that was to make it LIVE may have done so.
+    Doubt,
+    /// It is to be deleted.
+    Deletion,
+    /// It has no worker, and needs one.
+    Recovery,
+    /// Its own supervisor is to recover it.
+    Asking,
+}
+
 /// A control command in flight.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 struct InFlight {
@@ -208,16 +286,28 @@ pub struct Supervisor {
     flight: Option<InFlight>,
     sequence: u32,
     interrupts: u8,
-    /// START_DEV was interrupted or cancelled once, so that EEXIST may be our own success.
+    /// START_DEV or END_USER_RECOVERY was interrupted or cancelled once, so that EEXIST or EBUSY may be our own success.
     start_in_doubt: bool,
     generation: u32,
-    /// Up or down.
-    down: bool,
+    way: Way,
+    inquiry: Inquiry,
     first: Option<Cause>,
     /// The device, once added.
     device: Option<DevInfo>,
     /// START_DEV was sent, or the device was found started.
     started: bool,
+    /// The device is started and has no server, or none yet.
+    recovering: bool,
+    /// Somebody, or `restart`, wants it to have one.
+    wanted: bool,
+    /// Recoveries that were begun by `restart` in quick succession.
+    restarts: u8,
+    /// Looks at a device in the course of one recovery.
+    attempts: u8,
+    /// The worker that is known to be gone, to one that asks for a recovery.
+    gone: Option<u32>,
+    /// A watch on the link from the worker is armed, or its completion is on its way.
+    hearing: bool,
     worker: WorkerState,
     worker_pid: Option<u32>,
     worker_exit: Option<WorkerExit>,
@@ -243,7 +333,12 @@ enum Next {
 impl Supervisor {
     /// A supervisor that has not started.
     pub fn new(plan: Plan, deadlines: Deadlines) -> Self {
-        let down = matches!(plan, Plan::Delete { .. });
+        let (way, inquiry) = match plan {
+            Plan::Serve { .. } => (Way::Up, Inquiry::Doubt),
+            Plan::Recover { .. } => (Way::Up, Inquiry::Recovery),
+            Plan::Ask { .. } => (Way::Up, Inquiry::Asking),
+            Plan::Delete { .. } => (Way::Down, Inquiry::Deletion),
+        };
         Self {
             plan,
             deadlines,
@@ -255,10 +350,17 @@ impl Supervisor {
             interrupts: 0,
             start_in_doubt: false,
             generation: 0,
-            down,
+            way,
+            inquiry,
             first: None,
             device: None,
             started: false,
+            recovering: false,
+            wanted: false,
+            restarts: 0,
+            attempts: 0,
+            gone: None,
+            hearing: false,
             worker: WorkerState::None,
             worker_pid: None,
             worker_exit: None,
@@ -316,7 +418,9 @@ impl Supervisor {
                     push(io, Sqe::Watch { link: Link::Operator });
                     match self.plan {
                         Plan::Serve { .. } => self.command(&Command::GetFeatures, io),
-                        Plan::Delete { id: _, worker: _, supervisor: Some(pid) } => {
+                        Plan::Recover { .. } => self.begin(io),
+                        Plan::Ask { id: _, identity: _, supervisor: pid }
+                        | Plan::Delete { id: _, worker: _, supervisor: Some(pid) } => {
                             self.stage = Stage::AttachingSupervisor;
                             Next::Call(Call::AttachSupervisor { pid })
                         }
@@ -328,7 +432,10 @@ impl Supervisor {
                 Ret::Spawned(pid) => {
                     self.worker = WorkerState::Alive;
                     self.worker_pid = Some(pid);
-                    push(io, Sqe::Watch { link: Link::Worker });
+                    if !self.hearing {
+                        self.hearing = true;
+                        push(io, Sqe::Watch { link: Link::Worker });
+                    }
                     push(io, Sqe::WatchWorker);
                     self.enter_stage(Stage::Priming, self.deadlines.prime_ms, io);
                     Next::Park
@@ -345,11 +452,19 @@ impl Supervisor {
                 Ret::Done => {
                     self.worker = WorkerState::Adopted;
                     push(io, Sqe::WatchWorker);
-                    self.descend(io)
+                    if self.inquiry == Inquiry::Deletion {
+                        self.descend(io)
+                    } else {
+                        self.watch(io)
+                    }
                 }
                 Ret::Failed(Errno::ESRCH) => {
                     self.worker = WorkerState::Gone;
-                    self.descend(io)
+                    if self.inquiry == Inquiry::Deletion {
+                        self.descend(io)
+                    } else {
+                        self.unserved_after_all(io)
+                    }
                 }
                 Ret::Failed(errno) => {
                     self.fail(Cause::errno(Step::AttachWorker, errno));
@@ -397,8 +512,15 @@ impl Supervisor {
                 Ret::Done => {
                     push(io, Sqe::WatchSupervisor);
                     self.resident = Resident::Asked;
-                    self.stage = Stage::StoppingSupervisor;
-                    Next::Call(Call::StopSupervisor)
+                    if self.inquiry == Inquiry::Asking {
+                        self.inquire(Inquiry::Asking, io)
+                    } else {
+                        self.stage = Stage::StoppingSupervisor;
+                        Next::Call(Call::StopSupervisor)
+                    }
+                }
+                Ret::Failed(errno) if self.inquiry == Inquiry::Asking => {
+                    self.break_off_errno(Step::AttachSupervisor, errno, io)
                 }
                 // Without it, then.
                 Ret::Failed(_) => self.go_on(io),
@@ -421,9 +543,24 @@ impl Supervisor {
                 | Ret::Exited(_)
                 | Ret::Running => mismatch("a stop", ret),
             },
+            Stage::AskingSupervisor => match ret {
+                // A failure: it is about to exit, which is heard.
+                Ret::Done | Ret::Failed(_) => {
+                    self.pause(io);
+                    Next::Park
+                }
+                Ret::Start
+                | Ret::Submitted(_)
+                | Ret::Spawned(_)
+                | Ret::Exited(_)
+                | Ret::Running => mismatch("a request", ret),
+            },
             Stage::Commanding(_)
             | Stage::Priming
             | Stage::Live
+            | Stage::Unserved
+            | Stage::Pausing
+            | Stage::Watching
             | Stage::AwaitingExit
             | Stage::AwaitingSupervisor => {
                 if let Err(errno) = self.pump.turn(ret) {
@@ -477,6 +614,9 @@ impl Supervisor {
             }
             Token::Supervisor => {
                 self.resident = Resident::Stopped;
+                if self.inquiry == Inquiry::Asking && self.way == Way::Up {
+                    return self.break_off(Step::Recover, Problem::LinkClosed, io);
+                }
                 if self.stage == Stage::AwaitingSupervisor { self.go_on(io) } else { Next::Park }
             }
             Token::Link(Link::Worker) => self.hear_worker(true, io),
@@ -494,7 +634,8 @@ impl Supervisor {
         self.flight = Some(InFlight { op, sequence: self.sequence, cancelled: false });
         io.push_control(self.sequence, command).expect("I3: the supervisor's ring has room");
         let deadline = match op {
-            Kind::StartDev => self.deadlines.start_ms,
+            // START_USER_RECOVERY may have to wait for the kernel's own work.
+            Kind::StartDev | Kind::StartRecovery | Kind::EndRecovery => self.deadlines.start_ms,
             Kind::StopDev => self.deadlines.stop_ms,
             Kind::DelDev => self.deadlines.delete_ms,
             Kind::GetFeatures | Kind::AddDev | Kind::SetParams | Kind::GetDevInfo => {
@@ -532,6 +673,9 @@ impl Supervisor {
             Stage::Attaching => Step::AttachWorker,
             Stage::Priming => Step::Prime,
             Stage::Live => Step::Worker,
+            Stage::Unserved | Stage::Pausing | Stage::Watching | Stage::AskingSupervisor => {
+                Step::Recover
+            }
             Stage::AwaitingExit | Stage::Killing | Stage::Reaping => Step::WorkerExit,
             Stage::AttachingSupervisor | Stage::StoppingSupervisor | Stage::AwaitingSupervisor => {
                 Step::SupervisorExit
@@ -551,12 +695,13 @@ impl Supervisor {
             | Stage::Killing
             | Stage::Reaping
             | Stage::AttachingSupervisor
+            | Stage::AskingSupervisor
             | Stage::StoppingSupervisor => {
                 add(Awaits::CallReturn, Owner::Kernel, Otherwise::Trusted);
             }
             Stage::Commanding(op) => {
                 let otherwise = match op {
-                    Kind::StartDev if !self.down => Otherwise::Unwind,
+                    Kind::StartDev | Kind::EndRecovery if self.way == Way::Up => Otherwise::Unwind,
                     Kind::StopDev | Kind::DelDev if self.worker_lives() && !self.overdue => {
                         Otherwise::KillWorker
                     }
@@ -566,12 +711,20 @@ impl Supervisor {
                     | Kind::StartDev
                     | Kind::StopDev
                     | Kind::DelDev
-                    | Kind::GetDevInfo => Otherwise::GiveUp,
+                    | Kind::GetDevInfo
+                    | Kind::StartRecovery
+                    | Kind::EndRecovery => Otherwise::GiveUp,
                 };
                 add(Awaits::Control(op.uapi().name()), Owner::Kernel, otherwise);
             }
             Stage::Priming => add(Awaits::WorkerPrimed, Owner::Engine, Otherwise::Unwind),
             Stage::Live => add(Awaits::StopRequest, Owner::Operator, Otherwise::WaitOn),
+            Stage::Unserved => add(Awaits::RecoveryRequest, Owner::Operator, Otherwise::WaitOn),
+            Stage::Pausing if self.inquiry == Inquiry::Asking => {
+                add(Awaits::Recovery, Owner::Engine, Otherwise::GiveUp);
+            }
+            Stage::Pausing => add(Awaits::Release, Owner::Kernel, Otherwise::Unwind),
+            Stage::Watching => add(Awaits::WorkerExit, Owner::Kernel, Otherwise::GiveUp),
             Stage::AwaitingExit => {
                 let (owner, otherwise) = match self.worker {
                     WorkerState::Alive | WorkerState::Adopted | WorkerState::Told

@@ -1,9 +1,12 @@
 //! Going up: what each success leads to, and what the peers say.
 
-use super::{INTERRUPTS_MAX, InFlight, Next, Plan, Resident, Stage, Supervisor, WorkerState, push};
+use super::{
+    INTERRUPTS_MAX, InFlight, Inquiry, Next, Plan, Resident, Stage, Supervisor, Way, WorkerState,
+    push,
+};
 use crate::cause::{Cause, Problem, Step};
 use crate::control::{Command, Kind, Reply};
-use crate::link::{FromWorker, Link, Order, Received, ToWorker, Verdict};
+use crate::link::{FromWorker, Link, News, Order, Received, ToWorker, Verdict};
 use crate::sys::{Call, DeviceGeometry, Sqe, SupervisorIo, WorkerExit};
 use crate::target::SECTOR_BYTES;
 use crate::uapi::{DevId, DevInfo, DeviceState, Errno, Features, Params};
@@ -26,7 +29,7 @@ impl Supervisor {
                 let Reply::Features(features) = io.reply() else {
                     return self.break_off(Step::GetFeatures, Problem::Protocol, io);
                 };
-                if self.down {
+                if self.way != Way::Up {
                     return self.descend(io);
                 }
                 // Without ioctl encoding of its opcodes the driver understands none of our commands.
@@ -41,7 +44,7 @@ impl Supervisor {
                     return self.break_off(Step::AddDev, Problem::Protocol, io);
                 };
                 self.device = Some(granted);
-                if self.down {
+                if self.way != Way::Up {
                     return self.descend(io);
                 }
                 if !self.can_serve(&granted) {
@@ -51,25 +54,14 @@ impl Supervisor {
                 self.command(&Command::SetParams(granted.dev_id, params), io)
             }
             Kind::SetParams => {
-                let (Some(device), Plan::Serve { params, .. }) = (self.device, &self.plan) else {
-                    return self.descend(io);
-                };
-                if self.down {
+                if self.way != Way::Up {
                     return self.descend(io);
                 }
-                let sectors = params.basic.map_or(0, |basic| basic.dev_sectors);
-                self.stage = Stage::Spawning;
-                Next::Call(Call::SpawnWorker {
-                    device: DeviceGeometry {
-                        id: device.dev_id,
-                        queues: device.nr_hw_queues,
-                        depth: device.queue_depth,
-                        buffer_bytes: device.max_io_buf_bytes,
-                        sectors,
-                    },
-                })
+                self.spawn(io)
             }
-            Kind::StartDev => self.went_live(io),
+            Kind::StartRecovery if self.way != Way::Up => self.descend(io),
+            Kind::StartRecovery => self.spawn(io),
+            Kind::StartDev | Kind::EndRecovery => self.went_live(io),
             Kind::GetDevInfo => {
                 let Reply::DevInfo(info) = io.reply() else {
                     return self.break_off(Step::GetDevInfo, Problem::Protocol, io);
@@ -94,7 +86,7 @@ impl Supervisor {
         if errno == Errno::EINTR && !flight.cancelled && self.interrupts < INTERRUPTS_MAX {
             // Without effect, or (DEL_DEV) a wait to be taken up again.
             self.interrupts += 1;
-            self.start_in_doubt |= flight.op == Kind::StartDev;
+            self.start_in_doubt |= matches!(flight.op, Kind::StartDev | Kind::EndRecovery);
             if let Some(command) = self.again(flight.op) {
                 return self.command(&command, io);
             }
@@ -105,10 +97,11 @@ impl Supervisor {
                     && self.start_in_doubt
                     && let Some(device) = self.device
                 {
+                    self.inquiry = Inquiry::Doubt;
                     return self.command(&Command::GetDevInfo(device.dev_id), io);
                 }
                 self.started = false;
-                if !self.down {
+                if self.way == Way::Up {
                     self.fail(Cause::errno(Step::StartDev, errno));
                 }
                 self.descend(io)
@@ -118,7 +111,7 @@ impl Supervisor {
             // Somebody brought it up meanwhile.
             Kind::DelDev if flight.cancelled && self.looks == 1 => match self.plan {
                 Plan::Delete { id, worker: _, supervisor: _ } => self.look(id, io),
-                Plan::Serve { .. } => {
+                Plan::Serve { .. } | Plan::Recover { .. } | Plan::Ask { .. } => {
                     unreachable!("only a deletion looks at its device")
                 }
             },
@@ -134,6 +127,7 @@ impl Supervisor {
                 }
                 self.descend(io)
             }
+            Kind::StartRecovery | Kind::EndRecovery => self.recovery_refused(flight, errno, io),
             Kind::GetFeatures => self.break_off_errno(Step::GetFeatures, errno, io),
             Kind::AddDev => self.break_off_errno(Step::AddDev, errno, io),
             Kind::SetParams => self.break_off_errno(Step::SetParams, errno, io),
@@ -143,6 +137,15 @@ impl Supervisor {
                     && (self.resident == Resident::Stopped || self.looks > 1) =>
             {
                 self.deleted(io)
+            }
+            // Somebody else deleted it.
+            Kind::GetDevInfo
+                if errno == Errno::ENODEV
+                    && self.announced
+                    && self.inquiry == Inquiry::Recovery =>
+            {
+                self.device = None;
+                self.end(io)
             }
             Kind::GetDevInfo => self.break_off_errno(Step::GetDevInfo, errno, io),
         }
@@ -159,22 +162,52 @@ impl Supervisor {
             | Kind::SetParams
             | Kind::StartDev
             | Kind::GetDevInfo
-                if self.down && matches!(self.plan, Plan::Serve { .. }) =>
+            | Kind::StartRecovery
+            | Kind::EndRecovery
+                if self.way != Way::Up && !matches!(self.plan, Plan::Delete { .. }) =>
             {
                 None
             }
             Kind::GetFeatures => Some(Command::GetFeatures),
             Kind::AddDev => match &self.plan {
                 Plan::Serve { info, .. } => Some(Command::AddDev(*info)),
-                Plan::Delete { .. } => None,
+                Plan::Recover { .. } | Plan::Ask { .. } | Plan::Delete { .. } => None,
             },
             Kind::SetParams => Some(Command::SetParams(id?, self.params()?)),
             Kind::StartDev => Some(Command::StartDev(id?, self.worker_pid?)),
-            Kind::GetDevInfo => match &self.plan {
-                Plan::Serve { .. } => Some(Command::GetDevInfo(id?)),
-                Plan::Delete { id, .. } => Some(Command::GetDevInfo(*id)),
-            },
+            Kind::GetDevInfo => Some(Command::GetDevInfo(self.id()?)),
+            Kind::StartRecovery => Some(Command::StartRecovery(id?)),
+            Kind::EndRecovery => Some(Command::EndRecovery(id?, self.worker_pid?)),
         }
+    }
+
+    /// The device's number, as far as it is known.
+    pub(super) fn id(&self) -> Option<DevId> {
+        match self.plan {
+            Plan::Serve { .. } => self.device.map(|device| device.dev_id),
+            Plan::Recover { id, .. } | Plan::Ask { id, .. } | Plan::Delete { id, .. } => Some(id),
+        }
+    }
+
+    /// The worker process is started, for a device that has its parameters.
+    pub(super) fn spawn(&mut self, io: &mut impl SupervisorIo) -> Next {
+        let sectors = match &self.plan {
+            Plan::Serve { params, .. } => params.basic.map_or(0, |basic| basic.dev_sectors),
+            Plan::Recover { sectors, .. } => *sectors,
+            Plan::Ask { .. } | Plan::Delete { .. } => return self.descend(io),
+        };
+        let Some(device) = self.device else { return self.descend(io) };
+        self.stage = Stage::Spawning;
+        (self.primed, self.worker_ended, self.start_in_doubt) = (false, false, false);
+        Next::Call(Call::SpawnWorker {
+            device: DeviceGeometry {
+                id: device.dev_id,
+                queues: device.nr_hw_queues,
+                depth: device.queue_depth,
+                buffer_bytes: device.max_io_buf_bytes,
+                sectors,
+            },
+        })
     }
 
     /// Whether what was granted is no more than what was asked, and enough to serve at all.
@@ -184,14 +217,20 @@ impl Supervisor {
             && (1..=info.queue_depth).contains(&granted.queue_depth)
             && (SECTOR_BYTES..=info.max_io_buf_bytes).contains(&granted.max_io_buf_bytes)
             && (info.dev_id == DevId::AUTO || info.dev_id == granted.dev_id)
+            && granted.flags.contains(info.flags)
     }
 
-    /// Every queue is primed: START_DEV.
+    /// Every queue is primed: START_DEV, or END_USER_RECOVERY.
     pub(super) fn start(&mut self, io: &mut impl SupervisorIo) {
         let Some(device) = self.device else { return };
         self.started = true;
         let pid = self.worker_pid.unwrap_or_default();
-        let Next::Park = self.command(&Command::StartDev(device.dev_id, pid), io) else {
+        let command = if self.recovering {
+            Command::EndRecovery(device.dev_id, pid)
+        } else {
+            Command::StartDev(device.dev_id, pid)
+        };
+        let Next::Park = self.command(&command, io) else {
             unreachable!("a command is submitted by parking")
         };
     }
@@ -208,17 +247,37 @@ impl Supervisor {
         Some(params)
     }
 
-    /// START_DEV succeeded, whether or not it is still wanted.
+    /// START_DEV or END_USER_RECOVERY succeeded, whether or not it is still wanted.
     pub(super) fn went_live(&mut self, io: &mut impl SupervisorIo) -> Next {
-        if self.down {
-            return self.descend(io);
+        let recovered = core::mem::take(&mut self.recovering);
+        match self.way {
+            Way::Up => {}
+            // Given up too early; but not for somebody who wants it stopped: a `del`.
+            Way::Back
+                if self.worker == WorkerState::Alive
+                    && self.first.is_none_or(|cause| cause.problem != Problem::Stopped) =>
+            {
+                self.way = Way::Up;
+            }
+            // The worker is gone, or about to go: nobody serves the device that is LIVE for a moment.
+            Way::Back => {
+                self.recovering = true;
+                return self.descend(io);
+            }
+            Way::Down => return self.descend(io),
         }
         io.tell_worker(ToWorker::Live);
-        if let Some(device) = self.device {
+        if recovered {
+            io.note(News::Recovered);
+        }
+        if let (Some(device), false) = (self.device, self.announced) {
             self.announced = true;
             io.tell_launcher(Verdict::Up(device.dev_id));
         }
-        self.enter_stage(Stage::Live, None, io);
+        self.first = None;
+        self.wanted = false;
+        let steady = if self.restarts > 0 { self.deadlines.steady_ms } else { None };
+        self.enter_stage(Stage::Live, steady, io);
         Next::Park
     }
 
@@ -231,19 +290,27 @@ impl Supervisor {
         self.descend(io)
     }
 
-    /// GET_DEV_INFO answered: a START_DEV in doubt, or the beginning of a deletion.
+    /// GET_DEV_INFO answered.
     pub(super) fn informed(&mut self, info: DevInfo, io: &mut impl SupervisorIo) -> Next {
-        match &self.plan {
-            Plan::Serve { .. } => {
+        match self.inquiry {
+            Inquiry::Doubt => {
                 let ours = info.state == DeviceState::Live
                     && u32::try_from(info.ublksrv_pid).ok() == self.worker_pid;
                 if ours {
                     return self.went_live(io);
                 }
+                if self.recovering {
+                    return self.break_off_errno(Step::EndRecovery, Errno::EBUSY, io);
+                }
                 self.started = false;
                 self.break_off_errno(Step::StartDev, Errno::EEXIST, io)
             }
-            Plan::Delete { worker, id: _, supervisor: _ } => {
+            Inquiry::Recovery => self.found_for_recovery(info, io),
+            Inquiry::Asking => self.found_for_asking(info, io),
+            Inquiry::Deletion => {
+                let Plan::Delete { worker, id: _, supervisor: _ } = &self.plan else {
+                    return self.descend(io);
+                };
                 self.started = info.state != DeviceState::Dead;
                 self.device = Some(info);
                 let named = u32::try_from(info.ublksrv_pid).ok().filter(|pid| *pid > 0);
@@ -274,17 +341,22 @@ impl Supervisor {
     pub(super) fn go_on(&mut self, io: &mut impl SupervisorIo) -> Next {
         match self.plan {
             Plan::Delete { id, worker: _, supervisor: _ } if self.looks == 0 => self.look(id, io),
-            Plan::Delete { .. } | Plan::Serve { .. } => self.end(io),
+            Plan::Delete { .. } | Plan::Serve { .. } | Plan::Recover { .. } | Plan::Ask { .. } => {
+                self.end(io)
+            }
         }
     }
 
     /// Reads what the worker said.
     pub(super) fn hear_worker(&mut self, watch: bool, io: &mut impl SupervisorIo) -> Next {
+        if watch {
+            self.hearing = false;
+        }
         loop {
             match io.hear_worker() {
                 Received::Message(FromWorker::Primed) => self.primed = true,
                 Received::Message(FromWorker::Failed(cause)) => {
-                    let descends = !self.down && self.stage != Stage::Live;
+                    let descends = self.way == Way::Up && self.stage != Stage::Live;
                     self.fail(cause);
                     if descends {
                         if let Next::Call(call) = self.descend(io) {
@@ -300,6 +372,7 @@ impl Supervisor {
                 }
                 Received::Empty => {
                     if watch {
+                        self.hearing = true;
                         push(io, Sqe::Watch { link: Link::Worker });
                     }
                     return Next::Park;
@@ -318,10 +391,11 @@ impl Supervisor {
     }
 
     pub(super) fn hear_operator(&mut self, io: &mut impl SupervisorIo) -> Next {
-        let mut stop = false;
+        let (mut stop, mut recover) = (false, false);
         loop {
             match io.hear_operator() {
                 Received::Message(Order::Stop) => stop = true,
+                Received::Message(Order::Recover) => recover = true,
                 Received::Empty => {
                     push(io, Sqe::Watch { link: Link::Operator });
                     break;
@@ -329,22 +403,38 @@ impl Supervisor {
                 Received::Closed => break,
             }
         }
-        if !stop || self.down {
+        if self.way == Way::Down {
             return Next::Park;
         }
-        if !matches!(self.stage, Stage::Live | Stage::AwaitingExit) {
+        if !stop {
+            return if recover { self.asked_to_recover(io) } else { Next::Park };
+        }
+        if self.leaves_as_it_was() {
+            return self.break_off(self.step(), Problem::Stopped, io);
+        }
+        if !self.announced {
             self.fail(Cause::new(self.step(), Problem::Stopped));
         }
-        self.down = true;
+        if self.recovering {
+            self.first = None;
+        }
+        self.way = Way::Down;
         self.descend(io)
     }
 
     /// The worker process is gone.
     pub(super) fn worker_gone(&mut self, exit: WorkerExit, io: &mut impl SupervisorIo) -> Next {
-        if self.down {
-            return self.descend(io);
+        match self.way {
+            Way::Up => {}
+            Way::Back | Way::Down => return self.descend(io),
+        }
+        if self.stage == Stage::Watching {
+            return self.unserved_after_all(io);
         }
         if matches!(self.stage, Stage::Live | Stage::AwaitingExit) {
+            if self.recovers() {
+                return self.lost(exit, io);
+            }
             // Stopped by another hand, or dead: the device stays as the kernel leaves it, for `del` or `recover`.
             if !(self.worker_ended && self.first.is_none()) {
                 self.fail(Cause::new(Step::Worker, Problem::WorkerExited(exit)));

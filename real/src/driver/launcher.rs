@@ -63,6 +63,7 @@ impl Driver for LauncherDriver {
             | Call::KillWorker
             | Call::ReapWorker
             | Call::AttachSupervisor { .. }
+            | Call::AskSupervisor
             | Call::OpenChar
             | Call::SpawnQueue { .. }
             | Call::MapQueue { .. } => misplaced(&call),

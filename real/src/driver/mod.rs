@@ -25,6 +25,7 @@ use blkproof_engine::worker::Worker;
 
 use crate::board::{Publisher, State, View};
 use crate::os::Completion;
+use crate::supervisor_process::RECOVER_SIGNAL;
 
 /// Carries out calls.
 pub trait Driver {
@@ -136,10 +137,14 @@ fn from_rustix(errno: rustix::io::Errno) -> Errno {
     Errno::from_result(-errno.raw_os_error())
 }
 
-/// Every signal that the descriptor reports asks to stop.
+/// What the signal that the descriptor reports asks for: its number is the first word of `signalfd_siginfo`.
 fn take_signal(operator: &OwnedFd) -> Received<Order> {
     const SIGNAL_INFO_BYTES: usize = 128;
-    match rustix::io::read(operator, &mut [0_u8; SIGNAL_INFO_BYTES][..]) {
+    let mut info = [0_u8; SIGNAL_INFO_BYTES];
+    match rustix::io::read(operator, &mut info[..]) {
+        Ok(_) if info.first_chunk() == Some(&RECOVER_SIGNAL.to_ne_bytes()) => {
+            Received::Message(Order::Recover)
+        }
         Ok(_) => Received::Message(Order::Stop),
         Err(_) => Received::Empty,
     }

@@ -66,6 +66,7 @@ impl Driver for QueueDriver {
             | Call::ReapWorker
             | Call::AttachSupervisor { .. }
             | Call::StopSupervisor
+            | Call::AskSupervisor
             | Call::FindNode { .. }
             | Call::OpenChar
             | Call::SpawnQueue { .. } => misplaced(&call),

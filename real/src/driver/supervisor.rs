@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::os::fd::{AsFd, OwnedFd};
 
 use blkproof_engine::control::{Command, Reply};
-use blkproof_engine::link::{FromWorker, Link, Order, Received, ToWorker, Verdict};
+use blkproof_engine::link::{FromWorker, Link, News, Order, Received, ToWorker, Verdict};
 use blkproof_engine::sys::{
     Call, ControlIo, Cqe, DeviceGeometry, Exit, Ret, Ring, RingSpec, Sqe, SupervisorIo, Token,
     WorkerExit,
@@ -20,6 +20,10 @@ use crate::control::Control;
 use crate::os;
 use crate::peer::Peer;
 use crate::process::{self, Process};
+use crate::supervisor_process::LOG_PREFIX;
+
+/// What [`RECOVER_SIGNAL`](crate::supervisor_process::RECOVER_SIGNAL) is to rustix.
+const RECOVER: Signal = Signal::USR1;
 
 /// A worker process that was just started.
 #[derive(Debug)]
@@ -72,8 +76,8 @@ impl SupervisorDriver {
         }
     }
 
-    /// A driver that takes down a device whose worker and supervisor a state file may name.
-    pub fn for_deletion(
+    /// A driver that deletes a device, or has it recovered, whose worker and supervisor a state file may name.
+    pub fn of_others(
         operator: OwnedFd,
         known_worker: Option<Process>,
         known_supervisor: Option<Process>,
@@ -139,9 +143,9 @@ impl SupervisorDriver {
         Ok(())
     }
 
-    fn stop_supervisor(&self) -> Result<(), Errno> {
-        let pidfd = self.supervisor.as_ref().expect("I1: a supervisor stops the one it has");
-        rustix::process::pidfd_send_signal(pidfd, Signal::TERM).map_err(from_rustix)
+    fn signal_supervisor(&self, signal: Signal) -> Result<(), Errno> {
+        let pidfd = self.supervisor.as_ref().expect("I1: a supervisor asks the one it has");
+        rustix::process::pidfd_send_signal(pidfd, signal).map_err(from_rustix)
     }
 
     fn reap_worker(&self) -> Ret {
@@ -197,7 +201,8 @@ impl Driver for SupervisorDriver {
             Call::KillWorker => done(self.kill_worker()),
             Call::ReapWorker => self.reap_worker(),
             Call::AttachSupervisor { pid } => done(self.attach_supervisor(pid)),
-            Call::StopSupervisor => done(self.stop_supervisor()),
+            Call::StopSupervisor => done(self.signal_supervisor(Signal::TERM)),
+            Call::AskSupervisor => done(self.signal_supervisor(RECOVER)),
             Call::Exit(exit) => return ControlFlow::Break(exit),
             Call::OpenChar
             | Call::SpawnQueue { .. }
@@ -271,6 +276,17 @@ impl SupervisorIo for SupervisorDriver {
         if let Some(launcher) = &self.launcher {
             launcher.tell(&verdict);
         }
+    }
+
+    fn note(&mut self, news: News) {
+        let text = match news {
+            News::WorkerLost(cause) => format!("the device has lost its worker: {cause}"),
+            News::WorkerEnded => "the worker ended, though nobody had asked it to".into(),
+            News::Recovered => "the device is LIVE again, with another worker".into(),
+            News::RecoveryFailed(cause) => format!("the device could not be recovered: {cause}"),
+            News::Unserved => "the device has no worker; `blkproof recover` gives it one".into(),
+        };
+        process::report(&format!("{LOG_PREFIX}{text}"));
     }
 }
 

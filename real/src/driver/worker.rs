@@ -124,6 +124,7 @@ impl Driver for WorkerDriver {
             | Call::ReapWorker
             | Call::AttachSupervisor { .. }
             | Call::StopSupervisor
+            | Call::AskSupervisor
             | Call::FindNode { .. }
             | Call::MapQueue { .. } => misplaced(&call),
         })

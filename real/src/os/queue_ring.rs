@@ -64,7 +64,7 @@ impl QueueRing {
         Ok(Self { ring: PlainRing::new(spec)?, shape, char_device, backend, mapped: None })
     }
 
-    /// Maps the descriptors and obtains the tag buffers.
+    /// Maps the descriptors, obtains the tag buffers, and has the ring hold the character device (I13).
     ///
     /// # Errors
     /// What the system answered.
@@ -72,6 +72,8 @@ impl QueueRing {
         let QueueShape { queue, depth, buffer_bytes } = self.shape;
         let descriptors = Descriptors::map(&*self.char_device, queue, depth)?;
         let buffers = TagBuffers::new(depth, buffer_bytes)?;
+        // Entries do not use it. A ring is freed after its last operation, also when its process is long gone, and its files with it.
+        self.ring.register_file(&*self.char_device)?;
         self.mapped = Some(Mapped { descriptors, buffers });
         Ok(())
     }

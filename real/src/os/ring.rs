@@ -1,7 +1,7 @@
 //! A ring, and the entries that refer to no memory of ours but a timer's.
 
 use std::marker::PhantomData;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use blkproof_engine::sys::{RingMode, RingSpec, SqFull};
 use blkproof_engine::uapi::Errno;
@@ -70,6 +70,15 @@ impl<S: EntryMarker> PlainRing<S> {
             self.ring.submitter().enter::<libc::sigset_t>(submit, wait, ENTER_GETEVENTS, None)
         };
         taken.map(|taken| taken as u32).map_err(|error| errno(&error))
+    }
+
+    /// Registers a file: it stays open until the ring is freed.
+    ///
+    /// # Errors
+    /// What `io_uring_register` answered.
+    pub fn register_file(&self, file: impl AsFd) -> Result<(), Errno> {
+        let files = [file.as_fd().as_raw_fd()];
+        self.ring.submitter().register_files(&files).map_err(|error| errno(&error))
     }
 
     /// Entries that can still be pushed.

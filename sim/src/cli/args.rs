@@ -4,7 +4,7 @@ use std::num::NonZero;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use blkproof_engine::supervisor::Deadlines;
+use blkproof_engine::supervisor::{Deadlines, Recovery};
 use blkproof_engine::sys::RingMode;
 use blkproof_engine::uapi::KernelSeries;
 use clap::{Parser, Subcommand, value_parser};
@@ -24,6 +24,8 @@ use crate::specimens::Specimen;
   sim demo                                        find, explain and replay a start-up deadlock
   sim hunt --specimen eintr-lost --seeds 10000    find what is wrong with a known-bad server
   sim hunt --engine --faults all --time 30s       try to break the real engine
+  sim hunt --engine --recovery reissue --restart --faults kill=12
+                                                  lose workers, and no request
   sim run --engine --seed 7 --queues 2 --depth 4  one schedule
   sim replay findings/…/tape                      a recorded one, with its whole story
   sim script FILE                                 what the model makes of a script of system calls
@@ -143,6 +145,12 @@ pub(super) struct What {
     /// What stands behind the device: null, mem or loop
     #[arg(long, value_parser = describe::target)]
     target: Option<TargetKind>,
+    /// What becomes of the device without a worker: none, requeue, reissue or fail-io
+    #[arg(long, value_parser = describe::recovery)]
+    recovery: Option<Recovery>,
+    /// Let the supervisor replace a worker that is gone; without it an operator asks for that
+    #[arg(long)]
+    restart: bool,
     /// How the queues' rings run task work: defer or default
     #[arg(long, value_parser = describe::mode)]
     mode: Option<RingMode>,
@@ -166,6 +174,8 @@ impl What {
         config.depth = self.depth.unwrap_or(config.depth);
         config.requests = self.requests.unwrap_or(config.requests);
         config.target = self.target.unwrap_or(config.target);
+        config.recovery = self.recovery.unwrap_or(config.recovery);
+        config.restart |= self.restart;
         config.mode = self.mode.unwrap_or(config.mode);
         config.faults = self.faults.unwrap_or(config.faults);
         if self.no_deadlines {

@@ -316,7 +316,9 @@ impl World {
     /// A started request goes to the requeue list and waits for a server, or fails where none is waited for.
     pub(crate) fn abort_request(&mut self, run: &mut Run<'_>, id: RequestId, waits: bool) {
         if !waits {
+            run.aborting = true;
             self.end_request(run, id, Err(errno::EIO));
+            run.aborting = false;
             return;
         }
         let Some(request) = &mut self.requests[id.index()] else { return };
@@ -326,7 +328,10 @@ impl World {
     }
 
     /// The requeue list is kicked.
-    pub(crate) fn kick_requeue_list(&mut self) {
+    pub(crate) fn kick_requeue_list(&mut self, run: &Run<'_>) {
+        if run.sabotage == Some(Sabotage::ForgetRequeued) {
+            return;
+        }
         for request in self.requests.iter_mut().flatten() {
             if request.phase == Phase::Parked {
                 request.phase = Phase::Waiting;

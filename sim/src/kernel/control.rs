@@ -26,7 +26,19 @@ pub(crate) enum Asked {
 
 impl From<Command> for Asked {
     fn from(command: Command) -> Self {
-        Self::Engine(command)
+        match command {
+            Command::StartRecovery(id) => Self::Plain(ControlOp::StartUserRecovery, id, 0),
+            Command::EndRecovery(id, pid) => {
+                Self::Plain(ControlOp::EndUserRecovery, id, u64::from(pid))
+            }
+            command @ (Command::GetFeatures
+            | Command::AddDev(_)
+            | Command::SetParams(..)
+            | Command::StartDev(..)
+            | Command::StopDev(_)
+            | Command::DelDev(_)
+            | Command::GetDevInfo(_)) => Self::Engine(command),
+        }
     }
 }
 
@@ -112,7 +124,9 @@ impl Control {
                 | Command::StartDev(id, _)
                 | Command::StopDev(id)
                 | Command::DelDev(id)
-                | Command::GetDevInfo(id),
+                | Command::GetDevInfo(id)
+                | Command::StartRecovery(id)
+                | Command::EndRecovery(id, _),
             )
             | Asked::Plain(_, id, _) => Some(*id),
         }
@@ -159,9 +173,7 @@ impl World {
         run.note(actor::thread(thread), || format!("submits {name}"));
         match &control.command {
             Asked::Engine(Command::GetFeatures) => {
-                let features = Features::NONE
-                    .union(Features::URING_CMD_COMP_IN_TASK)
-                    .union(Features::CMD_IOCTL_ENCODE);
+                let features = features(run.config.kernel);
                 self.finish_control(run, &control, 0, Reply::Features(features));
             }
             Asked::Engine(Command::GetDevInfo(id)) => {
@@ -176,7 +188,9 @@ impl World {
                 | Command::SetParams(..)
                 | Command::StartDev(..)
                 | Command::StopDev(_)
-                | Command::DelDev(_),
+                | Command::DelDev(_)
+                | Command::StartRecovery(_)
+                | Command::EndRecovery(..),
             )
             | Asked::Plain(..) => match self.controls.iter_mut().find(|slot| slot.is_none()) {
                 Some(slot) => *slot = Some(control),
@@ -357,7 +371,7 @@ impl World {
                         hw.force_abort = true;
                     }
                 }
-                self.kick_requeue_list();
+                self.kick_requeue_list(run);
                 run.progress();
                 run.kernel(|| "ST2: whatever waits for a server aborts".into());
                 Next::Go(Pc::StopMark)
@@ -516,7 +530,9 @@ impl World {
             | Command::GetDevInfo(_)
             | Command::SetParams(..)
             | Command::StopDev(_)
-            | Command::DelDev(_) => Next::error(errno::ENODEV),
+            | Command::DelDev(_)
+            | Command::StartRecovery(_)
+            | Command::EndRecovery(..) => Next::error(errno::ENODEV),
         }
     }
 
@@ -625,7 +641,11 @@ impl World {
     /// END_USER_RECOVERY, once every tag is fetched (`ublk_ctrl_end_recovery`).
     fn end_recovery(&mut self, run: &mut Run<'_>, control: &Control) -> Next {
         let Asked::Plain(_, _, pid) = control.command else { return Next::error(errno::EINVAL) };
-        let server = self.process_by_pid(pid as u32);
+        let mut server = self.process_by_pid(pid as u32);
+        if run.sabotage == Some(Sabotage::EndForFirstWorker) {
+            let first = self.processes.iter().position(|process| process.geometry.is_some());
+            server = first.map(crate::world::ProcessId::from_index);
+        }
         let Some(device) = &mut self.device else { return Next::error(errno::ENODEV) };
         let old = device.kernel == KernelSeries::V6_12;
         if !old && (server.is_none() || server != device.tgid) || !device.recovers() {
@@ -642,7 +662,7 @@ impl World {
                 hw.canceling = false;
             }
         }
-        self.kick_requeue_list();
+        self.kick_requeue_list(run);
         run.progress();
         run.kernel(|| "the device has another server".into());
         Next::done()
@@ -660,7 +680,9 @@ impl World {
                 | Command::SetParams(..)
                 | Command::StartDev(..)
                 | Command::StopDev(_)
-                | Command::GetDevInfo(_),
+                | Command::GetDevInfo(_)
+                | Command::StartRecovery(_)
+                | Command::EndRecovery(..),
             )
             | Asked::Plain(..) => Next::done(),
         }
@@ -713,6 +735,15 @@ impl World {
             | Pc::DelRemove => format!("{name} waits to be run"),
         }
     }
+}
+
+/// What GET_FEATURES says, as far as it is modelled.
+fn features(kernel: KernelSeries) -> Features {
+    let all = Features::URING_CMD_COMP_IN_TASK
+        .union(Features::CMD_IOCTL_ENCODE)
+        .union(Features::USER_RECOVERY)
+        .union(Features::USER_RECOVERY_REISSUE);
+    if kernel == KernelSeries::V6_12 { all } else { all.union(Features::USER_RECOVERY_FAIL_IO) }
 }
 
 /// What ADD_DEV makes of flags, as far as they are modelled (`ublk_validate_user_recovery_flags`). None: it refuses.

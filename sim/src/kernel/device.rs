@@ -5,7 +5,8 @@ use blkproof_engine::uapi::{DevId, DevInfo, Features, KernelSeries, Params};
 use crate::kernel::batch::Batch;
 use crate::kernel::release::ReleaseStep;
 use crate::kernel::tags::{TagSlot, TagState};
-use crate::run::Run;
+use crate::run::{Run, Sabotage};
+use crate::server::Program;
 use crate::world::{ControlId, ProcessId, RequestId, RingId, ThreadId, World};
 
 /// The states of `ublksrv_ctrl_dev_info` (K10).
@@ -248,6 +249,30 @@ impl World {
         if device.open && device.release.is_none() && !device.file_open() {
             device.release = Some(ReleaseStep::Abort);
             run.kernel(|| "CL: last reference to ublkc dropped, release work queued".into());
+        }
+    }
+
+    /// An engine's queue registers the character device in its own ring.
+    pub(crate) fn hold_by_ring(&mut self, run: &Run<'_>, thread: ThreadId) {
+        let queue =
+            matches!(self.threads[thread.index()].program.as_deref(), Some(Program::Queue(_)));
+        let (Some(device), Some(ring)) = (&mut self.device, self.threads[thread.index()].ring)
+        else {
+            return;
+        };
+        if queue && run.sabotage != Some(Sabotage::NoFence) {
+            self.rings[ring.index()].holds_file = true;
+            device.file_refs += 1;
+        }
+    }
+
+    /// A ring is freed, and with it its registered files.
+    pub(crate) fn let_go_of_file(&mut self, run: &mut Run<'_>, ring: RingId) {
+        if std::mem::take(&mut self.rings[ring.index()].holds_file) {
+            if let Some(device) = &mut self.device {
+                device.file_refs -= 1;
+            }
+            self.file_dropped(run);
         }
     }
 

@@ -393,6 +393,7 @@ impl World {
         // A worker that was told that the device is LIVE outlives its supervisor; any other gives up with it.
         let live = self.is_up();
         run.worker_killed |= self.processes[victim].geometry.is_some() || !live;
+        run.killed_early |= !live;
         run.note(actor::OPERATOR, || format!("SIGKILL to process {pid}"));
         self.begin_exit(ProcessId::from_index(victim), WorkerExit::Signal(SIGKILL));
     }

@@ -90,7 +90,7 @@ impl World {
                     for request in held {
                         self.abort_request(run, request, waits);
                     }
-                    self.kick_requeue_list();
+                    self.kick_requeue_list(run);
                 }
                 // Before 7.3 there is nothing more to do without a disk, not even a reset.
                 let bare = device_is_bare(self.device.as_ref());

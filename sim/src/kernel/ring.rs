@@ -56,6 +56,8 @@ pub(crate) struct Ring {
     pub(crate) moved: Vec<(u16, u8)>,
     /// What the last completed control command wrote.
     pub(crate) reply: Reply,
+    /// The character device is registered in it, and stays open until it is freed (H66).
+    pub(crate) holds_file: bool,
 }
 
 /// Where a ring is in its life.
@@ -95,6 +97,7 @@ impl World {
             told: VecDeque::new(),
             moved: Vec::new(),
             reply: Reply::Nothing,
+            holds_file: false,
         });
         self.threads[thread.index()].ring = Some(ring);
     }
@@ -206,7 +209,10 @@ impl World {
                     run.note(actor::thread(thread), || {
                         format!("backend {} for tag {}", crate::disk::name(&op), tag.0)
                     });
-                    self.disk.in_flight.push(Operation { ring, thread, queue, tag: tag.0, op });
+                    let tag = tag.0;
+                    let late = self.disk_is_late(run);
+                    let operation = Operation { ring, thread, queue, tag, op, late, orphan: None };
+                    self.disk.in_flight.push(operation);
                 }
                 Sqe::Watch { .. } | Sqe::WatchWorker | Sqe::WatchSupervisor if self.refuse(run) => {
                     run.note(actor::thread(thread), || "a watch fails: ENOMEM".into());
@@ -372,6 +378,7 @@ impl World {
         state.watches.clear();
         state.watches_processes.clear();
         self.timers.retain(|timer| !matches!(timer.what, TimerKind::Ring(of, _) if of == ring));
+        self.orphan_operations(ring);
     }
 
     /// The first tag whose command an exiting ring can cancel.
@@ -471,5 +478,6 @@ impl World {
         self.rings[ring.index()].state = RingState::Gone;
         self.free_table(run, ring);
         run.kernel(|| format!("RE: ring {} freed", ring.0));
+        self.let_go_of_file(run, ring);
     }
 }

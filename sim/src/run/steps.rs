@@ -113,8 +113,10 @@ pub(super) fn collect(world: &World, enabled: &mut Vec<Step>) {
             }
         }
     }
-    for index in 0..world.disk.in_flight.len() {
-        enabled.push(Step::Disk(index as u16));
+    for (index, operation) in world.disk.in_flight.iter().enumerate() {
+        if !operation.late {
+            enabled.push(Step::Disk(index as u16));
+        }
     }
     for index in 0..world.clients.len() {
         if world.client_can_move(index) {
@@ -168,6 +170,7 @@ pub(super) fn advance(world: &mut World, run: &mut Run<'_>) -> u64 {
             world.post_by_task_work(owner, ring, cqe);
         }
         TimerKind::Udev => world.udev_timer(run),
+        TimerKind::Disk => world.disk_timer(),
     }
     timer.left_us
 }

@@ -90,6 +90,11 @@ impl World {
                 self.notify(self.links.commanded, blkproof_engine::link::Link::Operator);
                 Ret::Done
             }
+            Call::AskSupervisor => {
+                self.links.orders.push_back(Order::Recover);
+                self.notify(self.links.commanded, blkproof_engine::link::Link::Operator);
+                Ret::Done
+            }
             Call::FindNode { device } => {
                 let found = self.device.as_ref().is_some_and(|known| {
                     known.id == device && known.disk.as_ref().is_some_and(|disk| disk.attached)
@@ -110,6 +115,7 @@ impl World {
                         Some(device) if ours && queue.0 < device.queues => {
                             device.file_refs += 1;
                             self.threads[thread.index()].mapped += 1;
+                            self.hold_by_ring(run, thread);
                             Ret::Done
                         }
                         Some(_) | None => failed(errno::EINVAL),
@@ -168,6 +174,10 @@ impl World {
         self.processes[worker.index()].geometry = Some(device);
         self.processes[supervisor.index()].attached = Some(worker);
         self.links.supervisor = Some(thread);
+        // Every worker has links of its own.
+        self.links.down.clear();
+        self.links.up.clear();
+        self.links.reports.clear();
         self.links.worker = Some(ThreadId::from_index(self.threads.len() - 1));
         self.links.queues = vec![None; usize::from(device.queues)];
         self.links.mail = vec![VecDeque::new(); usize::from(device.queues)];
@@ -208,6 +218,7 @@ fn describe(call: Call, ret: Ret) -> String {
         Call::ReapWorker => "reaps the worker".into(),
         Call::AttachSupervisor { pid } => format!("takes hold of supervisor {pid}"),
         Call::StopSupervisor => "asks the supervisor to stop".into(),
+        Call::AskSupervisor => "asks the supervisor to recover".into(),
         Call::FindNode { .. } => "looks for ublkb".into(),
         Call::OpenChar => "opens ublkc".into(),
         Call::SpawnQueue { config } => format!("starts the thread of queue {}", config.id.0),

@@ -2,7 +2,7 @@
 
 use blkproof_engine::control::{Command, Reply};
 use blkproof_engine::link::{
-    FromQueue, FromWorker, Link, Order, Received, TO_QUEUE_MESSAGES_MAX, ToQueue, ToWorker,
+    FromQueue, FromWorker, Link, News, Order, Received, TO_QUEUE_MESSAGES_MAX, ToQueue, ToWorker,
     Verdict, WORKER_MESSAGES_MAX, from_queues_messages_max,
 };
 use blkproof_engine::sys::{
@@ -204,6 +204,19 @@ impl SupervisorIo for Io<'_, '_, '_> {
             Self::roomy(self.world.links.verdicts.len(), 1);
             self.world.links.verdicts.push_back(verdict);
             self.told(self.world.links.launcher, Link::Supervisor);
+        }
+    }
+
+    fn note(&mut self, news: News) {
+        self.tell_news(news);
+    }
+}
+
+impl Io<'_, '_, '_> {
+    fn tell_news(&mut self, news: News) {
+        self.note(|| format!("notes: {news:?}"));
+        if let News::Recovered = news {
+            self.run.progress();
         }
     }
 }

@@ -183,6 +183,7 @@ impl World {
                 | Call::ReapWorker
                 | Call::AttachSupervisor { .. }
                 | Call::StopSupervisor
+                | Call::AskSupervisor
                 | Call::FindNode { .. }
                 | Call::OpenChar
                 | Call::SpawnQueue { .. }

@@ -29,6 +29,8 @@ pub(super) struct Wanted {
     pub(super) size_mib: u32,
     pub(super) queues: u32,
     pub(super) depth: u32,
+    /// Further options of `add`.
+    pub(super) options: &'static [&'static str],
 }
 
 /// A live device.
@@ -78,6 +80,7 @@ pub(super) fn add(wanted: &Wanted) -> Checked<Device> {
         "-d".to_owned(),
         wanted.depth.to_string(),
     ]);
+    arguments.extend(wanted.options.iter().map(|&option| option.to_owned()));
     let program = Program::start(PROGRAM, &arguments)?;
     let output = program.stdout_file().clone();
     let ended = program.wait()?.success()?;

@@ -67,6 +67,11 @@ impl Fio<'_> {
         arguments
     }
 
+    /// Starts it.
+    pub(super) fn start(&self) -> Checked<Program> {
+        Program::start("fio", &self.arguments("/tmp/fio.json"))
+    }
+
     /// Runs to the end. Fails unless fio is content and moved everything it was asked to.
     pub(super) fn run(&self) -> Checked<Moved> {
         let output = "/tmp/fio.json";

@@ -39,6 +39,15 @@ impl Trouble {
         }
     }
 
+    /// What a program printed, if one did.
+    pub(super) fn evidence(&self) -> String {
+        match self {
+            Self::Failed { evidence, .. } | Self::Environment { evidence, .. } => {
+                evidence.join("\n")
+            }
+        }
+    }
+
     pub(super) fn detail(&self) -> &str {
         match self {
             Self::Failed { detail, .. } | Self::Environment { detail, .. } => detail,

@@ -17,7 +17,7 @@ use super::canary;
 use super::fio::Fio;
 use super::proc;
 use super::program::{Checked, Program, broken, failed, run};
-use super::stage;
+use super::{recovery, stage};
 use crate::plan::{Action, IoCase, Order, Plant, Target, Victim};
 
 /// SHA-256 of every file of a tree, by its path inside the tree.
@@ -68,6 +68,7 @@ pub(super) fn perform(action: &Action, doing: &Doing) -> Checked<Done> {
         Action::DeleteIdle => delete_idle(doing),
         Action::DeleteLoaded => delete_loaded(doing),
         Action::Kill(victim) => kill(*victim, doing),
+        Action::Recover(what) => recovery::recovery(*what, doing),
         Action::Cycles(count) => cycles(*count, doing),
         Action::Leftovers => leftovers(doing),
         Action::KernelLog => Ok(String::new()),
@@ -94,7 +95,7 @@ fn features(doing: &Doing) -> Checked<String> {
     }
 }
 
-fn added(wanted: &Wanted, doing: &Doing) -> Checked<Device> {
+pub(super) fn added(wanted: &Wanted, doing: &Doing) -> Checked<Device> {
     doing.now(format!(
         "blkproof add {} -q {} -d {}",
         wanted.target.name(),
@@ -104,14 +105,20 @@ fn added(wanted: &Wanted, doing: &Doing) -> Checked<Device> {
     blkproof::add(wanted)
 }
 
-fn deleted(device: &Device, doing: &Doing) -> Checked {
+pub(super) fn deleted(device: &Device, doing: &Doing) -> Checked {
     doing.now(format!("blkproof del {}", device.id));
     blkproof::delete(device)
 }
 
 fn io(case: &IoCase, doing: &Doing) -> Checked<String> {
     let device = added(
-        &Wanted { target: case.target, size_mib: 64, queues: case.queues, depth: case.depth },
+        &Wanted {
+            target: case.target,
+            size_mib: 64,
+            queues: case.queues,
+            depth: case.depth,
+            options: &[],
+        },
         doing,
     )?;
     // Small requests are slow under emulation, and four jobs reach all queues: each CPU submits to its own.
@@ -135,7 +142,7 @@ fn io(case: &IoCase, doing: &Doing) -> Checked<String> {
 }
 
 fn file_system(target: Target, doing: &Doing) -> Checked<String> {
-    let wanted = Wanted { target, size_mib: 128, queues: 2, depth: 64 };
+    let wanted = Wanted { target, size_mib: 128, queues: 2, depth: 64, options: &[] };
     let device = added(&wanted, doing)?;
     doing.now("mkfs.ext4");
     run("mkfs.ext4", &["-q", "-F", &device.path])?;
@@ -247,7 +254,7 @@ fn checksums(root: &Path) -> Checked<Checksums> {
 
 fn delete_idle(doing: &Doing) -> Checked<String> {
     for target in [Target::Null, Target::Mem, Target::Loop] {
-        let wanted = Wanted { target, size_mib: 16, queues: 4, depth: 128 };
+        let wanted = Wanted { target, size_mib: 16, queues: 4, depth: 128, options: &[] };
         let device = added(&wanted, doing)?;
         deleted(&device, doing)?;
     }
@@ -261,7 +268,7 @@ struct Loaded {
 }
 
 fn loaded(doing: &Doing) -> Checked<Loaded> {
-    let wanted = Wanted { target: Target::Mem, size_mib: 64, queues: 4, depth: 64 };
+    let wanted = Wanted { target: Target::Mem, size_mib: 64, queues: 4, depth: 64, options: &[] };
     let device = added(&wanted, doing)?;
     doing.now(format!("the load on {}", device.path));
     let mut load = Fio::load(&device.path, 4, 32)?;
@@ -270,7 +277,7 @@ fn loaded(doing: &Doing) -> Checked<Loaded> {
 }
 
 /// Waits until the device has completed a good number of further requests.
-fn progress(device: &Device, load: &mut Program) -> Checked {
+pub(super) fn progress(device: &Device, load: &mut Program) -> Checked {
     let before = blkproof::completed_requests(device);
     while blkproof::completed_requests(device) < before + UNDER_WAY {
         if let Ok(Some(status)) = load.child.try_wait() {
@@ -343,7 +350,7 @@ fn kill(victim: Victim, doing: &Doing) -> Checked<String> {
     ))
 }
 
-fn killed(pid: i32, doing: &Doing) {
+pub(super) fn killed(pid: i32, doing: &Doing) {
     proc::signal(pid, Signal::KILL);
     doing.now(format!("process {pid} to die of SIGKILL"));
     while proc::is_alive(pid) {
@@ -359,6 +366,7 @@ fn cycles(count: u32, doing: &Doing) -> Checked<String> {
             size_mib: 8,
             queues: 1 + index % 4,
             depth: 32,
+            options: &[],
         };
         let device = added(&wanted, doing)?;
         doing.now(format!("a read from {} in cycle {index}", device.path));
@@ -370,7 +378,7 @@ fn cycles(count: u32, doing: &Doing) -> Checked<String> {
 }
 
 /// Reads a block that nobody has read before: what was read once comes from the page cache, and asks nobody.
-fn read_a_block(device: &Device) -> Checked {
+pub(super) fn read_a_block(device: &Device) -> Checked {
     let mut block = [0_u8; 4096];
     let read = File::open(&device.path).and_then(|f| f.read_exact_at(&mut block, 5 << 20));
     match read {
@@ -390,7 +398,7 @@ fn leftovers(doing: &Doing) -> Checked<String> {
 }
 
 fn small() -> Wanted {
-    Wanted { target: Target::Mem, size_mib: 16, queues: 2, depth: 32 }
+    Wanted { target: Target::Mem, size_mib: 16, queues: 2, depth: 32, options: &[] }
 }
 
 fn planted(plant: Plant, doing: &Doing) -> Checked<String> {

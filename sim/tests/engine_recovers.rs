@@ -1,0 +1,163 @@
+//! The engine with recovery: workers and supervisors die at any step, clients write and read, and the device comes back.
+
+mod support;
+
+use std::cell::Cell;
+
+use blkproof_engine::supervisor::{Deadlines, Recovery};
+use blkproof_engine::sys::RingMode;
+use blkproof_engine::uapi::KernelSeries;
+use blkproof_sim::config::{Config, Faults, TargetKind};
+use blkproof_sim::drivers::Random;
+use blkproof_sim::outcome::Verdict;
+use blkproof_sim::run::{Sabotage, run_sabotaged};
+use blkproof_sim::testing::{for_each_seed, replaying};
+use support::{clean, engine};
+
+/// Schedules for each kind of adversity.
+const SEEDS: u64 = 2_880;
+
+/// One of the 72 configurations of [`engine`], with and without `--restart`, on a kernel that recovers.
+fn recovering(seed: u64, recovery: Recovery, faults: Faults) -> Config {
+    let one = seed / 72;
+    let kernel = [KernelSeries::V7_3, KernelSeries::V6_18][one as usize / 2 % 2];
+    Config { recovery, restart: one % 2 == 1, kernel, requests: 24, ..engine(seed, faults) }
+}
+
+fn survives(name: &str, recovery: Recovery, faults: Faults) {
+    for_each_seed(name, 0..SEEDS, |seed| {
+        clean(&recovering(seed, recovery, faults), seed);
+    });
+}
+
+const KILLS: Faults = Faults { kill: 3, ..Faults::NONE };
+
+#[test]
+fn no_request_is_lost_with_reissue() {
+    survives("no_request_is_lost_with_reissue", Recovery::Reissue, KILLS);
+}
+
+/// Of runs that lose processes, many must get as far as a device with another worker, by each of the three ways.
+#[test]
+fn devices_do_come_back() {
+    let (restarted, asked, brought) = (Cell::new(0), Cell::new(0), Cell::new(0));
+    for_each_seed("devices_do_come_back", 0..SEEDS / 4, |seed| {
+        let config = recovering(seed, Recovery::Reissue, KILLS);
+        let outcome = clean(&Config { timeline: true, ..config.clone() }, seed);
+        let said = |text: &str| outcome.timeline.iter().any(|record| record.text.contains(text));
+        let back = u64::from(said("notes: Recovered"));
+        restarted.set(restarted.get() + back * u64::from(!said("runs `recover`")));
+        asked.set(asked.get() + back * u64::from(said("which asks")));
+        let brings = outcome.timeline.iter().any(|record| record.text == "runs `recover`");
+        brought.set(brought.get() + back * u64::from(brings));
+    });
+    let counts = [restarted.get(), asked.get(), brought.get()];
+    println!("restarted, asked, brought back: {counts:?} of {}", SEEDS / 4);
+    assert!(counts.iter().all(|count| *count > 15) || replaying(), "{counts:?}");
+}
+
+#[test]
+fn only_what_the_dead_held_fails_with_requeue() {
+    survives("only_what_the_dead_held_fails_with_requeue", Recovery::Requeue, KILLS);
+}
+
+#[test]
+fn requests_fail_and_the_device_comes_back_with_fail_io() {
+    survives("requests_fail_and_the_device_comes_back_with_fail_io", Recovery::FailIo, KILLS);
+}
+
+#[test]
+fn nothing_hinders_a_device_that_could_be_recovered() {
+    for recovery in Recovery::ALL {
+        let name = "nothing_hinders_a_device_that_could_be_recovered";
+        for_each_seed(name, 0..SEEDS / 4, |seed| {
+            clean(&recovering(seed, recovery, Faults::NONE), seed);
+        });
+    }
+}
+
+#[test]
+fn a_recovery_meets_signals_refusals_and_want() {
+    let faults = Faults { signal: 48, submit: 32, resource: 24, ..KILLS };
+    survives("a_recovery_meets_signals_refusals_and_want", Recovery::Reissue, faults);
+}
+
+#[test]
+fn a_dead_worker_leaves_the_disk_at_work() {
+    for recovery in [Recovery::Requeue, Recovery::Reissue, Recovery::FailIo] {
+        for_each_seed("a_dead_worker_leaves_the_disk_at_work", 0..SEEDS, |seed| {
+            let config = recovering(seed, recovery, Faults { disk: 48, ..KILLS });
+            clean(&Config { target: TargetKind::File, ..config }, seed);
+        });
+    }
+}
+
+#[test]
+fn a_recovery_is_stopped_at_any_moment() {
+    let faults = Faults { stop: 3, ..KILLS };
+    survives("a_recovery_is_stopped_at_any_moment", Recovery::Reissue, faults);
+}
+
+#[test]
+fn other_commands_run_beside_a_recovery() {
+    // Before 7.3 a `del` that knows of no supervisor to ask may start a device over aborted commands (H26).
+    for_each_seed("other_commands_run_beside_a_recovery", 0..SEEDS, |seed| {
+        let config = recovering(seed, Recovery::Reissue, Faults { rival: 8, ..KILLS });
+        clean(&Config { kernel: KernelSeries::V7_3, ..config }, seed);
+    });
+}
+
+#[test]
+fn everything_at_once() {
+    for recovery in [Recovery::Requeue, Recovery::Reissue, Recovery::FailIo] {
+        for_each_seed("everything_at_once", 0..SEEDS, |seed| {
+            let config = recovering(seed, recovery, Faults::ALL);
+            clean(&Config { kernel: KernelSeries::V7_3, ..config }, seed);
+        });
+    }
+}
+
+/// Loses workers until the planted bug is caught; every catch must be by that oracle.
+fn caught(sabotage: Sabotage, verdict: Verdict, oracle: &str) {
+    let config = Config {
+        target: TargetKind::File,
+        recovery: Recovery::Reissue,
+        mode: RingMode::DeferTaskrun,
+        deadlines: Deadlines::NONE,
+        faults: Faults { disk: 48, ..KILLS },
+        requests: 40,
+        steps_max: 4_000,
+        ..Config::engine()
+    };
+    let times = Cell::new(0);
+    for_each_seed("planted", 0..2_000, |seed| {
+        let outcome = run_sabotaged(&config, &mut Random::new(seed), Some(sabotage));
+        if outcome.verdict == Verdict::Clean {
+            return;
+        }
+        times.set(times.get() + 1);
+        assert_eq!(
+            (outcome.verdict, outcome.oracle.as_str()),
+            (verdict, oracle),
+            "{sabotage:?} seed {seed}: {}",
+            outcome.finding
+        );
+    });
+    println!("{sabotage:?}: {} of 2000", times.get());
+    assert!(times.get() > 0 || replaying(), "{sabotage:?} was not caught");
+}
+
+#[test]
+fn o9_sees_a_write_of_a_dead_worker_that_nobody_waited_for() {
+    caught(Sabotage::NoFence, Verdict::Safety, "O9");
+}
+
+#[test]
+fn l3_sees_a_recovery_that_names_the_worker_before() {
+    caught(Sabotage::EndForFirstWorker, Verdict::Safety, "L3");
+}
+
+#[test]
+fn a_request_that_is_not_brought_to_the_next_worker_is_a_deadlock() {
+    caught(Sabotage::ForgetRequeued, Verdict::Deadlock, "deadlock");
+}
