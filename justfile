@@ -56,6 +56,10 @@ conformance *args:
 conformance-slice:
     just conformance --scripts 30
 
+# A campaign that can be interrupted and goes on: 2000 scripts made from seeds for each kernel, some hours.
+conformance-campaign *args:
+    just conformance --scripts 2000 --resume target/conformance-campaign.journal {{args}}
+
 # Planted faults: each must get its own verdict.
 vm-selftest *args:
     cargo build --release --locked -p real -p vm-harness

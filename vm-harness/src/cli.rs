@@ -151,6 +151,10 @@ pub struct ConformanceArgs {
     /// Guests at a time.
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub jobs: u16,
+    /// Go on where a campaign with this file left off: scripts that it names are not carried out again, those that agree are added to it. A
+    /// script that was changed, or a kernel of another release, begins anew.
+    #[arg(long, value_name = "FILE")]
+    pub resume: Option<PathBuf>,
     /// Write what was observed here: DIR/SERIES/NAME.trace.
     #[arg(long, value_name = "DIR")]
     pub record: Option<PathBuf>,

@@ -2,9 +2,12 @@
 //!
 //! The same scripts are carried out by real kernels, in guests, and by the model. What a kernel does must be among what the model allows.
 
-use std::fs;
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Instant;
 
@@ -12,6 +15,7 @@ use blkproof_engine::uapi::KernelSeries;
 use blkproof_sim::script::generate::generate;
 use blkproof_sim::script::model::{check, is_dangerous};
 use blkproof_sim::script::{Script, Trace};
+use sha2::{Digest, Sha256};
 
 use crate::cli::ConformanceArgs;
 use crate::error::{Attempt, Error, Result};
@@ -55,13 +59,20 @@ pub fn run(args: &ConformanceArgs) -> Result<u8> {
     if let Some(Err(error)) = kernels.iter().find(|k| is_usage(k)) {
         return Err(error.clone());
     }
+    let journal = Journal::open(args.resume.as_deref())?;
     let mut accelerator = None;
     let mut reports = Vec::new();
     for (choice, kernel) in args.kernels.kernel.iter().zip(kernels) {
         let began = Instant::now();
         let done = kernel.and_then(|kernel| {
             let series = series(choice, &kernel)?;
-            let scripts = choose(&written, series, args)?;
+            let mut scripts = choose(&written, series, args)?;
+            let all = scripts.len();
+            scripts.retain(|named| !journal.has(&kernel.release, named));
+            if scripts.is_empty() {
+                println!("{series}: {all} of {all} scripts are known to agree with the model");
+                return Ok((kernel, Ran { records: Vec::new(), error: None }));
+            }
             let steps: Vec<Step> = scripts.iter().map(step).collect();
             let dir = setup.out.join("conformance").join(&kernel.release);
             let session = |accelerator, number: u16| {
@@ -78,8 +89,19 @@ pub fn run(args: &ConformanceArgs) -> Result<u8> {
                 accelerator.name(),
                 scripts.len()
             );
-            let judge =
-                Judge { narrator: Narrator::new(&kernel.release), series, scripts: &scripts };
+            if scripts.len() < all {
+                println!(
+                    "       {} of {all} are known to agree: they are left out",
+                    all - scripts.len()
+                );
+            }
+            let judge = Judge {
+                narrator: Narrator::new(&kernel.release),
+                release: &kernel.release,
+                series,
+                scripts: &scripts,
+                journal: &journal,
+            };
             let calm = scripts.iter().filter(|named| !is_dangerous(&named.script, series)).count();
             let (steps, dangerous) = steps.split_at(calm);
             let sessions = (1..=args.jobs).map(|number| session(accelerator, number));
@@ -101,7 +123,12 @@ pub fn run(args: &ConformanceArgs) -> Result<u8> {
                 }
             }
             let agree = records.iter().filter(|r| r.outcome == Outcome::Passed).count();
-            println!("{series}: {agree} of {} scripts agree with the model", records.len());
+            let known = all - scripts.len();
+            println!(
+                "{series}: {} of {} scripts agree with the model",
+                known + agree,
+                known + records.len()
+            );
             Ok((kernel, Ran { records, error }))
         });
         reports.push(kernel_report(choice, done, began.elapsed()));
@@ -201,11 +228,51 @@ fn step(named: &Named) -> Step {
     }
 }
 
+/// What a campaign has carried out, so that another run can go on with it: one line for each script that agrees.
+struct Journal {
+    known: BTreeSet<String>,
+    file: Option<Mutex<File>>,
+}
+
+impl Journal {
+    fn open(path: Option<&Path>) -> Result<Self> {
+        let Some(path) = path else { return Ok(Self { known: BTreeSet::new(), file: None }) };
+        let opening = || format!("go on with the campaign in {}", path.display());
+        let mut file =
+            File::options().create(true).read(true).append(true).open(path).attempting(opening)?;
+        let mut text = String::new();
+        file.read_to_string(&mut text).attempting(opening)?;
+        let known = text.lines().map(ToOwned::to_owned).collect();
+        Ok(Self { known, file: Some(Mutex::new(file)) })
+    }
+
+    /// The version of the program stands for that of the model.
+    fn line(release: &str, named: &Named) -> String {
+        let digest = Sha256::digest(named.script.to_string());
+        let digest = digest.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte));
+        format!("{release} {} {} {digest:016x}", env!("CARGO_PKG_VERSION"), named.name)
+    }
+
+    fn has(&self, release: &str, named: &Named) -> bool {
+        self.known.contains(&Self::line(release, named))
+    }
+
+    fn add(&self, release: &str, named: &Named) {
+        if let Some(file) = &self.file {
+            let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
+            // Without the line the script is carried out again, and nothing worse.
+            let _ = writeln!(file, "{}", Self::line(release, named));
+        }
+    }
+}
+
 /// Compares as the records come in.
 struct Judge<'a> {
     narrator: Narrator,
+    release: &'a str,
     series: KernelSeries,
     scripts: &'a [Named],
+    journal: &'a Journal,
 }
 
 impl Progress for Judge<'_> {
@@ -221,6 +288,9 @@ impl Progress for Judge<'_> {
         let script = self.scripts.iter().find(|script| step(script).name == record.name);
         if let Some(script) = script {
             judge(script, self.series, record);
+            if record.outcome == Outcome::Passed {
+                self.journal.add(self.release, script);
+            }
         }
     }
 

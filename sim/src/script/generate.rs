@@ -31,6 +31,7 @@ pub fn from_choices(kernel: KernelSeries, title: String, choices: &mut dyn Choic
         queues: 1,
         depth: 1,
         mode: Mode::Copy,
+        batch: false,
     };
     author.begin();
     let mut model = Model::new(kernel);
@@ -69,6 +70,8 @@ struct Author<'c> {
     queues: u16,
     depth: u16,
     mode: Mode,
+    /// Tags are armed and committed many at a time.
+    batch: bool,
 }
 
 /// How the data of requests moves.
@@ -147,7 +150,12 @@ impl Author<'_> {
         if !self.one_in(3) {
             self.mode = Mode::ALL[self.choose(modes)];
         }
-        let flags = flags.union(self.mode.flags());
+        // It would take NEED_GET_DATA away.
+        self.batch = self.script.kernels == [KernelSeries::V7_3]
+            && self.mode != Mode::GetData
+            && self.one_in(4);
+        let batch = if self.batch { Features::BATCH_IO } else { Features::NONE };
+        let flags = flags.union(self.mode.flags()).union(batch);
         self.push(CONTROLLER, Op::Add { queues, depth, id: None, flags });
         if !self.one_in(8) {
             self.push(CONTROLLER, Op::Params { sectors: 16 });
@@ -162,10 +170,7 @@ impl Author<'_> {
         // Either everything is ready, or the rest of the script decides.
         if !self.one_in(3) {
             for queue in 0..queues {
-                for tag in 0..depth {
-                    let addr = self.addr((queue, tag));
-                    self.push("a", Op::Fetch { queue, tag, addr });
-                }
+                self.arm("a", queue);
             }
             if !self.one_in(4) {
                 self.push(CONTROLLER, Op::Start { server: Some("a".into()) });
@@ -233,10 +238,7 @@ impl Author<'_> {
         self.ring(name);
         for queue in 0..self.queues {
             self.push(name, Op::Map { queue });
-            for tag in 0..self.depth {
-                let addr = self.addr((queue, tag));
-                self.push(name, Op::Fetch { queue, tag, addr });
-            }
+            self.arm(name, queue);
         }
         if !self.one_in(6) {
             self.push(CONTROLLER, Op::EndRecovery { server: Some(name.into()) });
@@ -257,6 +259,58 @@ impl Author<'_> {
         if self.mode.registers() && !self.one_in(6) {
             self.push(server, Op::Table { slots: 2 });
         }
+        if self.batch {
+            let count = self.choose(6) as u16;
+            self.push(server, Op::Provide { count });
+        }
+    }
+
+    /// Every tag of a queue.
+    fn arm(&mut self, server: &'static str, queue: u16) {
+        if self.batch {
+            let tags = (0..self.depth).collect();
+            let addr = self.addr((queue, 0));
+            self.push(server, Op::Prep { queue, tags, addr });
+            if !self.one_in(6) {
+                self.push(server, Op::FetchTags { queue });
+            }
+            return;
+        }
+        for tag in 0..self.depth {
+            let addr = self.addr((queue, tag));
+            self.push(server, Op::Fetch { queue, tag, addr });
+        }
+    }
+
+    /// What serves a batch device.
+    fn serve_batch(&mut self) -> Op {
+        let (queue, tag) = self.tag();
+        match self.choose(16) {
+            0..=4 => Op::Reap,
+            5..=9 => {
+                let addr = self.addr((queue, tag));
+                let data = (addr == Addr::Buffer).then(|| 100 + self.choose(100) as u8);
+                let mut results = Vec::new();
+                for _ in 0..=self.choose(2) {
+                    let tag = self.tag().1;
+                    results.push((tag, [4096, 4096, 2048, -5][self.choose(4)]));
+                }
+                Op::Commits { queue, results, data, addr }
+            }
+            10 => Op::FetchTags { queue },
+            11 => Op::Provide { count: 1 },
+            12 => {
+                let tags = vec![tag; 1 + usize::from(self.one_in(6))];
+                Op::Prep { queue, tags, addr: self.addr((queue, tag)) }
+            }
+            13 => match self.choose(4) {
+                0 => Op::Close,
+                1 => Op::Exit,
+                2 => Op::CloseRing,
+                _ => Op::Fetch { queue, tag, addr: self.addr((queue, tag)) },
+            },
+            _ => self.move_data((queue, tag)),
+        }
     }
 
     /// What goes with a command of the mode; now and then that of another.
@@ -273,6 +327,9 @@ impl Author<'_> {
     }
 
     fn serve(&mut self) -> Op {
+        if self.batch {
+            return self.serve_batch();
+        }
         let (queue, tag) = self.tag();
         match self.choose(16) {
             0..=4 => Op::Reap,
