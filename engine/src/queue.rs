@@ -4,12 +4,15 @@ use alloc::boxed::Box;
 use alloc::vec;
 
 use crate::cause::{Cause, Problem, Step as Attempt};
+use crate::data::DataMode;
 use crate::link::{FromQueue, Link, Received, ToQueue};
 use crate::pending::{Awaits, Otherwise, Owner, Pending, PendingSink};
 use crate::pump::Pump;
-use crate::sys::{Call, Cqe, Exit, QueueIo, Ret, RingMode, RingSpec, Sqe, Token, mismatch};
+use crate::sys::{
+    Call, Cqe, Exit, MemoryOp, QueueIo, Ret, RingMode, RingSpec, Sqe, Token, mismatch,
+};
 use crate::tag::{TagAction, TagEvent, TagState};
-use crate::target::{Request, Step, Target};
+use crate::target::{Op, Request, Step, Target};
 use crate::uapi::{Errno, FetchResult, QueueId, Tag};
 
 /// The most entries that handling one completion pushes: a commit, a backend operation, or a watch renewed.
@@ -25,7 +28,7 @@ pub struct QueueConfig {
     pub id: QueueId,
     /// Its tags, 1..=4096.
     pub depth: u16,
-    /// Bytes of each tag's buffer.
+    /// The largest request in bytes, and the size of a tag's buffer.
     pub buffer_bytes: u32,
     /// Size of the device in sectors.
     pub sectors: u64,
@@ -33,6 +36,8 @@ pub struct QueueConfig {
     pub entries: u32,
     /// How its ring runs task work.
     pub mode: RingMode,
+    /// How data moves.
+    pub data: DataMode,
 }
 
 impl QueueConfig {
@@ -132,7 +137,7 @@ impl<T: Target> Queue<T> {
                 Ret::Failed(errno) => self.fail(Cause::errno(Attempt::QueueRing(id), errno), io),
                 Ret::Done => {
                     self.phase = Phase::Mapping;
-                    Call::MapQueue { queue: id }
+                    Call::MapQueue { queue: id, buffers: self.has_buffers() }
                 }
                 Ret::Start
                 | Ret::Submitted(_)
@@ -190,7 +195,10 @@ impl<T: Target> Queue<T> {
         }
         while armed < self.config.depth && io.sq_space() > 0 {
             match self.tags[usize::from(armed)].handle(TagEvent::Prime) {
-                TagAction::Fetch => push(io, Sqe::Fetch { tag: Tag(armed) }),
+                TagAction::Fetch => {
+                    let address = self.config.data.address();
+                    push(io, Sqe::Fetch { tag: Tag(armed), address });
+                }
                 TagAction::Serve
                 | TagAction::Commit { .. }
                 | TagAction::Retire
@@ -257,15 +265,12 @@ impl<T: Target> Queue<T> {
                 // I2: the descriptor is read here, where the server has just become the tag's owner, and nowhere else.
                 let desc = io.descriptor(tag);
                 match Request::parse(&desc, self.config.sectors, self.config.buffer_bytes) {
-                    Ok(request) => {
-                        let (job, step) = self.target.begin(&request);
-                        self.carry(tag, request, job, step, io)
-                    }
+                    Ok(request) => self.begin(tag, request, io),
                     Err(errno) => self.finish(tag, errno.to_result(), io),
                 }
             }
             TagAction::Commit { result } => {
-                push(io, Sqe::Commit { tag, result });
+                push(io, Sqe::Commit { tag, result, address: self.config.data.address() });
                 Ok(())
             }
             TagAction::Retire => {
@@ -282,6 +287,44 @@ impl<T: Target> Queue<T> {
         }
     }
 
+    /// Whether each tag has a buffer.
+    fn has_buffers(&self) -> bool {
+        self.config.data.needs_buffers(self.target.has_backend())
+    }
+
+    /// Whether the data passes through the tag's buffer because the backend cannot reach the request's own.
+    fn bounces(&self) -> bool {
+        match self.config.data {
+            DataMode::Copy => false,
+            DataMode::UserCopy => self.target.has_backend(),
+        }
+    }
+
+    /// Begins a request, with a write's data in the buffer if the backend is to find it there.
+    fn begin(&mut self, tag: Tag, request: Request, io: &mut impl QueueIo) -> Result<(), Cause> {
+        let writes = match request.op {
+            Op::Write { fua: _ } => true,
+            Op::Read | Op::Flush | Op::Discard | Op::WriteZeroes { unmap: _ } => false,
+        };
+        if writes && self.bounces() && !moves(tag, MemoryOp::CopyIn { len: request.len }, io) {
+            return self.finish(tag, Errno::EIO.to_result(), io);
+        }
+        let (job, step) = self.target.begin(&request);
+        self.carry(tag, request, job, step, io)
+    }
+
+    /// The result of a request that the target completed, with a read's data where the kernel will look for it.
+    fn result(&self, tag: Tag, request: &Request, io: &mut impl QueueIo) -> i32 {
+        let reads = match request.op {
+            Op::Read => true,
+            Op::Write { fua: _ } | Op::Flush | Op::Discard | Op::WriteZeroes { unmap: _ } => false,
+        };
+        if reads && self.bounces() && !moves(tag, MemoryOp::CopyOut { len: request.len }, io) {
+            return Errno::EIO.to_result();
+        }
+        request.complete()
+    }
+
     /// Carries out a target's steps until one leaves the pump.
     fn carry(
         &mut self,
@@ -294,7 +337,9 @@ impl<T: Target> Queue<T> {
         for _ in 0..MEMORY_STEPS_MAX {
             match step {
                 Step::Memory(op) => {
-                    io.memory(tag, op);
+                    if !moves(tag, op, io) {
+                        return self.finish(tag, Errno::EIO.to_result(), io);
+                    }
                     step = self.target.resume(&request, &mut job, 0);
                 }
                 Step::Backend(op) => {
@@ -304,7 +349,7 @@ impl<T: Target> Queue<T> {
                 }
                 Step::Done(outcome) => {
                     let result = match outcome {
-                        Ok(()) => request.complete(),
+                        Ok(()) => self.result(tag, &request, io),
                         Err(errno) => errno.to_result(),
                     };
                     return self.finish(tag, result, io);
@@ -406,6 +451,11 @@ impl<T: Target> Queue<T> {
             Phase::Ended => {}
         }
     }
+}
+
+/// Carries out a memory operation. False if it failed, or moved anything but all of it: then the request fails, and nothing is committed short (O3).
+fn moves(tag: Tag, op: MemoryOp, io: &mut impl QueueIo) -> bool {
+    u64::try_from(io.memory(tag, op)) == Ok(op.bytes())
 }
 
 /// Pushes an entry that has room by I3.

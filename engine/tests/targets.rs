@@ -30,6 +30,9 @@ impl Backend {
             }
             MemoryOp::Zero { offset, len } => self.store[offset as usize..][..len as usize].fill(0),
             MemoryOp::Clear { len } => self.buffer[..len as usize].fill(0),
+            MemoryOp::CopyIn { .. } | MemoryOp::CopyOut { .. } => {
+                panic!("not a target's to ask for")
+            }
         }
     }
 

@@ -5,7 +5,8 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use blkproof_engine::data::DataMode;
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 
 use crate::deletion::{self, Deleted};
@@ -128,12 +129,32 @@ struct AddOptions {
     /// Requests in flight on each queue
     #[arg(short, long, default_value_t = 128, value_parser = clap::value_parser!(u16).range(1..=4096))]
     depth: u16,
-    /// The largest request, and the memory pinned for each one in flight: 4K to 32M, a multiple of 4K
+    /// The largest request, and in copy mode the memory pinned for each one in flight: 4K to 32M, a multiple of 4K
     #[arg(long, value_name = "SIZE", default_value = "128K", value_parser = parse_buffer)]
     buffer: u32,
+    /// How data gets from the kernel to the server and back
+    #[arg(long, value_enum, value_name = "MODE", default_value_t = Data::Copy)]
+    data: Data,
     /// Stay in the foreground; SIGINT and SIGTERM stop and delete the device
     #[arg(long)]
     foreground: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Data {
+    /// The driver copies it to and from buffers of the server. Every kernel and target
+    Copy,
+    /// The server copies it, for null and mem straight to its place, without buffers. Every kernel and target; loop gains nothing by it
+    UserCopy,
+}
+
+impl From<Data> for DataMode {
+    fn from(data: Data) -> Self {
+        match data {
+            Data::Copy => Self::Copy,
+            Data::UserCopy => Self::UserCopy,
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -188,8 +209,9 @@ fn run_add(add: Add) -> Result<()> {
         }
     };
     control::probe()?;
-    let AddOptions { id, queues, depth, buffer, foreground } = options;
-    let task = Task { id, queues, depth, buffer_bytes: buffer, target, log: None };
+    let AddOptions { id, queues, depth, buffer, data, foreground } = options;
+    let data = data.into();
+    let task = Task { id, queues, depth, buffer_bytes: buffer, data, target, log: None };
     if foreground {
         return launcher::foreground(task, store, announce);
     }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use blkproof_engine::cause::{Cause, Problem, Step};
 use blkproof_engine::control::{Command, Reply};
+use blkproof_engine::data::DataMode;
 use blkproof_engine::uapi::{DevId, DevInfo, Errno};
 use serde::Serialize;
 
@@ -53,6 +54,8 @@ pub struct Listed {
     pub queues: u16,
     /// Tags of each queue; 0 while nobody tells.
     pub depth: u16,
+    /// How its data moves, if the kernel tells and it is one of our modes.
+    pub data: Option<DataMode>,
     /// The process that serves it, if it runs.
     pub worker_pid: Option<u32>,
     /// The process that looks after it, if it is ours and runs.
@@ -120,6 +123,7 @@ fn unseen(id: DevId) -> Listed {
         size_bytes: 0,
         queues: 0,
         depth: 0,
+        data: None,
         worker_pid: None,
         supervisor_pid: None,
         error: None,
@@ -137,6 +141,7 @@ fn listed(info: &DevInfo, state: Option<&StateFile>) -> Listed {
         size_bytes: disk_bytes(id).or(state.map(|state| state.size_bytes)).unwrap_or(0),
         queues: info.nr_hw_queues,
         depth: info.queue_depth,
+        data: DataMode::of(info.flags),
         worker_pid: u32::try_from(info.ublksrv_pid)
             .ok()
             .filter(|pid| *pid > 0)
@@ -160,6 +165,7 @@ fn remembered(state: &StateFile) -> Listed {
         size_bytes: state.size_bytes,
         queues: state.queues,
         depth: state.depth,
+        data: None,
         worker_pid: running(state.worker),
         supervisor_pid: running(state.supervisor),
         error: None,

@@ -1,5 +1,6 @@
 //! What a run is about.
 
+use blkproof_engine::data::DataMode;
 use blkproof_engine::supervisor::Deadlines;
 use blkproof_engine::sys::RingMode;
 use blkproof_engine::uapi::KernelSeries;
@@ -32,6 +33,8 @@ pub struct Config {
     pub mode: RingMode,
     /// The target behind the device.
     pub target: TargetKind,
+    /// How the engine asks data to move.
+    pub data: DataMode,
     /// The supervisor's deadlines.
     pub deadlines: Deadlines,
     /// What adversity the run may meet.
@@ -66,7 +69,7 @@ pub struct Faults {
     pub resource: u8,
     /// A process is killed with SIGKILL.
     pub kill: u8,
-    /// The backing file answers short, EINTR, EAGAIN or EIO.
+    /// The backing file answers short, EINTR, EAGAIN or EIO; a user copy ends early or fails.
     pub disk: u8,
     /// The operator asks to stop at any moment, not only at the end.
     pub stop: u8,
@@ -89,6 +92,7 @@ impl Config {
             requests: 6,
             mode: RingMode::DeferTaskrun,
             target: TargetKind::Mem,
+            data: DataMode::Copy,
             deadlines: Deadlines::DEFAULT,
             faults: Faults::NONE,
             steps_max: 20_000,

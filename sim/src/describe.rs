@@ -1,5 +1,6 @@
 //! Configurations as words: what the command line takes, a tape's header says, and a report repeats.
 
+use blkproof_engine::data::DataMode;
 use blkproof_engine::supervisor::Deadlines;
 use blkproof_engine::sys::RingMode;
 use blkproof_engine::uapi::KernelSeries;
@@ -112,6 +113,26 @@ pub fn target(name: &str) -> Result<TargetKind, Unknown> {
     }
 }
 
+/// The name of a data mode.
+pub const fn data_name(data: DataMode) -> &'static str {
+    match data {
+        DataMode::Copy => "copy",
+        DataMode::UserCopy => "user-copy",
+    }
+}
+
+/// The data mode of that name.
+///
+/// # Errors
+/// With the names there are.
+pub fn data(name: &str) -> Result<DataMode, Unknown> {
+    match name {
+        "copy" => Ok(DataMode::Copy),
+        "user-copy" => Ok(DataMode::UserCopy),
+        _ => Err(unknown("data mode", name, "copy or user-copy")),
+    }
+}
+
 /// The faults and their rates: `none`, `all`, or `signal=16,kill=3`.
 pub fn faults_text(faults: &Faults) -> String {
     if *faults == Faults::NONE {
@@ -164,6 +185,7 @@ pub fn config_lines(config: &Config) -> Vec<(&'static str, String)> {
         ("kernel", config.kernel.to_string()),
         ("mode", mode_name(config.mode).to_owned()),
         ("target", target_name(config.target).to_owned()),
+        ("data", data_name(config.data).to_owned()),
         ("deadlines", deadlines.to_owned()),
         ("faults", faults_text(&config.faults)),
         ("steps-max", config.steps_max.to_string()),
@@ -186,6 +208,7 @@ pub fn read_config_line(config: &mut Config, key: &str, value: &str) -> Result<b
         "kernel" => config.kernel = kernel(value)?,
         "mode" => config.mode = mode(value)?,
         "target" => config.target = target(value)?,
+        "data" => config.data = data(value)?,
         "deadlines" => {
             config.deadlines = match value {
                 "none" => Deadlines::NONE,
@@ -212,6 +235,13 @@ pub fn validate(config: &Config) -> Result<(), Unknown> {
     if !(1..=128).contains(&config.depth) {
         return Err(unknown("depth", &config.depth.to_string(), "1 to 128"));
     }
+    if config.data != DataMode::Copy && config.subject != Subject::Engine {
+        return Err(unknown(
+            "data mode",
+            data_name(config.data),
+            "copy: a specimen knows no other",
+        ));
+    }
     if config.requests > 10_000 {
         return Err(unknown("number of requests", &config.requests.to_string(), "0 to 10000"));
     }
@@ -232,6 +262,7 @@ mod tests {
         one.faults = Faults { signal: 3, kill: 255, ..Faults::NONE };
         one.deadlines = Deadlines::NONE;
         one.target = TargetKind::File;
+        one.data = DataMode::UserCopy;
         one.subject = Subject::Specimen(Specimen::SerialPrime);
         let mut other = Config::engine();
         for (key, value) in config_lines(&one) {

@@ -27,6 +27,26 @@ impl Target {
     }
 }
 
+/// How data gets from the kernel to the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Data {
+    /// Through the tags' buffers.
+    Copy,
+    /// By `pread` and `pwrite` of the character device.
+    UserCopy,
+}
+
+impl Data {
+    /// The name on `blkproof add`'s command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Copy => "copy",
+            Self::UserCopy => "user-copy",
+        }
+    }
+}
+
 /// The order in which fio visits blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -122,6 +142,8 @@ pub enum Action {
     Features,
     /// fio on a fresh device.
     Io(IoCase),
+    /// fio on a device of each target that knows this data mode.
+    Data(Data),
     /// mkfs, mount, copy, checksum, unmount, fsck.
     FileSystem(Target),
     /// Delete a device that nobody uses, for every target.
@@ -201,6 +223,7 @@ pub fn steps(full: bool) -> Vec<Step> {
             Action::FileSystem(target),
         ));
     }
+    steps.push(Step::new("data/user-copy", 60, Action::Data(Data::UserCopy)));
     steps.push(Step::new("delete/idle", 45, Action::DeleteIdle));
     steps.push(Step::new("delete/loaded", 45, Action::DeleteLoaded));
     for victim in [Victim::Worker, Victim::Supervisor, Victim::Both] {

@@ -11,6 +11,7 @@ mod up;
 
 use crate::cause::{Cause, Step};
 use crate::control::{Command, Kind};
+use crate::data::DataMode;
 use crate::link::Link;
 use crate::pending::{Awaits, Otherwise, Owner, Pending, PendingSink};
 use crate::pump::Pump;
@@ -104,18 +105,21 @@ pub struct Wanted {
     pub queues: u16,
     /// Tags in each queue, 1..=4096.
     pub depth: u16,
-    /// Bytes of each tag's buffer.
+    /// The largest request in bytes, and the size of a tag's buffer.
     pub buffer_bytes: u32,
+    /// How data is to move.
+    pub data: DataMode,
 }
 
 impl Plan {
-    /// To bring up a device with `target` behind it, in copy mode.
+    /// To bring up a device with `target` behind it.
     pub fn serve(wanted: Wanted, target: &impl Target) -> Self {
         let info = DevInfo {
             nr_hw_queues: wanted.queues,
             queue_depth: wanted.depth,
             max_io_buf_bytes: wanted.buffer_bytes,
             dev_id: wanted.id.unwrap_or(DevId::AUTO),
+            flags: wanted.data.features(),
             ..DevInfo::default()
         };
         Self::Serve { info, params: target.geometry().params(wanted.buffer_bytes) }

@@ -3,6 +3,7 @@
 use super::{INTERRUPTS_MAX, InFlight, Next, Plan, Resident, Stage, Supervisor, WorkerState, push};
 use crate::cause::{Cause, Problem, Step};
 use crate::control::{Command, Kind, Reply};
+use crate::data::DataMode;
 use crate::link::{FromWorker, Link, Order, Received, ToWorker, Verdict};
 use crate::sys::{Call, DeviceGeometry, Sqe, SupervisorIo, WorkerExit};
 use crate::target::SECTOR_BYTES;
@@ -58,6 +59,9 @@ impl Supervisor {
                     return self.descend(io);
                 }
                 let sectors = params.basic.map_or(0, |basic| basic.dev_sectors);
+                let Some(data) = DataMode::of(device.flags) else {
+                    return self.break_off(Step::AddDev, Problem::Unsupported, io);
+                };
                 self.stage = Stage::Spawning;
                 Next::Call(Call::SpawnWorker {
                     device: DeviceGeometry {
@@ -66,6 +70,7 @@ impl Supervisor {
                         depth: device.queue_depth,
                         buffer_bytes: device.max_io_buf_bytes,
                         sectors,
+                        data,
                     },
                 })
             }
@@ -183,6 +188,7 @@ impl Supervisor {
         (1..=info.nr_hw_queues).contains(&granted.nr_hw_queues)
             && (1..=info.queue_depth).contains(&granted.queue_depth)
             && (SECTOR_BYTES..=info.max_io_buf_bytes).contains(&granted.max_io_buf_bytes)
+            && DataMode::of(granted.flags) == DataMode::of(info.flags)
             && (info.dev_id == DevId::AUTO || info.dev_id == granted.dev_id)
     }
 

@@ -62,6 +62,10 @@ impl Target for File {
         }
     }
 
+    fn has_backend(&self) -> bool {
+        true
+    }
+
     fn begin(&self, request: &Request) -> (FileJob, Step) {
         let job = FileJob { done: 0, retries: 0 };
         (job, Step::Backend(Self::rest(request, job)))

@@ -17,6 +17,10 @@ impl Target for Mem {
         Geometry::in_memory(self.sectors)
     }
 
+    fn has_backend(&self) -> bool {
+        false
+    }
+
     fn begin(&self, request: &Request) -> ((), Step) {
         let Request { op, offset, len } = *request;
         let step = match op {

@@ -1,6 +1,6 @@
 //! Targets: pure machines that turn a request into memory and backend operations.
 //!
-//! A target never touches data. It says which range of the tag's buffer goes where; the driver moves
+//! A target never touches data. It says which range of the request's data goes where; the driver moves
 //! the bytes. [`Null`] and [`Mem`] finish inside the pump, [`File`] needs backend operations.
 
 mod file;
@@ -33,7 +33,7 @@ pub struct Request {
     pub len: u32,
 }
 
-/// The operations that the copy-mode engine knows.
+/// The operations that the engine knows.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub enum Op {
     /// Device to client.
@@ -124,6 +124,8 @@ pub trait Target: Clone + Eq + Hash + Debug {
 
     /// Size, attributes and limits, for SET_PARAMS.
     fn geometry(&self) -> Geometry;
+    /// Whether it asks for backend operations, which find the request's data in memory of the server.
+    fn has_backend(&self) -> bool;
     /// Begins a request. O(1).
     fn begin(&self, request: &Request) -> (Self::Job, Step);
     /// The last operation of this request gave `res` (bytes, 0, or a negative errno). O(1).
@@ -222,6 +224,14 @@ impl Target for AnyTarget {
             Self::Null(target) => target.geometry(),
             Self::Mem(target) => target.geometry(),
             Self::File(target) => target.geometry(),
+        }
+    }
+
+    fn has_backend(&self) -> bool {
+        match self {
+            Self::Null(target) => target.has_backend(),
+            Self::Mem(target) => target.has_backend(),
+            Self::File(target) => target.has_backend(),
         }
     }
 

@@ -17,6 +17,10 @@ impl Target for Null {
         Geometry::in_memory(self.sectors)
     }
 
+    fn has_backend(&self) -> bool {
+        false
+    }
+
     fn begin(&self, request: &Request) -> ((), Step) {
         let step = match request.op {
             // The tag's buffer still holds an earlier write: clear it, or the client reads foreign bytes.

@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 
+use blkproof_engine::data::DataMode;
 use blkproof_engine::link::{FromQueue, Link, Received, ToQueue};
 use blkproof_engine::queue::{Queue, QueueConfig};
 use blkproof_engine::sys::{
@@ -39,6 +40,11 @@ pub struct Kernel {
     pub watched: bool,
     pub sectors: u64,
     pub buffer_bytes: u32,
+    pub data: DataMode,
+    /// What became of the data of the request on each tag.
+    pub moved: Vec<Option<MemoryOp>>,
+    /// What the next memory operations answer instead of their length.
+    pub answers: VecDeque<i32>,
 }
 
 impl Kernel {
@@ -58,6 +64,9 @@ impl Kernel {
             watched: false,
             sectors: config.sectors,
             buffer_bytes: config.buffer_bytes,
+            data: config.data,
+            moved: vec![None; depth],
+            answers: VecDeque::with_capacity(4),
         }
     }
 
@@ -68,12 +77,15 @@ impl Kernel {
             let Some(sqe) = self.sq.pop_front() else { break };
             taken += 1;
             match sqe {
-                Sqe::Fetch { tag } => {
+                Sqe::Fetch { tag, address } => {
+                    assert_eq!(address, self.data.address(), "EINVAL");
                     let state = &mut self.tags[usize::from(tag.0)];
                     assert_eq!(*state, KernelTag::Unfetched, "I4: {tag:?} is fetched once");
                     *state = KernelTag::Armed;
                 }
-                Sqe::Commit { tag, result } => {
+                Sqe::Commit { tag, result, address } => {
+                    assert_eq!(address, self.data.address(), "EINVAL");
+                    self.check_moved(tag, result);
                     let state = &mut self.tags[usize::from(tag.0)];
                     assert_eq!(*state, KernelTag::Served, "O1: {tag:?} is committed when owned");
                     *state = KernelTag::Armed;
@@ -82,6 +94,7 @@ impl Kernel {
                 Sqe::Backend { tag, op } => {
                     assert_eq!(self.tags[usize::from(tag.0)], KernelTag::Served);
                     self.check_bounds(op);
+                    self.check_at_hand(tag, op);
                     self.backend.push((tag, op));
                 }
                 Sqe::Watch { link: Link::Worker } => {
@@ -93,6 +106,33 @@ impl Kernel {
         }
         self.ring_doorbell();
         taken
+    }
+
+    /// Under user copy, a read's data must be with the kernel before the COMMIT.
+    fn check_moved(&self, tag: Tag, result: i32) {
+        const READ: u32 = 0;
+        let at = usize::from(tag.0);
+        if self.data == DataMode::Copy || self.descs[at].op_flags != READ || result < 0 {
+            return;
+        }
+        let moved = self.moved[at];
+        assert!(
+            matches!(
+                moved,
+                Some(MemoryOp::Load { .. } | MemoryOp::Clear { .. } | MemoryOp::CopyOut { .. })
+            ),
+            "O5: {tag:?} was committed before its data was there: {moved:?}"
+        );
+        assert_eq!(moved.map(|op| op.bytes()), Some(u64::from(self.descs[at].nr_sectors) * 512));
+    }
+
+    /// Under user copy, a write's data must be in the buffer before the backend takes it from there.
+    fn check_at_hand(&self, tag: Tag, op: BackendOp) {
+        if self.data != DataMode::Copy && matches!(op, BackendOp::Write { .. }) {
+            let at = usize::from(tag.0);
+            let len = self.descs[at].nr_sectors * 512;
+            assert_eq!(self.moved[at], Some(MemoryOp::CopyIn { len }), "O5: {tag:?}");
+        }
     }
 
     fn check_bounds(&self, op: BackendOp) {
@@ -124,6 +164,7 @@ impl Kernel {
         assert_eq!(self.tags[usize::from(tag.0)], KernelTag::Armed);
         self.tags[usize::from(tag.0)] = KernelTag::Served;
         self.descs[usize::from(tag.0)] = desc;
+        self.moved[usize::from(tag.0)] = None;
         self.cq.push_back(Cqe { token: Token::Io(tag), res: 0 });
     }
 
@@ -174,7 +215,7 @@ impl QueueIo for Kernel {
         assert_eq!(self.tags[usize::from(tag.0)], KernelTag::Served, "I2: {tag:?}");
         self.descs[usize::from(tag.0)]
     }
-    fn memory(&mut self, tag: Tag, op: MemoryOp) {
+    fn memory(&mut self, tag: Tag, op: MemoryOp) -> i32 {
         assert_eq!(self.tags[usize::from(tag.0)], KernelTag::Served, "I2: {tag:?}");
         match op {
             MemoryOp::Load { offset, len } | MemoryOp::Store { offset, len } => {
@@ -183,8 +224,18 @@ impl QueueIo for Kernel {
             }
             MemoryOp::Zero { offset, len } => assert!(offset + len <= self.sectors * 512, "I7"),
             MemoryOp::Clear { len } => assert!(len <= self.buffer_bytes, "I7"),
+            MemoryOp::CopyIn { len } | MemoryOp::CopyOut { len } => {
+                assert_eq!(self.data, DataMode::UserCopy, "refused with EACCES");
+                let asked = u64::from(self.descs[usize::from(tag.0)].nr_sectors) * 512;
+                assert_eq!(u64::from(len), asked, "no more than the descriptor says");
+            }
         }
         self.memory += 1;
+        let answer = self.answers.pop_front().unwrap_or(op.bytes() as i32);
+        if i64::from(answer) == op.bytes() as i64 {
+            self.moved[usize::from(tag.0)] = Some(op);
+        }
+        answer
     }
 }
 
@@ -197,6 +248,7 @@ pub fn config(depth: u16, entries: u32) -> QueueConfig {
         sectors: 2048,
         entries,
         mode: RingMode::DeferTaskrun,
+        data: DataMode::Copy,
     }
 }
 

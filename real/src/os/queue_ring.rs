@@ -3,12 +3,13 @@
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
+use blkproof_engine::data::Address;
 use blkproof_engine::sys::{BackendOp, MemoryOp, RingSpec, SqFull};
 use blkproof_engine::uapi::{Errno, IoCmd, IoDesc, IoOp, QueueId, Tag};
 use io_uring::opcode;
 use io_uring::types::{Fd, FsyncFlags};
 
-use super::memory::{Descriptors, Store, TagBuffers};
+use super::memory::{Descriptors, RequestData, Store, TagBuffers};
 use super::ring::{Completion, Entry64, PlainRing};
 
 /// What the queues of a worker serve from.
@@ -47,7 +48,8 @@ pub struct QueueRing {
 #[derive(Debug)]
 struct Mapped {
     descriptors: Descriptors,
-    buffers: TagBuffers,
+    /// None where the data does not pass through them.
+    buffers: Option<TagBuffers>,
 }
 
 impl QueueRing {
@@ -64,14 +66,14 @@ impl QueueRing {
         Ok(Self { ring: PlainRing::new(spec)?, shape, char_device, backend, mapped: None })
     }
 
-    /// Maps the descriptors and obtains the tag buffers.
+    /// Maps the descriptors, and obtains the tag buffers if there are to be any.
     ///
     /// # Errors
     /// What the system answered.
-    pub fn map(&mut self) -> Result<(), Errno> {
+    pub fn map(&mut self, buffers: bool) -> Result<(), Errno> {
         let QueueShape { queue, depth, buffer_bytes } = self.shape;
         let descriptors = Descriptors::map(&*self.char_device, queue, depth)?;
-        let buffers = TagBuffers::new(depth, buffer_bytes)?;
+        let buffers = buffers.then(|| TagBuffers::new(depth, buffer_bytes)).transpose()?;
         self.mapped = Some(Mapped { descriptors, buffers });
         Ok(())
     }
@@ -80,15 +82,30 @@ impl QueueRing {
         self.mapped.as_ref().expect("I1: a queue maps before it serves")
     }
 
-    /// Gives a tag to the kernel, with the tag's own buffer: FETCH, or COMMIT with `result`.
-    pub fn push_io(&mut self, op: IoOp, tag: Tag, result: i32, user_data: u64) -> Result<(), SqFull> {
-        let buffer = self.mapped().buffers.range(tag, 0, self.shape.buffer_bytes);
-        let command =
-            IoCmd { queue: self.shape.queue, tag, result, addr: buffer.expose_provenance() as u64 };
+    fn buffers(&self) -> &TagBuffers {
+        self.mapped().buffers.as_ref().expect("I1: a queue obtains the buffers that it uses")
+    }
+
+    /// Gives a tag to the kernel: FETCH, or COMMIT with `result`.
+    pub fn push_io(
+        &mut self,
+        op: IoOp,
+        (tag, address): (Tag, Address),
+        result: i32,
+        user_data: u64,
+    ) -> Result<(), SqFull> {
+        let addr = match address {
+            Address::Buffer => {
+                let buffer = self.buffers().range(tag, 0, self.shape.buffer_bytes);
+                buffer.expose_provenance() as u64
+            }
+            Address::Nothing => 0,
+        };
+        let command = IoCmd { queue: self.shape.queue, tag, result, addr };
         let entry = opcode::UringCmd16::new(Fd(self.char_device.as_raw_fd()), op.ioctl())
             .cmd(command.encode())
             .build();
-        // SAFETY: the driver copies to and from the tag's buffer, which is never unmapped and which nobody else touches while
+        // SAFETY: the driver copies to and from the tag's buffer, if one was named, which is never unmapped and which nobody else touches while
         // the kernel owns the tag (I2).
         unsafe { self.ring.push(entry, user_data) }
     }
@@ -99,14 +116,15 @@ impl QueueRing {
             unreachable!("I6: only the file target asks for backend operations")
         };
         let fd = Fd(file.as_raw_fd());
-        let buffers = &self.mapped().buffers;
         let entry = match op {
             BackendOp::Read { offset, buffer, len } => {
-                opcode::Read::new(fd, buffers.range(tag, buffer, len), len).offset(offset).build()
+                let to = self.buffers().range(tag, buffer, len);
+                opcode::Read::new(fd, to, len).offset(offset).build()
             }
             BackendOp::Write { offset, buffer, len, durable } => {
                 let flags = if durable { libc::RWF_DSYNC } else { 0 };
-                opcode::Write::new(fd, buffers.range(tag, buffer, len), len)
+                let from = self.buffers().range(tag, buffer, len);
+                opcode::Write::new(fd, from, len)
                     .offset(offset)
                     .rw_flags(flags)
                     .build()
@@ -126,21 +144,45 @@ impl QueueRing {
         unsafe { self.ring.push(entry, user_data) }
     }
 
-    /// Carries out a memory operation.
-    pub fn memory(&mut self, tag: Tag, op: MemoryOp) {
-        let buffers = &mut self.mapped.as_mut().expect("I1: a queue maps before it serves").buffers;
-        if let MemoryOp::Clear { len } = op {
-            return buffers.clear(tag, len);
-        }
-        let Backend::Memory(store) = &self.backend else {
-            unreachable!("I6: only the mem target asks for its store")
+    /// Carries out a memory operation: the bytes moved, or a negative errno. Never waits for anybody.
+    pub fn memory(&mut self, tag: Tag, op: MemoryOp) -> i32 {
+        let Self { shape, char_device, backend, mapped, ring: _ } = self;
+        let backend: &Backend = backend;
+        let buffers = mapped.as_mut().and_then(|mapped| mapped.buffers.as_mut());
+        let request = RequestData::new(char_device, shape.queue, tag);
+        let store = || match backend {
+            Backend::Memory(store) => store,
+            Backend::Nothing | Backend::File(_) => {
+                unreachable!("I6: only the mem target asks for its store")
+            }
         };
-        match op {
-            MemoryOp::Load { offset, len } => store.load(offset, buffers, tag, len),
-            MemoryOp::Store { offset, len } => store.save(offset, buffers, tag, len),
-            MemoryOp::Zero { offset, len } => store.zero(offset, len),
-            MemoryOp::Clear { len } => buffers.clear(tag, len),
+        match (op, buffers) {
+            (MemoryOp::Load { offset, len }, Some(buffers)) => {
+                store().load(offset, buffers, tag, len);
+            }
+            (MemoryOp::Store { offset, len }, Some(buffers)) => {
+                store().save(offset, buffers, tag, len);
+            }
+            (MemoryOp::Clear { len }, Some(buffers)) => buffers.clear(tag, len),
+            (MemoryOp::Zero { offset, len }, _) => store().zero(offset, len),
+            (MemoryOp::Load { offset, len }, None) => {
+                return store().load_into(offset, &request, len);
+            }
+            (MemoryOp::Store { offset, len }, None) => {
+                return store().save_from(offset, &request, len);
+            }
+            (MemoryOp::Clear { len }, None) => return request.clear(len),
+            (MemoryOp::CopyIn { len }, Some(buffers)) => {
+                return buffers.copy_in(&request, tag, len);
+            }
+            (MemoryOp::CopyOut { len }, Some(buffers)) => {
+                return buffers.copy_out(&request, tag, len);
+            }
+            (MemoryOp::CopyIn { .. } | MemoryOp::CopyOut { .. }, None) => {
+                unreachable!("I1: a queue obtains the buffers that it uses")
+            }
         }
+        op.bytes() as i32
     }
 
     /// Reads a tag's descriptor.

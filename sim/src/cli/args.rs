@@ -4,6 +4,7 @@ use std::num::NonZero;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use blkproof_engine::data::DataMode;
 use blkproof_engine::supervisor::Deadlines;
 use blkproof_engine::sys::RingMode;
 use blkproof_engine::uapi::KernelSeries;
@@ -143,6 +144,9 @@ pub(super) struct What {
     /// What stands behind the device: null, mem or loop
     #[arg(long, value_parser = describe::target)]
     target: Option<TargetKind>,
+    /// How the engine asks data to move: copy or user-copy
+    #[arg(long, value_parser = describe::data)]
+    data: Option<DataMode>,
     /// How the queues' rings run task work: defer or default
     #[arg(long, value_parser = describe::mode)]
     mode: Option<RingMode>,
@@ -166,6 +170,7 @@ impl What {
         config.depth = self.depth.unwrap_or(config.depth);
         config.requests = self.requests.unwrap_or(config.requests);
         config.target = self.target.unwrap_or(config.target);
+        config.data = self.data.unwrap_or(config.data);
         config.mode = self.mode.unwrap_or(config.mode);
         config.faults = self.faults.unwrap_or(config.faults);
         if self.no_deadlines {

@@ -159,7 +159,8 @@ impl World {
         run.note(actor::thread(thread), || format!("submits {name}"));
         match &control.command {
             Asked::Engine(Command::GetFeatures) => {
-                let features = Features::NONE
+                let features = data_features(run.config.kernel)
+                    .union(Features::NEED_GET_DATA)
                     .union(Features::URING_CMD_COMP_IN_TASK)
                     .union(Features::CMD_IOCTL_ENCODE);
                 self.finish_control(run, &control, 0, Reply::Features(features));
@@ -723,15 +724,19 @@ fn granted_flags(kernel: KernelSeries, asked: Features) -> Option<Features> {
     (known && !alone).then_some(granted.union(data))
 }
 
-/// The flags that decide how data moves: NEED_GET_DATA is for copy mode.
-fn data_flags(kernel: KernelSeries, asked: Features) -> Features {
-    let own = match kernel {
+/// The data modes beside copy mode.
+const fn data_features(kernel: KernelSeries) -> Features {
+    match kernel {
         KernelSeries::V6_12 => Features::USER_COPY,
         KernelSeries::V6_18 | KernelSeries::V7_3 => {
             Features::USER_COPY.union(Features::SUPPORT_ZERO_COPY).union(Features::AUTO_BUF_REG)
         }
-    };
-    let moves = Features(asked.0 & own.0);
+    }
+}
+
+/// The flags that decide how data moves: NEED_GET_DATA is for copy mode.
+fn data_flags(kernel: KernelSeries, asked: Features) -> Features {
+    let moves = Features(asked.0 & data_features(kernel).0);
     let copies = moves == Features::NONE;
     Features(asked.0 & if copies { Features::NEED_GET_DATA.0 } else { 0 }).union(moves)
 }

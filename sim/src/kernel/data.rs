@@ -58,6 +58,23 @@ impl Request {
     }
 }
 
+/// What the engine copies, sector by sector from the beginning of a request's data.
+pub(crate) enum Copied<'a> {
+    /// `pwrite`: into a read.
+    To(&'a [Version]),
+    /// `pread`: out of a write.
+    From(&'a mut [Version]),
+}
+
+impl Copied<'_> {
+    pub(crate) const fn sectors(&self) -> u16 {
+        match self {
+            Self::To(data) => data.len() as u16,
+            Self::From(data) => data.len() as u16,
+        }
+    }
+}
+
 /// Sectors of a request's data, in units of 512 bytes from where the descriptor says it begins.
 pub(crate) type Part = (u16, u16);
 
@@ -214,10 +231,47 @@ impl World {
     pub(crate) fn user_copy(
         &mut self,
         thread: ThreadId,
-        (queue, tag): (u16, u16),
+        tag: (u16, u16),
         (first, count): Part,
         put: Option<u8>,
     ) -> Result<(i32, Option<u8>), i32> {
+        let (id, there, said) = self.may_copy(thread, tag, (first, count), put.is_some())?;
+        let Some(request) = &mut self.requests[id.index()] else { return Err(errno::EINVAL) };
+        let data = moved(request, (first, there), put);
+        let data = data.filter(|_| said == there);
+        Ok(((u64::from(said) * SECTOR) as i32, data))
+    }
+
+    /// The same for the engine: `count` sectors from the first on.
+    pub(crate) fn user_copy_of(
+        &mut self,
+        thread: ThreadId,
+        tag: (u16, u16),
+        count: u16,
+        data: Copied<'_>,
+    ) -> i32 {
+        let puts = matches!(data, Copied::To(_));
+        let (id, there, said) = match self.may_copy(thread, tag, (0, count), puts) {
+            Ok(copy) => copy,
+            Err(errno) => return -errno,
+        };
+        let Some(request) = &mut self.requests[id.index()] else { return -errno::EINVAL };
+        let (done, n) = (usize::from(request.done), usize::from(there));
+        match data {
+            Copied::To(data) => request.data[done..done + n].copy_from_slice(&data[..n]),
+            Copied::From(data) => data[..n].fill(request.version),
+        }
+        (u64::from(said) * SECTOR) as i32
+    }
+
+    /// The request, the sectors that are copied, and the sectors that are said to be.
+    fn may_copy(
+        &self,
+        thread: ThreadId,
+        (queue, tag): (u16, u16),
+        (first, count): Part,
+        puts: bool,
+    ) -> Result<(RequestId, u16, u16), i32> {
         let Some(device) = &self.device else { return Err(errno::ENODEV) };
         if device.state == State::Dead {
             return Err(errno::EACCES);
@@ -247,21 +301,19 @@ impl World {
             | TagState::Queued(..)
             | TagState::Cancelled => return Err(errno::EINVAL),
         };
-        let Some(request) = &mut self.requests[id.index()] else { return Err(errno::EINVAL) };
+        let Some(request) = &self.requests[id.index()] else { return Err(errno::EINVAL) };
         let left = request.sectors_left();
         // Before 7.3 a device of another mode has no references to take.
         if !copies || !request.has_data() || first > left {
             return Err(errno::EINVAL);
         }
-        if put.is_some() != (request.op == BlockOp::Read) {
+        if puts != (request.op == BlockOp::Read) {
             return Err(errno::EACCES);
         }
         let there = count.min(left - first);
-        let data = moved(request, (first, there), put);
         // Before 7.3 the driver counts the memory it pinned for the copy, and not what was copied.
         let said = if new || there == 0 { there } else { count };
-        let data = data.filter(|_| said == there);
-        Ok(((u64::from(said) * SECTOR) as i32, data))
+        Ok((id, there, said))
     }
 
     /// A device that registers by itself does so at the delivery. False: the request fails.

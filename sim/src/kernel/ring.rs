@@ -129,7 +129,7 @@ impl World {
     pub(crate) fn fetch_blocked(&self, thread: ThreadId) -> bool {
         let own = self.threads[thread.index()].queue;
         let (tag, addr) = match self.head(thread) {
-            Some(Entry::Plain(Sqe::Fetch { tag })) => ((own, tag.0), Addr::Buffer),
+            Some(Entry::Plain(Sqe::Fetch { tag, address })) => ((own, tag.0), Addr::from(*address)),
             Some(Entry::Script(_, Op::Fetch { queue, tag, addr })) => ((*queue, *tag), *addr),
             Some(_) | None => return false,
         };
@@ -188,13 +188,13 @@ impl World {
             }
             Some(Entry::Script(step, op)) => self.script_submits(run, thread, ring, step, &op),
             Some(Entry::Plain(sqe)) => match sqe {
-                Sqe::Fetch { tag } => {
+                Sqe::Fetch { tag, address } => {
                     let by = (thread, ring, sqe.token());
-                    self.fetch(run, by, (queue, tag.0), Addr::Buffer);
+                    self.fetch(run, by, (queue, tag.0), address.into());
                 }
-                Sqe::Commit { tag, result } => {
+                Sqe::Commit { tag, result, address } => {
                     let by = (thread, ring, sqe.token());
-                    self.commit(run, by, (queue, tag.0), result, Addr::Buffer);
+                    self.commit(run, by, (queue, tag.0), result, address.into());
                 }
                 Sqe::Backend { tag, op } => {
                     run.note(actor::thread(thread), || {

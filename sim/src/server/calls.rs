@@ -101,7 +101,7 @@ impl World {
                 Err(errno) => failed(errno),
             },
             Call::SpawnQueue { config } => self.spawn_queue(run, thread, config),
-            Call::MapQueue { queue } => {
+            Call::MapQueue { queue, buffers: _ } => {
                 if self.refuse(run) {
                     failed(errno::ENOMEM)
                 } else {
@@ -211,7 +211,7 @@ fn describe(call: Call, ret: Ret) -> String {
         Call::FindNode { .. } => "looks for ublkb".into(),
         Call::OpenChar => "opens ublkc".into(),
         Call::SpawnQueue { config } => format!("starts the thread of queue {}", config.id.0),
-        Call::MapQueue { queue } => format!("maps queue {}", queue.0),
+        Call::MapQueue { queue, buffers: _ } => format!("maps queue {}", queue.0),
         Call::Exit(_) => "exits".into(),
     };
     match ret {

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use super::proc;
 use super::program::{Checked, Ended, Program, Trouble, failed, run};
 use crate::facts::MachineFacts;
-use crate::plan::Target;
+use crate::plan::{Data, Target};
 
 /// The program's name.
 pub(super) const PROGRAM: &str = "blkproof";
@@ -29,6 +29,7 @@ pub(super) struct Wanted {
     pub(super) size_mib: u32,
     pub(super) queues: u32,
     pub(super) depth: u32,
+    pub(super) data: Data,
 }
 
 /// A live device.
@@ -48,6 +49,7 @@ pub(super) struct Listed {
     pub(super) size_bytes: u64,
     pub(super) queues: u32,
     pub(super) depth: u32,
+    pub(super) data: Option<String>,
     pub(super) worker_pid: Option<i32>,
     pub(super) supervisor_pid: Option<i32>,
 }
@@ -77,6 +79,8 @@ pub(super) fn add(wanted: &Wanted) -> Checked<Device> {
         wanted.queues.to_string(),
         "-d".to_owned(),
         wanted.depth.to_string(),
+        "--data".to_owned(),
+        wanted.data.name().to_owned(),
     ]);
     let program = Program::start(PROGRAM, &arguments)?;
     let output = program.stdout_file().clone();
@@ -99,6 +103,9 @@ pub(super) fn add(wanted: &Wanted) -> Checked<Device> {
             "asked for {} queues of depth {}, got {} of {}",
             wanted.queues, wanted.depth, listed.queues, listed.depth
         ));
+    }
+    if listed.data.as_deref() != Some(wanted.data.name()) {
+        return failed(format!("asked for {}, got {:?}", wanted.data.name(), listed.data));
     }
     if listed.size_bytes != u64::from(wanted.size_mib) << 20 {
         return failed(format!(

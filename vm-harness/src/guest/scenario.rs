@@ -18,7 +18,7 @@ use super::fio::Fio;
 use super::proc;
 use super::program::{Checked, Program, broken, failed, run};
 use super::stage;
-use crate::plan::{Action, IoCase, Order, Plant, Target, Victim};
+use crate::plan::{Action, Data, IoCase, Order, Plant, Target, Victim};
 
 /// SHA-256 of every file of a tree, by its path inside the tree.
 type Checksums = BTreeMap<PathBuf, [u8; 32]>;
@@ -63,7 +63,8 @@ pub(super) fn perform(action: &Action, doing: &Doing) -> Checked<Done> {
             canary::run()
         }
         Action::Features => features(doing),
-        Action::Io(case) => io(case, doing),
+        Action::Io(case) => io(case, Data::Copy, doing),
+        Action::Data(data) => data_mode(*data, doing),
         Action::FileSystem(target) => file_system(*target, doing),
         Action::DeleteIdle => delete_idle(doing),
         Action::DeleteLoaded => delete_loaded(doing),
@@ -96,10 +97,11 @@ fn features(doing: &Doing) -> Checked<String> {
 
 fn added(wanted: &Wanted, doing: &Doing) -> Checked<Device> {
     doing.now(format!(
-        "blkproof add {} -q {} -d {}",
+        "blkproof add {} -q {} -d {} --data {}",
         wanted.target.name(),
         wanted.queues,
-        wanted.depth
+        wanted.depth,
+        wanted.data.name()
     ));
     blkproof::add(wanted)
 }
@@ -109,9 +111,9 @@ fn deleted(device: &Device, doing: &Doing) -> Checked {
     blkproof::delete(device)
 }
 
-fn io(case: &IoCase, doing: &Doing) -> Checked<String> {
+fn io(case: &IoCase, data: Data, doing: &Doing) -> Checked<String> {
     let device = added(
-        &Wanted { target: case.target, size_mib: 64, queues: case.queues, depth: case.depth },
+        &Wanted { target: case.target, size_mib: 64, queues: case.queues, depth: case.depth, data },
         doing,
     )?;
     // Small requests are slow under emulation, and four jobs reach all queues: each CPU submits to its own.
@@ -134,8 +136,18 @@ fn io(case: &IoCase, doing: &Doing) -> Checked<String> {
     Ok(format!("wrote {} KiB, read {} KiB in {seconds:.1} s", moved.written_kib, moved.read_kib))
 }
 
+/// Every target that knows the mode serves, and gives back what was written.
+fn data_mode(data: Data, doing: &Doing) -> Checked<String> {
+    let mut told = Vec::new();
+    for target in [Target::Null, Target::Mem, Target::Loop] {
+        let case = IoCase { target, queues: 2, depth: 64, order: Order::Random, block_kib: 16 };
+        told.push(format!("{}: {}", target.name(), io(&case, data, doing)?));
+    }
+    Ok(told.join("; "))
+}
+
 fn file_system(target: Target, doing: &Doing) -> Checked<String> {
-    let wanted = Wanted { target, size_mib: 128, queues: 2, depth: 64 };
+    let wanted = Wanted { target, size_mib: 128, queues: 2, depth: 64, data: Data::Copy };
     let device = added(&wanted, doing)?;
     doing.now("mkfs.ext4");
     run("mkfs.ext4", &["-q", "-F", &device.path])?;
@@ -247,7 +259,7 @@ fn checksums(root: &Path) -> Checked<Checksums> {
 
 fn delete_idle(doing: &Doing) -> Checked<String> {
     for target in [Target::Null, Target::Mem, Target::Loop] {
-        let wanted = Wanted { target, size_mib: 16, queues: 4, depth: 128 };
+        let wanted = Wanted { target, size_mib: 16, queues: 4, depth: 128, data: Data::Copy };
         let device = added(&wanted, doing)?;
         deleted(&device, doing)?;
     }
@@ -261,7 +273,8 @@ struct Loaded {
 }
 
 fn loaded(doing: &Doing) -> Checked<Loaded> {
-    let wanted = Wanted { target: Target::Mem, size_mib: 64, queues: 4, depth: 64 };
+    let wanted =
+        Wanted { target: Target::Mem, size_mib: 64, queues: 4, depth: 64, data: Data::Copy };
     let device = added(&wanted, doing)?;
     doing.now(format!("the load on {}", device.path));
     let mut load = Fio::load(&device.path, 4, 32)?;
@@ -359,6 +372,7 @@ fn cycles(count: u32, doing: &Doing) -> Checked<String> {
             size_mib: 8,
             queues: 1 + index % 4,
             depth: 32,
+            data: Data::Copy,
         };
         let device = added(&wanted, doing)?;
         doing.now(format!("a read from {} in cycle {index}", device.path));
@@ -390,7 +404,7 @@ fn leftovers(doing: &Doing) -> Checked<String> {
 }
 
 fn small() -> Wanted {
-    Wanted { target: Target::Mem, size_mib: 16, queues: 2, depth: 32 }
+    Wanted { target: Target::Mem, size_mib: 16, queues: 2, depth: 32, data: Data::Copy }
 }
 
 fn planted(plant: Plant, doing: &Doing) -> Checked<String> {
