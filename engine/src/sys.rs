@@ -6,7 +6,7 @@
 //! [`Call::Enter`]: links, timers, child exits and the device itself all arrive as completions.
 
 use crate::cause::{Cause, Step};
-use crate::data::{Address, DataMode};
+use crate::data::{Address, DataMode, TagMemory};
 use crate::link::{FromQueue, FromWorker, Link, Order, Received, ToQueue, ToWorker, Verdict};
 use crate::queue::QueueConfig;
 use crate::uapi::{DevId, Errno, IoDesc, QueueId, Tag};
@@ -70,8 +70,8 @@ pub enum Call {
     MapQueue {
         /// The queue.
         queue: QueueId,
-        /// Obtain one pinned buffer for each tag.
-        buffers: bool,
+        /// What each tag is to have.
+        memory: TagMemory,
     },
     /// The thread is finished. Never resumed. When the main thread of a process says this, the process exits.
     Exit(Exit),
@@ -180,6 +180,16 @@ pub enum Sqe {
         /// Where the data is, and that of the next request is to be.
         address: Address,
     },
+    /// `UBLK_U_IO_REGISTER_IO_BUF`: put the pages of a tag's request into the tag's slot. Completes at once.
+    Register {
+        /// The tag.
+        tag: Tag,
+    },
+    /// `UBLK_U_IO_UNREGISTER_IO_BUF`: empty the tag's slot. Completes at once.
+    Unregister {
+        /// The tag.
+        tag: Tag,
+    },
     /// One operation on the backing file on behalf of a tag.
     Backend {
         /// The tag whose request this serves.
@@ -210,7 +220,7 @@ pub enum Sqe {
     },
 }
 
-/// An operation on the backing file. Ranges of the tag's buffer and of the file, in bytes.
+/// An operation on the backing file. Ranges of the tag's buffer (of the request's pages, if the tag has a slot for them) and of the file, in bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum BackendOp {
     /// Read into the tag's buffer.
@@ -325,6 +335,8 @@ pub enum Token {
     Io(Tag),
     /// A backend operation of this tag.
     Backend(Tag),
+    /// A REGISTER_IO_BUF or UNREGISTER_IO_BUF of this tag.
+    Slot(Tag),
     /// A watch on a link.
     Link(Link),
     /// The watch on the worker process.
@@ -345,6 +357,7 @@ impl Sqe {
         match *self {
             Self::Fetch { tag, .. } | Self::Commit { tag, .. } => Token::Io(tag),
             Self::Backend { tag, .. } => Token::Backend(tag),
+            Self::Register { tag } | Self::Unregister { tag } => Token::Slot(tag),
             Self::Watch { link } => Token::Link(link),
             Self::WatchWorker => Token::Worker,
             Self::WatchSupervisor => Token::Supervisor,
@@ -366,6 +379,7 @@ impl Token {
             Self::Control(sequence) => (6, sequence),
             Self::Cancel => (7, 0),
             Self::Supervisor => (8, 0),
+            Self::Slot(tag) => (9, tag.0 as u32),
         };
         (kind << 56) | number as u64
     }
@@ -388,6 +402,7 @@ impl Token {
             (6, _) => Some(Self::Control(number)),
             (7, 0) => Some(Self::Cancel),
             (8, 0) => Some(Self::Supervisor),
+            (9, 0..=0xffff) => Some(Self::Slot(Tag(number as u16))),
             _ => None,
         }
     }

@@ -216,6 +216,7 @@ impl Worker {
                 Token::Link(Link::Worker | Link::Operator)
                 | Token::Io(_)
                 | Token::Backend(_)
+                | Token::Slot(_)
                 | Token::Worker
                 | Token::Supervisor
                 | Token::Control(_)

@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::deletion::{self, Deleted};
 use crate::devices::{self, Listed};
 use crate::dump::PendingDump;
-use crate::error::{Error, Result};
+use crate::error::{Class, Error, Result};
 use crate::os::PAGE_BYTES;
 use crate::state_file::RunDir;
 use crate::task::{SECTOR, TargetSpec, Task};
@@ -140,12 +140,14 @@ struct AddOptions {
     foreground: bool,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Data {
     /// The driver copies it to and from buffers of the server. Every kernel and target
     Copy,
     /// The server copies it, for null and mem straight to its place, without buffers. Every kernel and target; loop gains nothing by it
     UserCopy,
+    /// Nobody copies: loop's file is read into and written from the pages of the request, and null's zeroes. Linux 6.18 or later, and copy mode before; not mem
+    ZeroCopy,
 }
 
 impl From<Data> for DataMode {
@@ -153,6 +155,7 @@ impl From<Data> for DataMode {
         match data {
             Data::Copy => Self::Copy,
             Data::UserCopy => Self::UserCopy,
+            Data::ZeroCopy => Self::ZeroCopy,
         }
     }
 }
@@ -200,6 +203,11 @@ pub fn main() -> ExitCode {
 fn run_add(add: Add) -> Result<()> {
     let (target, store, options) = match add {
         Add::Null { size, options } => (TargetSpec::Null { bytes: size }, None, options),
+        Add::Mem { size: _, options } if options.data == Data::ZeroCopy => {
+            return Err(Error::new("adding a mem device", "its bytes have no file that could use a request's pages in place")
+                .advice("take --data user-copy, which copies once")
+                .class(Class::Usage));
+        }
         Add::Mem { size, options } => {
             (TargetSpec::Mem { bytes: size }, Some(store::memory(size)?), options)
         }

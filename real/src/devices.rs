@@ -92,6 +92,14 @@ pub fn look(run_dir: &RunDir, id: u32) -> Result<Option<Listed>> {
     }
 }
 
+/// How the data of a device moves, as the kernel tells.
+pub fn data_mode(id: DevId) -> Option<DataMode> {
+    match query::ask(Command::GetDevInfo(id)) {
+        Ok(Reply::DevInfo(info)) => DataMode::of(info.flags),
+        Ok(Reply::Nothing | Reply::Features(_)) | Err(_) => None,
+    }
+}
+
 /// Whether the device is not ours to ask. An unprivileged device (`UBLK_F_UNPRIVILEGED_DEV`) answers to whoever names its character
 /// device and may open it; to a question without that name, even root's, it answers EINVAL.
 fn is_refusal(cause: Cause) -> bool {

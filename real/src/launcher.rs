@@ -9,9 +9,11 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 
 use blkproof_engine::cause::{Cause, Problem, Step};
+use blkproof_engine::data::DataMode;
 use blkproof_engine::launcher::Launcher;
 use blkproof_engine::supervisor::Deadlines;
 use blkproof_engine::sys::{Exit, WorkerExit};
+use blkproof_engine::uapi::DevId;
 
 use crate::board::{Board, Name};
 use crate::driver::{self, LauncherDriver};
@@ -38,7 +40,7 @@ pub fn detach(mut task: Task, store: Option<&OwnedFd>) -> Result<PathBuf> {
     os::block(&supervisor_process::STOP_SIGNALS).attempting(attempt)?;
     let up = start(&task, store, &log, &run_dir)
         .attempting(attempt)
-        .and_then(|(peer, child)| await_up(peer, Some(&child)));
+        .and_then(|(peer, child)| await_up(peer, Some(&child), task.data));
     match up {
         Ok(path) => Ok(path),
         Err(error) => {
@@ -60,7 +62,8 @@ pub fn foreground(task: Task, store: Option<OwnedFd>, up: fn(&Path)) -> Result<(
     // Before the thread starts, so that it leaves the signals to the supervisor.
     os::block(&supervisor_process::STOP_SIGNALS).attempting(attempt)?;
     let (ours, theirs) = Peer::pair().attempting(attempt)?;
-    let announce = thread::spawn(move || await_up(ours, None).map(|path| up(&path)));
+    let data = task.data;
+    let announce = thread::spawn(move || await_up(ours, None, data).map(|path| up(&path)));
     let exit = supervisor_process::serve(task, store, theirs).attempting(attempt)?;
     let announced = announce.join().map_err(|_| Error::new(attempt(), "a thread panicked"))?;
     match exit {
@@ -107,7 +110,7 @@ fn start(
 }
 
 /// Waits for the verdict and for the device's node. An interrupt is handed on to the supervisor, which then unwinds and says so.
-fn await_up(peer: Peer, supervisor: Option<&Child>) -> Result<PathBuf> {
+fn await_up(peer: Peer, supervisor: Option<&Child>, asked: DataMode) -> Result<PathBuf> {
     let stop = supervisor.map_or(&[][..], |_| &supervisor_process::STOP_SIGNALS);
     let signals = os::signal_fd(stop).attempting(|| "waiting for the supervisor".into())?;
     let mut driver = LauncherDriver::new(signals, peer, supervisor.map(Child::id));
@@ -122,6 +125,7 @@ fn await_up(peer: Peer, supervisor: Option<&Child>) -> Result<PathBuf> {
                 path.display()
             );
         }
+        tell_data_mode(id, asked);
         return Ok(path);
     }
     Err(match exit {
@@ -139,6 +143,19 @@ fn await_up(peer: Peer, supervisor: Option<&Child>) -> Result<PathBuf> {
         Exit::Failed(cause) => cause.into(),
         Exit::Finished => unreachable!("a launcher finishes with a device"),
     })
+}
+
+/// Says so if the kernel granted another mode than was asked for.
+fn tell_data_mode(id: DevId, asked: DataMode) {
+    if let Some(granted) = devices::data_mode(id).filter(|granted| *granted != asked) {
+        let path = devices::block_path(id);
+        eprintln!(
+            "blkproof: this kernel has no {}: {} is served in {} mode",
+            asked.name(),
+            path.display(),
+            granted.name()
+        );
+    }
 }
 
 fn left_behind(cause: Cause, step: Step) -> Error {

@@ -18,7 +18,7 @@ use blkproof::os::{self, Backend, QueueShape, Store};
 use blkproof::peer::Peer;
 use blkproof::process::Process;
 use blkproof_engine::cause::{Cause, Problem, Step};
-use blkproof_engine::data::DataMode;
+use blkproof_engine::data::{DataMode, TagMemory};
 use blkproof_engine::link::{FromQueue, FromWorker, Link, Received, ToQueue, ToWorker};
 use blkproof_engine::queue::{Queue, QueueConfig};
 use blkproof_engine::supervisor::{Deadlines, Plan, Supervisor};
@@ -61,11 +61,11 @@ fn queue_driver(
     backend: Backend,
     inbox: &Arc<RingMailbox<ToQueue>>,
 ) -> Option<QueueDriver> {
-    queue_driver_with(true, descriptors, backend, inbox)
+    queue_driver_with(TagMemory::Buffer, descriptors, backend, inbox)
 }
 
 fn queue_driver_with(
-    buffers: bool,
+    memory: TagMemory,
     descriptors: File,
     backend: Backend,
     inbox: &Arc<RingMailbox<ToQueue>>,
@@ -80,7 +80,7 @@ fn queue_driver_with(
         }
         ret => assert_eq!(ret, Ret::Done),
     }
-    assert_eq!(call(&mut driver, Call::MapQueue { queue: QueueId(0), buffers }), Ret::Done);
+    assert_eq!(call(&mut driver, Call::MapQueue { queue: QueueId(0), memory }), Ret::Done);
     Some(driver)
 }
 
@@ -222,7 +222,10 @@ fn user_copy_moves_between_the_store_and_the_request() {
     let store = Store::map(store, pattern.len() as u64).expect("mapped");
     let backend = Backend::Memory(Arc::new(store));
     let (device, data) = requests();
-    let Some(mut driver) = queue_driver_with(false, device, backend, &mailbox()) else { return };
+    let Some(mut driver) = queue_driver_with(TagMemory::Nothing, device, backend, &mailbox())
+    else {
+        return;
+    };
 
     assert_eq!(driver.memory(Tag(2), MemoryOp::Load { offset: 512, len: 1024 }), 1024);
     assert_eq!(data(2, 1024), pattern[512..1536]);
@@ -266,14 +269,18 @@ fn a_user_copy_that_fails_or_ends_early_says_so() {
     let path = format!("/proc/self/fd/{}", device.as_raw_fd());
     let read_only = File::open(path).expect("opened");
     let inbox = mailbox();
-    let Some(mut driver) = queue_driver_with(false, read_only, Backend::Nothing, &inbox) else {
+    let Some(mut driver) =
+        queue_driver_with(TagMemory::Nothing, read_only, Backend::Nothing, &inbox)
+    else {
         return;
     };
     let clear = MemoryOp::Clear { len: 1024 };
     assert_eq!(driver.memory(Tag(0), clear), -libc::EBADF);
     let store = Store::map(memfd(4096).into(), 4096).expect("mapped");
     let backend = Backend::Memory(Arc::new(store));
-    let Some(mut driver) = queue_driver_with(false, device, backend, &inbox) else { return };
+    let Some(mut driver) = queue_driver_with(TagMemory::Nothing, device, backend, &inbox) else {
+        return;
+    };
     assert_eq!(driver.memory(Tag(0), MemoryOp::Store { offset: 0, len: 1024 }), 512);
 }
 

@@ -65,7 +65,7 @@ pub struct Faults {
     pub signal: u8,
     /// `enter` takes fewer entries than offered, or refuses with EAGAIN or EBUSY.
     pub submit: u8,
-    /// A fallible call fails: ring, map, thread or process creation, open.
+    /// A fallible call fails: ring, map, thread or process creation, open, a registration of pages.
     pub resource: u8,
     /// A process is killed with SIGKILL.
     pub kill: u8,

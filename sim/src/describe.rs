@@ -118,6 +118,7 @@ pub const fn data_name(data: DataMode) -> &'static str {
     match data {
         DataMode::Copy => "copy",
         DataMode::UserCopy => "user-copy",
+        DataMode::ZeroCopy => "zero-copy",
     }
 }
 
@@ -129,7 +130,8 @@ pub fn data(name: &str) -> Result<DataMode, Unknown> {
     match name {
         "copy" => Ok(DataMode::Copy),
         "user-copy" => Ok(DataMode::UserCopy),
-        _ => Err(unknown("data mode", name, "copy or user-copy")),
+        "zero-copy" => Ok(DataMode::ZeroCopy),
+        _ => Err(unknown("data mode", name, "copy, user-copy or zero-copy")),
     }
 }
 
@@ -240,6 +242,14 @@ pub fn validate(config: &Config) -> Result<(), Unknown> {
             "data mode",
             data_name(config.data),
             "copy: a specimen knows no other",
+        ));
+    }
+    if config.data == DataMode::ZeroCopy && config.target == TargetKind::Mem {
+        let got = data_name(config.data);
+        return Err(unknown(
+            "data mode",
+            got,
+            "copy or user-copy: mem has no backend to hand pages to",
         ));
     }
     if config.requests > 10_000 {

@@ -63,6 +63,10 @@ pub enum Sabotage {
     LateCopy,
     /// A user copy is said to have happened, and did not: O5.
     LoseCopy,
+    /// Pages are said to have been given back, and were not: deadlock (H11).
+    KeepPages,
+    /// Every tag names the same slot: L1 (H41).
+    ShareSlot,
     /// The kernel fails a request for no reason: L1.
     FailRequest,
     /// START_DEV is refused for no reason: L0.

@@ -106,6 +106,38 @@ fn user_copies_end_early() {
 }
 
 #[test]
+fn zero_copy_uses_the_pages_in_place() {
+    for_each_seed("zero_copy_uses_the_pages_in_place", 0..SEEDS, |seed| {
+        let kernel = [KernelSeries::V7_3, KernelSeries::V6_18][(seed % 2) as usize];
+        let config = engine_in(DataMode::ZeroCopy, seed / 2, Faults::NONE);
+        clean(&Config { kernel, ..config }, seed);
+    });
+}
+
+#[test]
+fn zero_copy_becomes_copy_mode_where_the_kernel_has_none() {
+    for_each_seed("zero_copy_becomes_copy_mode", 0..SEEDS / 4, |seed| {
+        let config = engine_in(DataMode::ZeroCopy, seed, Faults::NONE);
+        clean(&Config { kernel: KernelSeries::V6_12, ..config }, seed);
+    });
+}
+
+#[test]
+fn zero_copy_survives_registrations_that_fail() {
+    for_each_seed("zero_copy_survives_registrations_that_fail", 0..SEEDS, |seed| {
+        let faults = Faults { resource: 24, ..Faults::NONE };
+        clean(&engine_in(DataMode::ZeroCopy, seed, faults), seed);
+    });
+}
+
+#[test]
+fn zero_copy_survives_everything_at_once() {
+    for_each_seed("zero_copy_survives_everything_at_once", 0..SEEDS, |seed| {
+        clean(&engine_in(DataMode::ZeroCopy, seed, Faults::ALL), seed);
+    });
+}
+
+#[test]
 fn many_tags_and_requests() {
     for_each_seed("many_tags_and_requests", 0..60, |seed| {
         let config = Config { queues: 4, depth: 64, requests: 200, ..engine(seed, Faults::NONE) };

@@ -35,6 +35,8 @@ pub enum Data {
     Copy,
     /// By `pread` and `pwrite` of the character device.
     UserCopy,
+    /// Not at all: the backend uses the pages of the request.
+    ZeroCopy,
 }
 
 impl Data {
@@ -43,6 +45,7 @@ impl Data {
         match self {
             Self::Copy => "copy",
             Self::UserCopy => "user-copy",
+            Self::ZeroCopy => "zero-copy",
         }
     }
 }
@@ -223,7 +226,9 @@ pub fn steps(full: bool) -> Vec<Step> {
             Action::FileSystem(target),
         ));
     }
-    steps.push(Step::new("data/user-copy", 60, Action::Data(Data::UserCopy)));
+    for data in [Data::UserCopy, Data::ZeroCopy] {
+        steps.push(Step::new(format!("data/{}", data.name()), 60, Action::Data(data)));
+    }
     steps.push(Step::new("delete/idle", 45, Action::DeleteIdle));
     steps.push(Step::new("delete/loaded", 45, Action::DeleteLoaded));
     for victim in [Victim::Worker, Victim::Supervisor, Victim::Both] {

@@ -107,13 +107,17 @@ pub struct Wanted {
     pub depth: u16,
     /// The largest request in bytes, and the size of a tag's buffer.
     pub buffer_bytes: u32,
-    /// How data is to move.
+    /// How data is to move. A kernel without automatic buffers grants copy mode for [`DataMode::ZeroCopy`].
     pub data: DataMode,
 }
 
 impl Plan {
     /// To bring up a device with `target` behind it.
+    ///
+    /// # Panics
+    /// If the target cannot serve in this data mode ([`Target::serves_in`]).
     pub fn serve(wanted: Wanted, target: &impl Target) -> Self {
+        assert!(target.serves_in(wanted.data), "a target that can serve in the device's mode");
         let info = DevInfo {
             nr_hw_queues: wanted.queues,
             queue_depth: wanted.depth,
@@ -485,7 +489,10 @@ impl Supervisor {
             }
             Token::Link(Link::Worker) => self.hear_worker(true, io),
             Token::Link(Link::Operator) => self.hear_operator(io),
-            Token::Link(Link::Supervisor | Link::Queues) | Token::Io(_) | Token::Backend(_) => {
+            Token::Link(Link::Supervisor | Link::Queues)
+            | Token::Io(_)
+            | Token::Backend(_)
+            | Token::Slot(_) => {
                 unreachable!("I1: a completion of something never submitted")
             }
         }

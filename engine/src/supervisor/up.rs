@@ -23,12 +23,17 @@ impl Supervisor {
         self.interrupts = 0;
         match flight.op {
             Kind::GetFeatures => {
-                let Plan::Serve { info, .. } = &self.plan else { return self.descend(io) };
+                let Plan::Serve { info, .. } = &mut self.plan else { return self.descend(io) };
                 let Reply::Features(features) = io.reply() else {
                     return self.break_off(Step::GetFeatures, Problem::Protocol, io);
                 };
                 if self.down {
                     return self.descend(io);
+                }
+                // A kernel that lacks it would clear the flags and say nothing: 6.12. Any target serves in copy mode.
+                let zero_copy = DataMode::ZeroCopy.features();
+                if !features.contains(zero_copy) {
+                    info.flags = info.flags.difference(zero_copy);
                 }
                 // Without ioctl encoding of its opcodes the driver understands none of our commands.
                 if !features.contains(info.flags.union(Features::CMD_IOCTL_ENCODE)) {
@@ -188,7 +193,7 @@ impl Supervisor {
         (1..=info.nr_hw_queues).contains(&granted.nr_hw_queues)
             && (1..=info.queue_depth).contains(&granted.queue_depth)
             && (SECTOR_BYTES..=info.max_io_buf_bytes).contains(&granted.max_io_buf_bytes)
-            && DataMode::of(granted.flags) == DataMode::of(info.flags)
+            && DataMode::of(granted.flags).is_some()
             && (info.dev_id == DevId::AUTO || info.dev_id == granted.dev_id)
     }
 

@@ -25,6 +25,20 @@ pub enum KernelTag {
     Cancelled,
 }
 
+/// What is in a tag's slot of the ring's table.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Slot {
+    /// Nothing.
+    Empty,
+    /// The pages of its request, put there by the driver.
+    Automatic,
+    /// The pages of its request, registered by the server.
+    ByHand,
+}
+
+/// `UBLK_IO_F_NEED_REG_BUF`.
+const NEED_REG_BUF: u32 = 1 << 17;
+
 /// The kernel side of one queue.
 pub struct Kernel {
     entries: usize,
@@ -43,6 +57,12 @@ pub struct Kernel {
     pub data: DataMode,
     /// What became of the data of the request on each tag.
     pub moved: Vec<Option<MemoryOp>>,
+    /// Zero copy: what is in each tag's slot.
+    pub slots: Vec<Slot>,
+    /// The driver cannot register the next request's pages.
+    pub falls_back: bool,
+    /// What the next REGISTER_IO_BUF or UNREGISTER_IO_BUF is refused with.
+    pub refuses_slot: Option<i32>,
     /// What the next memory operations answer instead of their length.
     pub answers: VecDeque<i32>,
 }
@@ -66,6 +86,9 @@ impl Kernel {
             buffer_bytes: config.buffer_bytes,
             data: config.data,
             moved: vec![None; depth],
+            slots: vec![Slot::Empty; depth],
+            falls_back: false,
+            refuses_slot: None,
             answers: VecDeque::with_capacity(4),
         }
     }
@@ -78,14 +101,21 @@ impl Kernel {
             taken += 1;
             match sqe {
                 Sqe::Fetch { tag, address } => {
-                    assert_eq!(address, self.data.address(), "EINVAL");
+                    assert_eq!(address, self.data.address(tag), "EINVAL");
                     let state = &mut self.tags[usize::from(tag.0)];
                     assert_eq!(*state, KernelTag::Unfetched, "I4: {tag:?} is fetched once");
                     *state = KernelTag::Armed;
                 }
                 Sqe::Commit { tag, result, address } => {
-                    assert_eq!(address, self.data.address(), "EINVAL");
+                    assert_eq!(address, self.data.address(tag), "EINVAL");
                     self.check_moved(tag, result);
+                    let slot = &mut self.slots[usize::from(tag.0)];
+                    assert_ne!(
+                        *slot,
+                        Slot::ByHand,
+                        "H11: {tag:?} is committed and still registered"
+                    );
+                    *slot = Slot::Empty;
                     let state = &mut self.tags[usize::from(tag.0)];
                     assert_eq!(*state, KernelTag::Served, "O1: {tag:?} is committed when owned");
                     *state = KernelTag::Armed;
@@ -97,6 +127,8 @@ impl Kernel {
                     self.check_at_hand(tag, op);
                     self.backend.push((tag, op));
                 }
+                Sqe::Register { tag } => self.change_slot(tag, Slot::Empty, Slot::ByHand),
+                Sqe::Unregister { tag } => self.change_slot(tag, Slot::ByHand, Slot::Empty),
                 Sqe::Watch { link: Link::Worker } => {
                     assert!(!self.watched, "one watch at a time");
                     self.watched = true;
@@ -108,11 +140,21 @@ impl Kernel {
         taken
     }
 
+    fn change_slot(&mut self, tag: Tag, from: Slot, to: Slot) {
+        assert_eq!(self.tags[usize::from(tag.0)], KernelTag::Served);
+        let res = self.refuses_slot.take().unwrap_or(0);
+        if res == 0 {
+            assert_eq!(self.slots[usize::from(tag.0)], from, "EBUSY or EINVAL: {tag:?}");
+            self.slots[usize::from(tag.0)] = to;
+        }
+        self.cq.push_back(Cqe { token: Token::Slot(tag), res });
+    }
+
     /// Under user copy, a read's data must be with the kernel before the COMMIT.
     fn check_moved(&self, tag: Tag, result: i32) {
         const READ: u32 = 0;
         let at = usize::from(tag.0);
-        if self.data == DataMode::Copy || self.descs[at].op_flags != READ || result < 0 {
+        if self.data != DataMode::UserCopy || self.descs[at].op_flags != READ || result < 0 {
             return;
         }
         let moved = self.moved[at];
@@ -128,7 +170,11 @@ impl Kernel {
 
     /// Under user copy, a write's data must be in the buffer before the backend takes it from there.
     fn check_at_hand(&self, tag: Tag, op: BackendOp) {
-        if self.data != DataMode::Copy && matches!(op, BackendOp::Write { .. }) {
+        let moves = matches!(op, BackendOp::Read { .. } | BackendOp::Write { .. });
+        if self.data == DataMode::ZeroCopy && moves {
+            assert_ne!(self.slots[usize::from(tag.0)], Slot::Empty, "EFAULT: {tag:?}");
+        }
+        if self.data == DataMode::UserCopy && matches!(op, BackendOp::Write { .. }) {
             let at = usize::from(tag.0);
             let len = self.descs[at].nr_sectors * 512;
             assert_eq!(self.moved[at], Some(MemoryOp::CopyIn { len }), "O5: {tag:?}");
@@ -163,6 +209,15 @@ impl Kernel {
     pub fn deliver(&mut self, tag: Tag, desc: IoDesc) {
         assert_eq!(self.tags[usize::from(tag.0)], KernelTag::Armed);
         self.tags[usize::from(tag.0)] = KernelTag::Served;
+        let mut desc = desc;
+        let carries_data = desc.op_flags & 0xff < 2;
+        if self.data == DataMode::ZeroCopy && carries_data {
+            if std::mem::take(&mut self.falls_back) {
+                desc.op_flags |= NEED_REG_BUF;
+            } else {
+                self.slots[usize::from(tag.0)] = Slot::Automatic;
+            }
+        }
         self.descs[usize::from(tag.0)] = desc;
         self.moved[usize::from(tag.0)] = None;
         self.cq.push_back(Cqe { token: Token::Io(tag), res: 0 });

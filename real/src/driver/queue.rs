@@ -55,9 +55,9 @@ impl Driver for QueueDriver {
                 let (device, backend) = (Arc::clone(&self.char_device), self.backend.clone());
                 done(QueueRing::new(spec, self.shape, device, backend).map(|ring| self.ring = Some(ring)))
             }
-            Call::MapQueue { queue, buffers } => {
+            Call::MapQueue { queue, memory } => {
                 assert_eq!(queue, self.shape.queue, "I1: a queue maps its own descriptors");
-                done(self.ring_mut().map(buffers))
+                done(self.ring_mut().map(memory))
             }
             Call::Exit(exit) => return ControlFlow::Break(exit),
             Call::SpawnWorker { .. }
@@ -93,6 +93,8 @@ impl Ring for QueueDriver {
             Sqe::Commit { tag, result, address } => {
                 ring.push_io(IoOp::CommitAndFetchReq, (tag, address), result, user_data)
             }
+            Sqe::Register { tag } => ring.push_slot(IoOp::RegisterIoBuf, tag, user_data),
+            Sqe::Unregister { tag } => ring.push_slot(IoOp::UnregisterIoBuf, tag, user_data),
             Sqe::Backend { tag, op } => ring.push_backend(op, tag, user_data),
             Sqe::Watch { link: Link::Worker } => ring.push_poll(watched, user_data),
             Sqe::Timer { generation: _, ms } => ring.push_timer(ms, user_data),

@@ -1,9 +1,10 @@
 //! A queue's ring: FETCH, COMMIT and backend operations, all on the queue's own tag buffers.
 
+use std::ptr;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use blkproof_engine::data::Address;
+use blkproof_engine::data::{Address, TagMemory};
 use blkproof_engine::sys::{BackendOp, MemoryOp, RingSpec, SqFull};
 use blkproof_engine::uapi::{Errno, IoCmd, IoDesc, IoOp, QueueId, Tag};
 use io_uring::opcode;
@@ -21,6 +22,8 @@ pub enum Backend {
     Memory(Arc<Store>),
     /// A file or block device: the loop target.
     File(Arc<OwnedFd>),
+    /// A file that reads as zeroes: the null target, where zeroes must come from a file.
+    Zeroes(Arc<OwnedFd>),
 }
 
 /// A queue, and how large it is.
@@ -66,14 +69,21 @@ impl QueueRing {
         Ok(Self { ring: PlainRing::new(spec)?, shape, char_device, backend, mapped: None })
     }
 
-    /// Maps the descriptors, and obtains the tag buffers if there are to be any.
+    /// Maps the descriptors, and obtains what each tag is to have.
     ///
     /// # Errors
     /// What the system answered.
-    pub fn map(&mut self, buffers: bool) -> Result<(), Errno> {
+    pub fn map(&mut self, memory: TagMemory) -> Result<(), Errno> {
         let QueueShape { queue, depth, buffer_bytes } = self.shape;
         let descriptors = Descriptors::map(&*self.char_device, queue, depth)?;
-        let buffers = buffers.then(|| TagBuffers::new(depth, buffer_bytes)).transpose()?;
+        let buffers = match memory {
+            TagMemory::Nothing => None,
+            TagMemory::Buffer => Some(TagBuffers::new(depth, buffer_bytes)?),
+            TagMemory::Slot => {
+                self.ring.make_slots(depth)?;
+                None
+            }
+        };
         self.mapped = Some(Mapped { descriptors, buffers });
         Ok(())
     }
@@ -94,29 +104,59 @@ impl QueueRing {
         result: i32,
         user_data: u64,
     ) -> Result<(), SqFull> {
-        let addr = match address {
+        let (addr, slot) = match address {
             Address::Buffer => {
                 let buffer = self.buffers().range(tag, 0, self.shape.buffer_bytes);
-                buffer.expose_provenance() as u64
+                (buffer.expose_provenance() as u64, None)
             }
-            Address::Nothing => 0,
+            Address::Nothing => (0, None),
+            Address::Slot(register) => (0, Some(register.encode())),
         };
         let command = IoCmd { queue: self.shape.queue, tag, result, addr };
         let entry = opcode::UringCmd16::new(Fd(self.char_device.as_raw_fd()), op.ioctl())
             .cmd(command.encode())
+            .addr(slot)
             .build();
         // SAFETY: the driver copies to and from the tag's buffer, if one was named, which is never unmapped and which nobody else touches while
         // the kernel owns the tag (I2).
         unsafe { self.ring.push(entry, user_data) }
     }
 
+    /// Registers the pages of a tag's request in the tag's slot, or gives them back.
+    pub fn push_slot(&mut self, op: IoOp, tag: Tag, user_data: u64) -> Result<(), SqFull> {
+        let addr = u64::from(tag.0);
+        let command = IoCmd { queue: self.shape.queue, tag, result: 0, addr };
+        let entry = opcode::UringCmd16::new(Fd(self.char_device.as_raw_fd()), op.ioctl())
+            .cmd(command.encode())
+            .build();
+        // SAFETY: the entry points to no memory of ours.
+        unsafe { self.ring.push(entry, user_data) }
+    }
+
     /// Queues an operation on the backing file.
     pub fn push_backend(&mut self, op: BackendOp, tag: Tag, user_data: u64) -> Result<(), SqFull> {
-        let Backend::File(file) = &self.backend else {
-            unreachable!("I6: only the file target asks for backend operations")
+        let file = match &self.backend {
+            Backend::File(file) | Backend::Zeroes(file) => file,
+            Backend::Nothing | Backend::Memory(_) => {
+                unreachable!("I6: only a target with a file asks for backend operations")
+            }
         };
+        let slots = self.mapped().buffers.is_none();
         let fd = Fd(file.as_raw_fd());
         let entry = match op {
+            // The address of pages in a slot is an offset from their beginning.
+            BackendOp::Read { offset, buffer, len } if slots => {
+                let to = ptr::without_provenance_mut(buffer as usize);
+                opcode::ReadFixed::new(fd, to, len, tag.0).offset(offset).build()
+            }
+            BackendOp::Write { offset, buffer, len, durable } if slots => {
+                let flags = if durable { libc::RWF_DSYNC } else { 0 };
+                let from = ptr::without_provenance(buffer as usize);
+                opcode::WriteFixed::new(fd, from, len, tag.0)
+                    .offset(offset)
+                    .rw_flags(flags)
+                    .build()
+            }
             BackendOp::Read { offset, buffer, len } => {
                 let to = self.buffers().range(tag, buffer, len);
                 opcode::Read::new(fd, to, len).offset(offset).build()
@@ -139,7 +179,7 @@ impl QueueRing {
                 .mode(libc::FALLOC_FL_ZERO_RANGE | libc::FALLOC_FL_KEEP_SIZE)
                 .build(),
         };
-        // SAFETY: the range lies in the tag's buffer (`range` checks), which is never unmapped; the server owns the tag until the
+        // SAFETY: the range lies in the pages of a slot, which are the kernel's to check, or in the tag's buffer (`range` checks), which is never unmapped; the server owns the tag until the
         // operation's completion, and starts one operation at a time on it (I6).
         unsafe { self.ring.push(entry, user_data) }
     }
@@ -152,7 +192,7 @@ impl QueueRing {
         let request = RequestData::new(char_device, shape.queue, tag);
         let store = || match backend {
             Backend::Memory(store) => store,
-            Backend::Nothing | Backend::File(_) => {
+            Backend::Nothing | Backend::File(_) | Backend::Zeroes(_) => {
                 unreachable!("I6: only the mem target asks for its store")
             }
         };

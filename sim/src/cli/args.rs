@@ -144,7 +144,7 @@ pub(super) struct What {
     /// What stands behind the device: null, mem or loop
     #[arg(long, value_parser = describe::target)]
     target: Option<TargetKind>,
-    /// How the engine asks data to move: copy or user-copy
+    /// How the engine asks data to move: copy, user-copy, or (null and loop) zero-copy
     #[arg(long, value_parser = describe::data)]
     data: Option<DataMode>,
     /// How the queues' rings run task work: defer or default

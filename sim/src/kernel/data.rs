@@ -1,6 +1,6 @@
 //! Data modes other than copy: the server moves the data itself, and what it holds of a request keeps it from completing.
 
-use blkproof_engine::sys::Cqe;
+use blkproof_engine::sys::{BackendOp, Cqe};
 use blkproof_engine::uapi::{AutoBufReg, Features, KernelSeries};
 
 use crate::kernel::block::{BlockOp, Request};
@@ -109,10 +109,43 @@ impl World {
     ) -> Result<(), i32> {
         let slot = self.rings[ring.index()].table.get_mut(usize::from(index));
         let id = slot.and_then(Option::take).ok_or(errno::EINVAL)?;
-        let Some(request) = &mut self.requests[id.index()] else { return Ok(()) };
+        self.let_go(run, id);
+        Ok(())
+    }
+
+    /// The request whose pages an operation of the engine uses in place; it holds them until it is over. `None`: it uses the tag's buffer.
+    pub(crate) fn pages_for(
+        &mut self,
+        ring: RingId,
+        slot: u16,
+        op: &BackendOp,
+    ) -> Result<Option<RequestId>, i32> {
+        let reads = match op {
+            BackendOp::Read { .. } => true,
+            BackendOp::Write { .. } => false,
+            BackendOp::Sync | BackendOp::PunchHole { .. } | BackendOp::ZeroRange { .. } => {
+                return Ok(None);
+            }
+        };
+        if !self.device.as_ref().is_some_and(|device| device.has(Features::AUTO_BUF_REG)) {
+            return Ok(None);
+        }
+        let slot = self.rings[ring.index()].table.get(usize::from(slot));
+        let id = slot.copied().flatten().ok_or(errno::EFAULT)?;
+        let Some(request) = &mut self.requests[id.index()] else { return Err(errno::EFAULT) };
+        if reads != (request.op == BlockOp::Read) {
+            return Err(errno::EFAULT);
+        }
+        request.holders += 1;
+        Ok(Some(id))
+    }
+
+    /// A slot, or an operation, holds a request no longer.
+    pub(crate) fn let_go(&mut self, run: &mut Run<'_>, id: RequestId) {
+        let Some(request) = &mut self.requests[id.index()] else { return };
         request.holders -= 1;
         if request.holders > 0 {
-            return Ok(());
+            return;
         }
         let lingers = self.device.as_mut().and_then(|device| {
             device.tags.iter_mut().find_map(|slot| match slot.state {
@@ -127,7 +160,6 @@ impl World {
             run.kernel(|| "the last holder of a committed request lets go".into());
             self.completed(run, id, result);
         }
-        Ok(())
     }
 
     /// Everything in the table of a ring that is freed.
@@ -317,7 +349,12 @@ impl World {
     }
 
     /// A device that registers by itself does so at the delivery. False: the request fails.
-    pub(crate) fn registers_at_delivery(&mut self, ring: RingId, queue: u16, tag: u16) -> bool {
+    pub(crate) fn registers_at_delivery(
+        &mut self,
+        run: &mut Run<'_>,
+        ring: RingId,
+        (queue, tag): (u16, u16),
+    ) -> bool {
         let Some(device) = &mut self.device else { return false };
         let at = device.slot(queue, tag);
         let slot = device.tags[at];
@@ -327,7 +364,7 @@ impl World {
         if !self.requests[id.index()].as_ref().is_some_and(Request::has_data) {
             return true;
         }
-        if self.register_pages(ring, register.index, id).is_ok() {
+        if !self.refuse(run) && self.register_pages(ring, register.index, id).is_ok() {
             if let Some(device) = &mut self.device {
                 device.tags[at].registered = Some((ring, register.index));
             }

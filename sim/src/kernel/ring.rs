@@ -159,7 +159,12 @@ impl World {
                     return;
                 }
                 Some(
-                    Entry::Plain(Sqe::Fetch { .. } | Sqe::Commit { .. })
+                    Entry::Plain(
+                        Sqe::Fetch { .. }
+                        | Sqe::Commit { .. }
+                        | Sqe::Register { .. }
+                        | Sqe::Unregister { .. },
+                    )
                     | Entry::Control(..)
                     | Entry::Script(..),
                 ) => return,
@@ -196,11 +201,34 @@ impl World {
                     let by = (thread, ring, sqe.token());
                     self.commit(run, by, (queue, tag.0), result, address.into());
                 }
+                Sqe::Register { tag } => {
+                    let res = if self.refuse(run) {
+                        // The request must then fail.
+                        run.disk_failed = true;
+                        -errno::ENOMEM
+                    } else {
+                        self.register(thread, ring, (queue, tag.0), tag.0)
+                    };
+                    run.note(actor::thread(thread), || format!("registers tag {}: {res}", tag.0));
+                    self.post(ring, Cqe { token: sqe.token(), res });
+                }
+                Sqe::Unregister { tag } => {
+                    let res = self.unregister(run, thread, ring, (queue, tag.0), tag.0);
+                    run.note(actor::thread(thread), || format!("unregisters tag {}: {res}", tag.0));
+                    self.post(ring, Cqe { token: sqe.token(), res });
+                }
                 Sqe::Backend { tag, op } => {
                     run.note(actor::thread(thread), || {
                         format!("backend {} for tag {}", crate::disk::name(&op), tag.0)
                     });
-                    self.disk.in_flight.push(Operation { ring, thread, queue, tag: tag.0, op });
+                    match self.pages_for(ring, tag.0, &op) {
+                        Ok(pages) => {
+                            let tag = tag.0;
+                            let operation = Operation { ring, thread, queue, tag, op, pages };
+                            self.disk.in_flight.push(operation);
+                        }
+                        Err(errno) => self.post(ring, Cqe { token: sqe.token(), res: -errno }),
+                    }
                 }
                 Sqe::Watch { .. } | Sqe::WatchWorker | Sqe::WatchSupervisor if self.refuse(run) => {
                     run.note(actor::thread(thread), || "a watch fails: ENOMEM".into());

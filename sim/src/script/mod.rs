@@ -103,6 +103,7 @@ impl From<Address> for Addr {
         match address {
             Address::Buffer => Self::Buffer,
             Address::Nothing => Self::Bare,
+            Address::Slot(register) => Self::Auto(register),
         }
     }
 }

@@ -358,7 +358,10 @@ impl World {
             Op::Map { queue } => {
                 self.actor(thread).mapping = Some(queue);
                 let queue = blkproof_engine::uapi::QueueId(queue);
-                call(self, Call::MapQueue { queue, buffers: false });
+                call(
+                    self,
+                    Call::MapQueue { queue, memory: blkproof_engine::data::TagMemory::Nothing },
+                );
             }
             Op::Unmap { queue } if !self.actor(thread).maps.contains(&queue) => {
                 self.answer(step, -errno::EINVAL);

@@ -1,6 +1,7 @@
 //! What the engine's machines are offered beside calls: rings, links, descriptors, memory.
 
 use blkproof_engine::control::{Command, Reply};
+use blkproof_engine::data::Address;
 use blkproof_engine::link::{
     FromQueue, FromWorker, Link, Order, Received, TO_QUEUE_MESSAGES_MAX, ToQueue, ToWorker,
     Verdict, WORKER_MESSAGES_MAX, from_queues_messages_max,
@@ -93,6 +94,19 @@ impl Ring for Io<'_, '_, '_> {
                 Some(_) | None => {}
             }
         }
+        match (&mut sqe, self.run.sabotage) {
+            (Sqe::Unregister { .. }, Some(Sabotage::KeepPages)) => {
+                let cqe = Cqe { token: sqe.token(), res: 0 };
+                self.world.post(ring, cqe);
+                return Ok(());
+            }
+            (
+                Sqe::Fetch { address: Address::Slot(register), .. }
+                | Sqe::Commit { address: Address::Slot(register), .. },
+                Some(Sabotage::ShareSlot),
+            ) => register.index = 0,
+            _ => {}
+        }
         self.world.rings[ring.index()].sq.push_back(Entry::Plain(sqe));
         Ok(())
     }
@@ -112,7 +126,7 @@ impl Ring for Io<'_, '_, '_> {
                 Some(Sabotage::IgnoreAbort) if self.run.strikes() => return self.reap(),
                 Some(Sabotage::CommitAfterAbort) if self.run.strikes() => {
                     if let Token::Io(tag) = cqe.token {
-                        let address = self.run.config.data.address();
+                        let address = self.run.config.data.address(tag);
                         let sqe = Sqe::Commit { tag, result: 0, address };
                         self.world.rings[ring.index()].sq.push_back(Entry::Plain(sqe));
                     }

@@ -2,7 +2,7 @@
 //! with the other threads of its process.
 
 use blkproof_engine::control::{Command, Reply};
-use blkproof_engine::data::Address;
+use blkproof_engine::data::{Address, TagMemory};
 use blkproof_engine::sys::{Call, Cqe, Ret, RingMode, RingSpec, Sqe, Token};
 use blkproof_engine::target::Target;
 use blkproof_engine::uapi::{DevId, DevInfo, QueueId, RequestOp, Tag};
@@ -459,7 +459,7 @@ impl SetUp {
             }
             Self::Map => {
                 *self = Self::Done;
-                Some(Act::Call(Call::MapQueue { queue: QueueId(queue), buffers: true }))
+                Some(Act::Call(Call::MapQueue { queue: QueueId(queue), memory: TagMemory::Buffer }))
             }
             Self::Done => None,
         }

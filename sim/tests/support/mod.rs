@@ -32,7 +32,12 @@ pub(crate) fn engine(seed: u64, faults: Faults) -> Config {
 
 /// The engine in one of those, in another data mode than copy.
 pub(crate) fn engine_in(data: DataMode, seed: u64, faults: Faults) -> Config {
-    Config { data, ..engine(seed, faults) }
+    let config = engine(seed, faults);
+    let target = match (data, config.target) {
+        (DataMode::ZeroCopy, TargetKind::Mem) => TargetKind::File,
+        (_, target) => target,
+    };
+    Config { data, target, ..config }
 }
 
 /// Runs one seed.

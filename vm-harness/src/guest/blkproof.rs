@@ -104,8 +104,9 @@ pub(super) fn add(wanted: &Wanted) -> Checked<Device> {
             wanted.queues, wanted.depth, listed.queues, listed.depth
         ));
     }
-    if listed.data.as_deref() != Some(wanted.data.name()) {
-        return failed(format!("asked for {}, got {:?}", wanted.data.name(), listed.data));
+    let granted = granted(wanted.data)?;
+    if listed.data.as_deref() != Some(granted.name()) {
+        return failed(format!("expected {}, got {:?}", granted.name(), listed.data));
     }
     if listed.size_bytes != u64::from(wanted.size_mib) << 20 {
         return failed(format!(
@@ -115,6 +116,15 @@ pub(super) fn add(wanted: &Wanted) -> Checked<Device> {
     }
     daemon_let_go(&listed, &output)?;
     Ok(device)
+}
+
+/// The mode that a device is served in: a kernel without automatic buffers grants copy mode instead of zero copy.
+fn granted(wanted: Data) -> Checked<Data> {
+    let features = || run(PROGRAM, &["features"]).map(|ended| ended.stdout);
+    match wanted {
+        Data::ZeroCopy if !features()?.contains("AUTO_BUF_REG") => Ok(Data::Copy),
+        Data::Copy | Data::UserCopy | Data::ZeroCopy => Ok(wanted),
+    }
 }
 
 fn parse_added(ended: &Ended) -> Checked<Device> {
