@@ -200,6 +200,33 @@ fn memory_operations_move_and_zero_the_bytes_of_the_store() {
     }
 }
 
+#[test]
+fn an_operation_on_an_empty_slot_is_an_error_and_moves_nothing() {
+    let file = tempfile::tempfile().expect("a file");
+    file.write_all_at(&[7; PAGE], 0).expect("written");
+    let backend = Backend::File(Arc::new(file.try_clone().expect("a descriptor").into()));
+    let device = memfd(0x18000);
+    let Some(mut driver) = queue_driver_with(TagMemory::Slot, device, backend, &mailbox()) else {
+        return;
+    };
+    let len = PAGE as u32;
+    for op in [
+        BackendOp::Read { offset: 0, buffer: 0, len },
+        BackendOp::Write { offset: 0, buffer: 0, len, durable: true },
+    ] {
+        let res = complete(&mut driver, Sqe::Backend { tag: Tag(DEPTH - 1), op });
+        assert_eq!(res, Errno::EFAULT.to_result(), "{op:?}");
+    }
+    assert_eq!(complete(&mut driver, Sqe::Backend { tag: Tag(0), op: BackendOp::Sync }), 0);
+    let mut now = vec![0; PAGE];
+    file.read_exact_at(&mut now, 0).expect("read");
+    assert_eq!(now, [7; PAGE]);
+    // A file that is no ublk device takes no commands, whatever they are about.
+    for sqe in [Sqe::Register { tag: Tag(1) }, Sqe::Unregister { tag: Tag(1) }] {
+        assert_eq!(complete(&mut driver, sqe), Errno::EOPNOTSUPP.to_result());
+    }
+}
+
 /// A file of that layout plays the character device: what is at a request's position is the request's data.
 fn requests() -> (File, impl Fn(u16, usize) -> Vec<u8>) {
     let device = memfd(1 << 33);

@@ -119,7 +119,7 @@ pub(super) fn add(wanted: &Wanted) -> Checked<Device> {
 }
 
 /// The mode that a device is served in: a kernel without automatic buffers grants copy mode instead of zero copy.
-fn granted(wanted: Data) -> Checked<Data> {
+pub(super) fn granted(wanted: Data) -> Checked<Data> {
     let features = || run(PROGRAM, &["features"]).map(|ended| ended.stdout);
     match wanted {
         Data::ZeroCopy if !features()?.contains("AUTO_BUF_REG") => Ok(Data::Copy),

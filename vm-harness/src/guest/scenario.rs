@@ -148,7 +148,21 @@ fn data_mode(data: Data, doing: &Doing) -> Checked<String> {
         let case = IoCase { target, queues: 2, depth: 64, order: Order::Random, block_kib: 16 };
         told.push(format!("{}: {}", target.name(), io(&case, data, doing)?));
     }
+    if data == Data::ZeroCopy && blkproof::granted(data)? == data {
+        killed_with_pages(doing)?;
+        told.push("loop: killed under load, and deleted".into());
+    }
     Ok(told.join("; "))
+}
+
+/// A server dies with the pages of requests in its rings' tables: the kernel takes them back, clients end, and the device can be deleted.
+fn killed_with_pages(doing: &Doing) -> Checked {
+    let wanted =
+        Wanted { target: Target::Loop, size_mib: 64, queues: 4, depth: 64, data: Data::ZeroCopy };
+    let Loaded { device, load } = loaded_on(&wanted, doing)?;
+    killed(blkproof::worker(device.id)?, doing);
+    load_ended(load, doing)?;
+    deleted(&device, doing)
 }
 
 fn file_system(target: Target, doing: &Doing) -> Checked<String> {
@@ -280,7 +294,11 @@ struct Loaded {
 fn loaded(doing: &Doing) -> Checked<Loaded> {
     let wanted =
         Wanted { target: Target::Mem, size_mib: 64, queues: 4, depth: 64, data: Data::Copy };
-    let device = added(&wanted, doing)?;
+    loaded_on(&wanted, doing)
+}
+
+fn loaded_on(wanted: &Wanted, doing: &Doing) -> Checked<Loaded> {
+    let device = added(wanted, doing)?;
     doing.now(format!("the load on {}", device.path));
     let mut load = Fio::load(&device.path, 4, 32)?;
     progress(&device, &mut load)?;
