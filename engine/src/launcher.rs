@@ -174,6 +174,7 @@ impl Launcher {
                 Token::Link(Link::Worker | Link::Queues)
                 | Token::Io(_)
                 | Token::Backend(_)
+                | Token::Slot(_)
                 | Token::Worker
                 | Token::Supervisor
                 | Token::Control(_)

@@ -14,6 +14,7 @@ extern crate std;
 
 pub mod cause;
 pub mod control;
+pub mod data;
 pub mod launcher;
 pub mod link;
 pub mod pending;

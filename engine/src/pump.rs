@@ -106,6 +106,7 @@ impl Pump {
                 // A timer that failed counts as expired: too early is better than never.
                 Token::Io(_)
                 | Token::Backend(_)
+                | Token::Slot(_)
                 | Token::Timer(_)
                 | Token::Control(_)
                 | Token::Cancel => return Some(cqe),

@@ -101,6 +101,7 @@ impl Query {
                 token:
                     Token::Io(_)
                     | Token::Backend(_)
+                    | Token::Slot(_)
                     | Token::Link(_)
                     | Token::Worker
                     | Token::Supervisor

@@ -4,13 +4,16 @@ use alloc::boxed::Box;
 use alloc::vec;
 
 use crate::cause::{Cause, Problem, Step as Attempt};
+use crate::data::{DataMode, TagMemory};
 use crate::link::{FromQueue, Link, Received, ToQueue};
 use crate::pending::{Awaits, Otherwise, Owner, Pending, PendingSink};
 use crate::pump::Pump;
-use crate::sys::{Call, Cqe, Exit, QueueIo, Ret, RingMode, RingSpec, Sqe, Token, mismatch};
-use crate::tag::{TagAction, TagEvent, TagState};
-use crate::target::{Request, Step, Target};
-use crate::uapi::{Errno, FetchResult, QueueId, Tag};
+use crate::sys::{
+    Call, Cqe, Exit, MemoryOp, QueueIo, Ret, RingMode, RingSpec, Sqe, Token, mismatch,
+};
+use crate::tag::{Sent, TagAction, TagEvent, TagState};
+use crate::target::{Op, Request, Step, Target};
+use crate::uapi::{Errno, FetchResult, IoDesc, QueueId, RequestFlags, Tag};
 
 /// The most entries that handling one completion pushes: a commit, a backend operation, or a watch renewed.
 const PUSHES_PER_COMPLETION_MAX: u8 = 1;
@@ -25,7 +28,7 @@ pub struct QueueConfig {
     pub id: QueueId,
     /// Its tags, 1..=4096.
     pub depth: u16,
-    /// Bytes of each tag's buffer.
+    /// The largest request in bytes, and the size of a tag's buffer.
     pub buffer_bytes: u32,
     /// Size of the device in sectors.
     pub sectors: u64,
@@ -33,6 +36,8 @@ pub struct QueueConfig {
     pub entries: u32,
     /// How its ring runs task work.
     pub mode: RingMode,
+    /// How data moves.
+    pub data: DataMode,
 }
 
 impl QueueConfig {
@@ -62,8 +67,8 @@ pub enum Phase {
     Ended,
 }
 
-/// A request that the backend works on, and its progress.
-type InHand<T> = (Request, <T as Target>::Job);
+/// A request that the backend works on, and its progress; none while its pages are being registered by hand.
+type InHand<T> = (Request, Option<<T as Target>::Job>);
 
 /// The machine of one queue's thread.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -77,6 +82,8 @@ pub struct Queue<T: Target> {
     jobs: Box<[Option<InHand<T>>]>,
     /// Tags the server owns.
     owned: u16,
+    /// Those of them whose pages the kernel is asked to register or to give back.
+    slots: u16,
     /// Tags the kernel aborted.
     dead: u16,
     /// Told to finish what it holds and exit.
@@ -87,10 +94,11 @@ impl<T: Target> Queue<T> {
     /// A queue that has not started. Allocates everything it will ever need (I8).
     ///
     /// # Panics
-    /// If `depth` is 0 or `entries` is below 2.
+    /// If `depth` is 0, `entries` is below 2, or the target cannot serve in this data mode.
     pub fn new(config: QueueConfig, target: T) -> Self {
         assert!(config.depth > 0, "a queue has at least one tag");
         assert!(config.entries >= 2, "a ring holds a command and a watch");
+        assert!(target.serves_in(config.data), "a target that can serve in the device's mode");
         let depth = usize::from(config.depth);
         Self {
             config,
@@ -100,6 +108,7 @@ impl<T: Target> Queue<T> {
             tags: vec![TagState::Idle; depth].into_boxed_slice(),
             jobs: vec![None; depth].into_boxed_slice(),
             owned: 0,
+            slots: 0,
             dead: 0,
             quitting: false,
         }
@@ -132,7 +141,7 @@ impl<T: Target> Queue<T> {
                 Ret::Failed(errno) => self.fail(Cause::errno(Attempt::QueueRing(id), errno), io),
                 Ret::Done => {
                     self.phase = Phase::Mapping;
-                    Call::MapQueue { queue: id }
+                    Call::MapQueue { queue: id, memory: self.tag_memory() }
                 }
                 Ret::Start
                 | Ret::Submitted(_)
@@ -190,8 +199,14 @@ impl<T: Target> Queue<T> {
         }
         while armed < self.config.depth && io.sq_space() > 0 {
             match self.tags[usize::from(armed)].handle(TagEvent::Prime) {
-                TagAction::Fetch => push(io, Sqe::Fetch { tag: Tag(armed) }),
+                TagAction::Fetch => {
+                    let tag = Tag(armed);
+                    push(io, Sqe::Fetch { tag, address: self.config.data.address(tag) });
+                }
                 TagAction::Serve
+                | TagAction::Register
+                | TagAction::Begin
+                | TagAction::Unregister
                 | TagAction::Commit { .. }
                 | TagAction::Retire
                 | TagAction::Fail(_)
@@ -218,19 +233,27 @@ impl<T: Target> Queue<T> {
                     FetchResult::Request => TagEvent::Delivered,
                     FetchResult::Abort => TagEvent::Aborted,
                     FetchResult::Error(errno) => TagEvent::Refused(errno),
-                    // Never negotiated in copy mode.
+                    // Never negotiated.
                     FetchResult::NeedGetData => return Err(self.violation()),
                 };
                 self.advance(tag, event, io)
             }
             Token::Backend(tag) => {
-                let Some((request, mut job)) =
+                let Some((request, Some(mut job))) =
                     self.jobs.get_mut(usize::from(tag.0)).and_then(Option::take)
                 else {
                     return Err(self.violation());
                 };
                 let step = self.target.resume(&request, &mut job, res);
                 self.carry(tag, request, job, step, io)
+            }
+            Token::Slot(tag) => {
+                let event = if res < 0 {
+                    TagEvent::SlotRefused(Errno::from_result(res))
+                } else {
+                    TagEvent::SlotDone
+                };
+                self.advance(tag, event, io)
             }
             Token::Link(Link::Worker) => {
                 self.listen(io);
@@ -250,22 +273,41 @@ impl<T: Target> Queue<T> {
         let Some(state) = self.tags.get_mut(usize::from(tag.0)) else {
             return Err(self.violation());
         };
-        let was_armed_by_fetch = *state == TagState::Armed(crate::tag::Sent::Fetch);
-        match state.handle(event) {
+        let before = *state;
+        let action = state.handle(event);
+        let after = *state;
+        self.owned += u16::from(after.is_owned());
+        self.owned -= u16::from(before.is_owned());
+        self.slots += u16::from(after.awaits_slot());
+        self.slots -= u16::from(before.awaits_slot());
+        match action {
             TagAction::Serve => {
-                self.owned += 1;
                 // I2: the descriptor is read here, where the server has just become the tag's owner, and nowhere else.
                 let desc = io.descriptor(tag);
                 match Request::parse(&desc, self.config.sectors, self.config.buffer_bytes) {
-                    Ok(request) => {
-                        let (job, step) = self.target.begin(&request);
-                        self.carry(tag, request, job, step, io)
+                    Ok(request) if self.is_unregistered(&desc, &request) => {
+                        self.jobs[usize::from(tag.0)] = Some((request, None));
+                        self.advance(tag, TagEvent::NotRegistered, io)
                     }
+                    Ok(request) => self.begin(tag, request, io),
                     Err(errno) => self.finish(tag, errno.to_result(), io),
                 }
             }
+            TagAction::Register => {
+                push(io, Sqe::Register { tag });
+                Ok(())
+            }
+            TagAction::Begin => match self.jobs[usize::from(tag.0)].take() {
+                Some((request, None)) => self.begin(tag, request, io),
+                Some((_, Some(_))) | None => Err(self.violation()),
+            },
+            TagAction::Unregister => {
+                push(io, Sqe::Unregister { tag });
+                Ok(())
+            }
             TagAction::Commit { result } => {
-                push(io, Sqe::Commit { tag, result });
+                self.jobs[usize::from(tag.0)] = None;
+                push(io, Sqe::Commit { tag, result, address: self.config.data.address(tag) });
                 Ok(())
             }
             TagAction::Retire => {
@@ -274,12 +316,60 @@ impl<T: Target> Queue<T> {
             }
             TagAction::Fail(errno) => {
                 let queue = self.config.id;
-                let attempt =
-                    if was_armed_by_fetch { Attempt::Fetch(queue) } else { Attempt::Serve(queue) };
+                let fetched = before == TagState::Armed(Sent::Fetch);
+                let attempt = if fetched { Attempt::Fetch(queue) } else { Attempt::Serve(queue) };
                 Err(Cause::errno(attempt, errno))
             }
             TagAction::Fetch | TagAction::Violation => Err(self.violation()),
         }
+    }
+
+    /// What each tag has.
+    fn tag_memory(&self) -> TagMemory {
+        self.config.data.tag_memory(self.target.has_backend())
+    }
+
+    /// Whether the driver was to register a request's pages and could not.
+    fn is_unregistered(&self, desc: &IoDesc, request: &Request) -> bool {
+        match self.config.data {
+            DataMode::Copy | DataMode::UserCopy => false,
+            DataMode::ZeroCopy => {
+                request.op.carries_data() && desc.flags().contains(RequestFlags::NEED_REG_BUF)
+            }
+        }
+    }
+
+    /// Whether the data passes through the tag's buffer because the backend cannot reach the request's own.
+    fn bounces(&self) -> bool {
+        match self.config.data {
+            DataMode::Copy | DataMode::ZeroCopy => false,
+            DataMode::UserCopy => self.target.has_backend(),
+        }
+    }
+
+    /// Begins a request, with a write's data in the buffer if the backend is to find it there.
+    fn begin(&mut self, tag: Tag, request: Request, io: &mut impl QueueIo) -> Result<(), Cause> {
+        let writes = match request.op {
+            Op::Write { fua: _ } => true,
+            Op::Read | Op::Flush | Op::Discard | Op::WriteZeroes { unmap: _ } => false,
+        };
+        if writes && self.bounces() && !moves(tag, MemoryOp::CopyIn { len: request.len }, io) {
+            return self.finish(tag, Errno::EIO.to_result(), io);
+        }
+        let (job, step) = self.target.begin(&request, self.tag_memory());
+        self.carry(tag, request, job, step, io)
+    }
+
+    /// The result of a request that the target completed, with a read's data where the kernel will look for it.
+    fn result(&self, tag: Tag, request: &Request, io: &mut impl QueueIo) -> i32 {
+        let reads = match request.op {
+            Op::Read => true,
+            Op::Write { fua: _ } | Op::Flush | Op::Discard | Op::WriteZeroes { unmap: _ } => false,
+        };
+        if reads && self.bounces() && !moves(tag, MemoryOp::CopyOut { len: request.len }, io) {
+            return Errno::EIO.to_result();
+        }
+        request.complete()
     }
 
     /// Carries out a target's steps until one leaves the pump.
@@ -294,17 +384,19 @@ impl<T: Target> Queue<T> {
         for _ in 0..MEMORY_STEPS_MAX {
             match step {
                 Step::Memory(op) => {
-                    io.memory(tag, op);
-                    step = self.target.resume(&request, &mut job, 0);
+                    if !moves(tag, op, io) {
+                        return self.finish(tag, Errno::EIO.to_result(), io);
+                    }
+                    step = self.target.resume(&request, &mut job, op.bytes() as i32);
                 }
                 Step::Backend(op) => {
-                    self.jobs[usize::from(tag.0)] = Some((request, job));
+                    self.jobs[usize::from(tag.0)] = Some((request, Some(job)));
                     push(io, Sqe::Backend { tag, op });
                     return Ok(());
                 }
                 Step::Done(outcome) => {
                     let result = match outcome {
-                        Ok(()) => request.complete(),
+                        Ok(()) => self.result(tag, &request, io),
                         Err(errno) => errno.to_result(),
                     };
                     return self.finish(tag, result, io);
@@ -317,7 +409,6 @@ impl<T: Target> Queue<T> {
 
     /// The target is done with a tag's request.
     fn finish(&mut self, tag: Tag, result: i32, io: &mut impl QueueIo) -> Result<(), Cause> {
-        self.owned -= 1;
         self.advance(tag, TagEvent::Finished { result }, io)
     }
 
@@ -359,10 +450,11 @@ impl<T: Target> Queue<T> {
         if cfg!(debug_assertions) {
             let count =
                 |want: fn(&TagState) -> bool| self.tags.iter().filter(|tag| want(tag)).count();
+            assert_eq!(count(|tag| tag.is_owned()), usize::from(self.owned), "I5: owned tags");
             assert_eq!(
-                count(|tag| *tag == TagState::Owned),
-                usize::from(self.owned),
-                "I5: owned tags"
+                count(|tag| tag.awaits_slot()),
+                usize::from(self.slots),
+                "I5: tags whose slot changes"
             );
             assert_eq!(
                 count(|tag| *tag == TagState::Dead),
@@ -370,10 +462,7 @@ impl<T: Target> Queue<T> {
                 "I5: dead tags"
             );
             for (tag, job) in self.tags.iter().zip(&self.jobs) {
-                assert!(
-                    job.is_none() || *tag == TagState::Owned,
-                    "I6: only an owned tag has a job"
-                );
+                assert!(job.is_none() || tag.is_owned(), "I6: only an owned tag has a job");
             }
         }
     }
@@ -390,10 +479,14 @@ impl<T: Target> Queue<T> {
             }
             Phase::Serving => {
                 let armed = self.config.depth - self.owned - self.dead;
-                if self.owned > 0 {
-                    let otherwise =
-                        if self.quitting { Otherwise::PeerUnwinds } else { Otherwise::WaitOn };
-                    add(Awaits::BackendResults(self.owned), Owner::Backend, otherwise);
+                let otherwise =
+                    if self.quitting { Otherwise::PeerUnwinds } else { Otherwise::WaitOn };
+                if self.slots > 0 {
+                    add(Awaits::Registrations(self.slots), Owner::Kernel, otherwise);
+                }
+                let backend = self.owned - self.slots;
+                if backend > 0 {
+                    add(Awaits::BackendResults(backend), Owner::Backend, otherwise);
                 }
                 // Told to quit, it ends as soon as it holds nothing, whatever is armed.
                 let armed = if self.quitting { 0 } else { armed };
@@ -406,6 +499,11 @@ impl<T: Target> Queue<T> {
             Phase::Ended => {}
         }
     }
+}
+
+/// Carries out a memory operation. False if it failed, or moved anything but all of it: then the request fails, and nothing is committed short (O3).
+fn moves(tag: Tag, op: MemoryOp, io: &mut impl QueueIo) -> bool {
+    u64::try_from(io.memory(tag, op)) == Ok(op.bytes())
 }
 
 /// Pushes an entry that has room by I3.

@@ -6,6 +6,7 @@
 //! [`Call::Enter`]: links, timers, child exits and the device itself all arrive as completions.
 
 use crate::cause::{Cause, Step};
+use crate::data::{Address, DataMode, TagMemory};
 use crate::link::{FromQueue, FromWorker, Link, News, Order, Received, ToQueue, ToWorker, Verdict};
 use crate::queue::QueueConfig;
 use crate::uapi::{DevId, Errno, IoDesc, QueueId, Tag};
@@ -67,12 +68,14 @@ pub enum Call {
         /// What the thread will serve, and how.
         config: QueueConfig,
     },
-    /// Queue: map the descriptor array, obtain one pinned buffer for each tag, and have the ring itself hold the character device open
+    /// Queue: map the descriptor array, obtain what the data needs, and have the ring itself hold the character device open
     /// (`IORING_REGISTER_FILES`), so that the kernel takes it for released only after the last operation of this ring (I13).
     /// Answers [`Ret::Done`] or [`Ret::Failed`].
     MapQueue {
         /// The queue.
         queue: QueueId,
+        /// What each tag is to have.
+        memory: TagMemory,
     },
     /// The thread is finished. Never resumed. When the main thread of a process says this, the process exits.
     Exit(Exit),
@@ -134,10 +137,12 @@ pub struct DeviceGeometry {
     pub queues: u16,
     /// Tags in each queue, 1..=4096.
     pub depth: u16,
-    /// Bytes of each tag's buffer: `max_io_buf_bytes` as the kernel returned it.
+    /// The largest request in bytes, and the size of a tag's buffer: `max_io_buf_bytes` as the kernel returned it.
     pub buffer_bytes: u32,
     /// Size of the device in 512-byte sectors.
     pub sectors: u64,
+    /// How data moves, as the kernel granted it.
+    pub data: DataMode,
 }
 
 /// What kind of ring to create.
@@ -163,17 +168,31 @@ pub enum RingMode {
 /// A submission queue entry, as the engine means it. The driver encodes it into bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Sqe {
-    /// `UBLK_IO_FETCH_REQ` for a tag, with that tag's buffer.
+    /// `UBLK_IO_FETCH_REQ` for a tag.
     Fetch {
         /// The tag.
         tag: Tag,
+        /// Where its data is to be.
+        address: Address,
     },
-    /// `UBLK_IO_COMMIT_AND_FETCH_REQ` for a tag, with that tag's buffer.
+    /// `UBLK_IO_COMMIT_AND_FETCH_REQ` for a tag.
     Commit {
         /// The tag.
         tag: Tag,
         /// Bytes transferred, 0, or a negative errno.
         result: i32,
+        /// Where the data is, and that of the next request is to be.
+        address: Address,
+    },
+    /// `UBLK_U_IO_REGISTER_IO_BUF`: put the pages of a tag's request into the tag's slot. Completes at once.
+    Register {
+        /// The tag.
+        tag: Tag,
+    },
+    /// `UBLK_U_IO_UNREGISTER_IO_BUF`: empty the tag's slot. Completes at once.
+    Unregister {
+        /// The tag.
+        tag: Tag,
     },
     /// One operation on the backing file on behalf of a tag.
     Backend {
@@ -205,7 +224,7 @@ pub enum Sqe {
     },
 }
 
-/// An operation on the backing file. Ranges of the tag's buffer and of the file, in bytes.
+/// An operation on the backing file. Ranges of the tag's buffer (of the request's pages, if the tag has a slot for them) and of the file, in bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum BackendOp {
     /// Read into the tag's buffer.
@@ -247,16 +266,19 @@ pub enum BackendOp {
 }
 
 /// A memory operation: completes inside the pump.
+///
+/// *The request's data* is in the tag's buffer, from its beginning on. Under [`DataMode::UserCopy`] it is in the kernel, and the driver reaches it by
+/// `pread` and `pwrite` of the character device, which never wait for anybody.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum MemoryOp {
-    /// Copy from the store to the beginning of the tag's buffer.
+    /// Copy from the store to the request's data.
     Load {
         /// First byte in the store.
         offset: u64,
         /// How many bytes.
         len: u32,
     },
-    /// Copy from the beginning of the tag's buffer to the store.
+    /// Copy from the request's data to the store.
     Store {
         /// First byte in the store.
         offset: u64,
@@ -270,11 +292,35 @@ pub enum MemoryOp {
         /// How many bytes.
         len: u64,
     },
-    /// Fill the beginning of the tag's buffer with zeroes: a read of a store that holds nothing.
+    /// Fill the request's data with zeroes: a read of a store that holds nothing.
     Clear {
         /// How many bytes.
         len: u32,
     },
+    /// [`DataMode::UserCopy`]: copy a write's data to the tag's buffer, from where the backend takes it.
+    CopyIn {
+        /// How many bytes.
+        len: u32,
+    },
+    /// [`DataMode::UserCopy`]: copy what the backend put into the tag's buffer to a read's data.
+    CopyOut {
+        /// How many bytes.
+        len: u32,
+    },
+}
+
+impl MemoryOp {
+    /// How many bytes it is about.
+    pub const fn bytes(&self) -> u64 {
+        match *self {
+            Self::Load { len, .. }
+            | Self::Store { len, .. }
+            | Self::Clear { len }
+            | Self::CopyIn { len }
+            | Self::CopyOut { len } => len as u64,
+            Self::Zero { len, .. } => len,
+        }
+    }
 }
 
 /// A completion.
@@ -293,6 +339,8 @@ pub enum Token {
     Io(Tag),
     /// A backend operation of this tag.
     Backend(Tag),
+    /// A REGISTER_IO_BUF or UNREGISTER_IO_BUF of this tag.
+    Slot(Tag),
     /// A watch on a link.
     Link(Link),
     /// The watch on the worker process.
@@ -311,8 +359,9 @@ impl Sqe {
     /// The token its completion will carry.
     pub const fn token(&self) -> Token {
         match *self {
-            Self::Fetch { tag } | Self::Commit { tag, .. } => Token::Io(tag),
+            Self::Fetch { tag, .. } | Self::Commit { tag, .. } => Token::Io(tag),
             Self::Backend { tag, .. } => Token::Backend(tag),
+            Self::Register { tag } | Self::Unregister { tag } => Token::Slot(tag),
             Self::Watch { link } => Token::Link(link),
             Self::WatchWorker => Token::Worker,
             Self::WatchSupervisor => Token::Supervisor,
@@ -334,6 +383,7 @@ impl Token {
             Self::Control(sequence) => (6, sequence),
             Self::Cancel => (7, 0),
             Self::Supervisor => (8, 0),
+            Self::Slot(tag) => (9, tag.0 as u32),
         };
         (kind << 56) | number as u64
     }
@@ -356,6 +406,7 @@ impl Token {
             (6, _) => Some(Self::Control(number)),
             (7, 0) => Some(Self::Cancel),
             (8, 0) => Some(Self::Supervisor),
+            (9, 0..=0xffff) => Some(Self::Slot(Tag(number as u16))),
             _ => None,
         }
     }
@@ -424,8 +475,8 @@ pub trait QueueIo: Ring {
     fn tell_worker(&mut self, message: FromQueue);
     /// Reads the tag's descriptor. Only while the server owns the tag (I2).
     fn descriptor(&self, tag: Tag) -> IoDesc;
-    /// Carries out a memory operation on behalf of a tag. Bounds were checked by the engine (I7).
-    fn memory(&mut self, tag: Tag, op: MemoryOp);
+    /// Carries out a memory operation on behalf of a tag: the bytes moved, or a negative errno. Bounds were checked by the engine (I7).
+    fn memory(&mut self, tag: Tag, op: MemoryOp) -> i32;
 }
 
 /// What the launcher's driver offers. Nothing here blocks.

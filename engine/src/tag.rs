@@ -14,6 +14,15 @@ pub enum TagState {
     Armed(Sent),
     /// The server owns it: a request was delivered and is not committed yet.
     Owned,
+    /// Owned, and its pages are being registered by hand.
+    Registering,
+    /// Owned, and its pages are registered by hand.
+    Registered,
+    /// Owned and finished: the pages must be given back before the commit (H11).
+    Unregistering {
+        /// What will be committed.
+        result: i32,
+    },
     /// The kernel aborted it; nothing may be submitted for it in this round (O11).
     Dead,
 }
@@ -39,6 +48,12 @@ pub enum TagEvent {
     Prime,
     /// The kernel delivered a request.
     Delivered,
+    /// What was delivered says that the driver could not register the pages.
+    NotRegistered,
+    /// REGISTER_IO_BUF or UNREGISTER_IO_BUF was done.
+    SlotDone,
+    /// REGISTER_IO_BUF or UNREGISTER_IO_BUF was refused.
+    SlotRefused(Errno),
     /// The target finished the request with this result.
     Finished {
         /// Bytes, 0, or a negative errno.
@@ -58,6 +73,12 @@ pub enum TagAction {
     Fetch,
     /// Read the descriptor and serve the request.
     Serve,
+    /// Push a REGISTER_IO_BUF.
+    Register,
+    /// Serve the request: its pages are there now.
+    Begin,
+    /// Push an UNREGISTER_IO_BUF.
+    Unregister,
     /// Push a COMMIT with this result.
     Commit {
         /// Bytes, 0, or a negative errno.
@@ -72,24 +93,69 @@ pub enum TagAction {
 }
 
 impl TagState {
+    /// Whether the server owns the tag.
+    pub const fn is_owned(self) -> bool {
+        match self {
+            Self::Owned | Self::Registering | Self::Registered | Self::Unregistering { .. } => true,
+            Self::Idle | Self::Armed(_) | Self::Dead => false,
+        }
+    }
+
+    /// Whether the kernel owes it the answer to a REGISTER_IO_BUF or UNREGISTER_IO_BUF.
+    pub const fn awaits_slot(self) -> bool {
+        match self {
+            Self::Registering | Self::Unregistering { .. } => true,
+            Self::Owned | Self::Registered | Self::Idle | Self::Armed(_) | Self::Dead => false,
+        }
+    }
+
     /// Moves the tag on. Total: every state decides every event.
     pub fn handle(&mut self, event: TagEvent) -> TagAction {
-        let (next, action) = match (*self, event) {
-            (Self::Idle, TagEvent::Prime) => (Self::Armed(Sent::Fetch), TagAction::Fetch),
-            (
-                Self::Idle,
-                TagEvent::Delivered
-                | TagEvent::Finished { .. }
-                | TagEvent::Aborted
-                | TagEvent::Refused(_),
-            ) => (Self::Idle, TagAction::Violation),
+        let (next, action) = match *self {
+            Self::Idle => Self::idle(event),
+            Self::Armed(sent) => Self::armed(sent, event),
+            Self::Owned => Self::owned(event),
+            Self::Registering => Self::registering(event),
+            Self::Registered => Self::registered(event),
+            Self::Unregistering { result } => Self::unregistering(result, event),
+            Self::Dead => Self::dead(event),
+        };
+        *self = next;
+        action
+    }
 
-            (Self::Armed(_), TagEvent::Delivered) => (Self::Owned, TagAction::Serve),
-            (Self::Armed(_), TagEvent::Aborted) => (Self::Dead, TagAction::Retire),
-            (Self::Armed(Sent::Fetch), TagEvent::Refused(errno)) => {
-                (Self::Idle, TagAction::Fail(errno))
-            }
-            (Self::Armed(Sent::Commit { result, refused }), TagEvent::Refused(errno)) => {
+    const fn idle(event: TagEvent) -> (Self, TagAction) {
+        match event {
+            TagEvent::Prime => (Self::Armed(Sent::Fetch), TagAction::Fetch),
+            TagEvent::Delivered
+            | TagEvent::NotRegistered
+            | TagEvent::SlotDone
+            | TagEvent::SlotRefused(_)
+            | TagEvent::Finished { .. }
+            | TagEvent::Aborted
+            | TagEvent::Refused(_) => (Self::Idle, TagAction::Violation),
+        }
+    }
+
+    const fn dead(event: TagEvent) -> (Self, TagAction) {
+        match event {
+            TagEvent::Prime
+            | TagEvent::Delivered
+            | TagEvent::NotRegistered
+            | TagEvent::SlotDone
+            | TagEvent::SlotRefused(_)
+            | TagEvent::Finished { .. }
+            | TagEvent::Aborted
+            | TagEvent::Refused(_) => (Self::Dead, TagAction::Violation),
+        }
+    }
+
+    fn armed(sent: Sent, event: TagEvent) -> (Self, TagAction) {
+        match (sent, event) {
+            (_, TagEvent::Delivered) => (Self::Owned, TagAction::Serve),
+            (_, TagEvent::Aborted) => (Self::Dead, TagAction::Retire),
+            (Sent::Fetch, TagEvent::Refused(errno)) => (Self::Idle, TagAction::Fail(errno)),
+            (Sent::Commit { result, refused }, TagEvent::Refused(errno)) => {
                 // Refused, so the request is still ours: the same commit again, never the same request again.
                 if errno == Errno::EINVAL && refused < COMMIT_RETRIES_MAX {
                     let sent = Sent::Commit { result, refused: refused + 1 };
@@ -98,28 +164,76 @@ impl TagState {
                     (Self::Owned, TagAction::Fail(errno))
                 }
             }
-            (Self::Armed(sent), TagEvent::Prime | TagEvent::Finished { .. }) => {
-                (Self::Armed(sent), TagAction::Violation)
-            }
-
-            (Self::Owned, TagEvent::Finished { result }) => {
-                (Self::Armed(Sent::Commit { result, refused: 0 }), TagAction::Commit { result })
-            }
             (
-                Self::Owned,
-                TagEvent::Prime | TagEvent::Delivered | TagEvent::Aborted | TagEvent::Refused(_),
-            ) => (Self::Owned, TagAction::Violation),
-
-            (
-                Self::Dead,
+                sent,
                 TagEvent::Prime
-                | TagEvent::Delivered
-                | TagEvent::Finished { .. }
-                | TagEvent::Aborted
-                | TagEvent::Refused(_),
-            ) => (Self::Dead, TagAction::Violation),
-        };
-        *self = next;
-        action
+                | TagEvent::NotRegistered
+                | TagEvent::SlotDone
+                | TagEvent::SlotRefused(_)
+                | TagEvent::Finished { .. },
+            ) => (Self::Armed(sent), TagAction::Violation),
+        }
+    }
+
+    const fn commit(result: i32) -> (Self, TagAction) {
+        (Self::Armed(Sent::Commit { result, refused: 0 }), TagAction::Commit { result })
+    }
+
+    const fn owned(event: TagEvent) -> (Self, TagAction) {
+        match event {
+            TagEvent::Finished { result } => Self::commit(result),
+            TagEvent::NotRegistered => (Self::Registering, TagAction::Register),
+            TagEvent::Prime
+            | TagEvent::Delivered
+            | TagEvent::SlotDone
+            | TagEvent::SlotRefused(_)
+            | TagEvent::Aborted
+            | TagEvent::Refused(_) => (Self::Owned, TagAction::Violation),
+        }
+    }
+
+    const fn registering(event: TagEvent) -> (Self, TagAction) {
+        match event {
+            TagEvent::SlotDone => (Self::Registered, TagAction::Begin),
+            // Nothing is held, so nothing must be given back.
+            TagEvent::SlotRefused(_) => Self::commit(Errno::EIO.to_result()),
+            TagEvent::Prime
+            | TagEvent::Delivered
+            | TagEvent::NotRegistered
+            | TagEvent::Finished { .. }
+            | TagEvent::Aborted
+            | TagEvent::Refused(_) => (Self::Registering, TagAction::Violation),
+        }
+    }
+
+    const fn registered(event: TagEvent) -> (Self, TagAction) {
+        match event {
+            TagEvent::Finished { result } => {
+                (Self::Unregistering { result }, TagAction::Unregister)
+            }
+            TagEvent::Prime
+            | TagEvent::Delivered
+            | TagEvent::NotRegistered
+            | TagEvent::SlotDone
+            | TagEvent::SlotRefused(_)
+            | TagEvent::Aborted
+            | TagEvent::Refused(_) => (Self::Registered, TagAction::Violation),
+        }
+    }
+
+    const fn unregistering(result: i32, event: TagEvent) -> (Self, TagAction) {
+        match event {
+            TagEvent::SlotDone => Self::commit(result),
+            // A commit now would leave the request with nobody (H11). The process ends, and the kernel takes both back.
+            TagEvent::SlotRefused(errno) => {
+                (Self::Unregistering { result }, TagAction::Fail(errno))
+            }
+            TagEvent::Prime
+            | TagEvent::Delivered
+            | TagEvent::NotRegistered
+            | TagEvent::Finished { .. }
+            | TagEvent::Aborted
+            | TagEvent::Refused(_) => (Self::Unregistering { result }, TagAction::Violation),
+        }
     }
 }

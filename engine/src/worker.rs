@@ -160,10 +160,10 @@ impl Worker {
 
     fn spawn(&mut self, queue: QueueId) -> Call {
         self.phase = Phase::Spawning(queue);
-        let DeviceGeometry { id: _, queues: _, depth, buffer_bytes, sectors } = self.device;
+        let DeviceGeometry { id: _, queues: _, depth, buffer_bytes, sectors, data } = self.device;
         let entries = QueueConfig::ring_entries(depth);
         let mode = self.mode;
-        let config = QueueConfig { id: queue, depth, buffer_bytes, sectors, entries, mode };
+        let config = QueueConfig { id: queue, depth, buffer_bytes, sectors, entries, mode, data };
         Call::SpawnQueue { config }
     }
 
@@ -216,6 +216,7 @@ impl Worker {
                 Token::Link(Link::Worker | Link::Operator)
                 | Token::Io(_)
                 | Token::Backend(_)
+                | Token::Slot(_)
                 | Token::Worker
                 | Token::Supervisor
                 | Token::Control(_)

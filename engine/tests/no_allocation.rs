@@ -2,6 +2,7 @@
 
 mod support;
 
+use blkproof_engine::data::DataMode;
 use blkproof_engine::queue::{Queue, QueueConfig};
 use blkproof_engine::sys::{Cqe, Ret, Token};
 use blkproof_engine::target::{AnyTarget, File, Mem};
@@ -11,8 +12,12 @@ use support::{Kernel, config, settle};
 const EVENTS: u32 = 1_000_000;
 
 fn allocations(target: AnyTarget) -> u64 {
+    allocations_in(DataMode::Copy, target)
+}
+
+fn allocations_in(data: DataMode, target: AnyTarget) -> u64 {
     let depth = 64;
-    let config = config(depth, QueueConfig::ring_entries(depth));
+    let config = QueueConfig { data, ..config(depth, QueueConfig::ring_entries(depth)) };
     let mut queue = Queue::new(config, target);
     let mut kernel = Kernel::new(&config);
     let _ = settle(&mut queue, &mut kernel, Ret::Start);
@@ -51,6 +56,15 @@ fn mem_allocates_nothing_after_start() {
 fn loop_allocates_nothing_after_start() {
     let file = File { sectors: 2048, logical_bs_shift: 9, discard: true, write_zeroes: true };
     assert_eq!(allocations(AnyTarget::File(file)), 0);
+}
+
+#[test]
+fn other_data_modes_allocate_nothing_after_start() {
+    let file = File { sectors: 2048, logical_bs_shift: 9, discard: true, write_zeroes: true };
+    assert_eq!(allocations_in(DataMode::ZeroCopy, AnyTarget::File(file.clone())), 0);
+    for target in [AnyTarget::Mem(Mem { sectors: 2048 }), AnyTarget::File(file)] {
+        assert_eq!(allocations_in(DataMode::UserCopy, target), 0);
+    }
 }
 
 #[test]

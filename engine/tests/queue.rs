@@ -4,13 +4,14 @@ mod support;
 
 use std::collections::BTreeMap;
 
+use blkproof_engine::data::{Address, DataMode, TagMemory};
 use blkproof_engine::link::{FromQueue, ToQueue};
 use blkproof_engine::queue::{Phase, Queue, QueueConfig};
-use blkproof_engine::sys::{Call, Cqe, Exit, Ret, Token};
+use blkproof_engine::sys::{Call, Cqe, Exit, MemoryOp, Ret, Token};
 use blkproof_engine::target::{AnyTarget, File, Mem, Null};
 use blkproof_engine::uapi::{Errno, IoDesc, QueueId, Tag};
 use proptest::prelude::*;
-use support::{Kernel, KernelTag, config, settle};
+use support::{Kernel, KernelTag, Slot, config, settle};
 
 const READ: u32 = 0;
 const WRITE: u32 = 1;
@@ -21,13 +22,21 @@ fn desc(op: u32, start_sector: u64, nr_sectors: u32) -> IoDesc {
 }
 
 fn mem_queue(depth: u16, entries: u32) -> (Queue<AnyTarget>, Kernel) {
-    let config = config(depth, entries);
+    mem_queue_in(DataMode::Copy, depth, entries)
+}
+
+fn mem_queue_in(data: DataMode, depth: u16, entries: u32) -> (Queue<AnyTarget>, Kernel) {
+    let config = QueueConfig { data, ..config(depth, entries) };
     let target = AnyTarget::Mem(Mem { sectors: config.sectors });
     (Queue::new(config, target), Kernel::new(&config))
 }
 
 fn file_queue(depth: u16, entries: u32) -> (Queue<AnyTarget>, Kernel) {
-    let config = config(depth, entries);
+    file_queue_in(DataMode::Copy, depth, entries)
+}
+
+fn file_queue_in(data: DataMode, depth: u16, entries: u32) -> (Queue<AnyTarget>, Kernel) {
+    let config = QueueConfig { data, ..config(depth, entries) };
     let target = AnyTarget::File(File {
         sectors: config.sectors,
         logical_bs_shift: 9,
@@ -196,18 +205,221 @@ fn the_kernel_in_miniature_notices_a_double_commit() {
     let config = config(1, 4);
     let mut kernel = Kernel::new(&config);
     kernel.tags[0] = KernelTag::Armed;
-    kernel.sq.push_back(blkproof_engine::sys::Sqe::Commit { tag: Tag(0), result: 0 });
+    kernel.sq.push_back(blkproof_engine::sys::Sqe::Commit {
+        tag: Tag(0),
+        result: 0,
+        address: Address::Buffer,
+    });
+    kernel.submit(1);
+}
+
+#[test]
+#[should_panic(expected = "O5")]
+fn the_kernel_in_miniature_notices_a_read_without_its_data() {
+    let config = QueueConfig { data: DataMode::UserCopy, ..config(1, 4) };
+    let mut kernel = Kernel::new(&config);
+    kernel.tags[0] = KernelTag::Armed;
+    kernel.deliver(Tag(0), desc(READ, 0, 1));
+    kernel.sq.push_back(blkproof_engine::sys::Sqe::Commit {
+        tag: Tag(0),
+        result: 512,
+        address: Address::Nothing,
+    });
+    kernel.submit(1);
+}
+
+#[test]
+fn user_copy_moves_the_data_before_the_commit() {
+    let (mut queue, mut kernel) = mem_queue_in(DataMode::UserCopy, 2, 4);
+    let _ = settle(&mut queue, &mut kernel, Ret::Start);
+    kernel.deliver(Tag(0), desc(WRITE, 8, 8));
+    kernel.deliver(Tag(1), desc(READ, 8, 8));
+    let _ = settle(&mut queue, &mut kernel, Ret::Submitted(0));
+    assert_eq!(kernel.commits, [(Tag(0), 4096), (Tag(1), 4096)]);
+    assert_eq!(kernel.memory, 2, "straight between the store and the request");
+}
+
+#[test]
+fn user_copy_for_a_backend_goes_by_way_of_the_buffer() {
+    let (mut queue, mut kernel) = file_queue_in(DataMode::UserCopy, 2, 4);
+    let _ = settle(&mut queue, &mut kernel, Ret::Start);
+    kernel.deliver(Tag(0), desc(WRITE, 8, 8));
+    kernel.deliver(Tag(1), desc(READ, 8, 8));
+    let _ = settle(&mut queue, &mut kernel, Ret::Submitted(0));
+    assert_eq!(kernel.moved, [Some(MemoryOp::CopyIn { len: 4096 }), None]);
+    // A short result is continued, and the data is copied once.
+    for (tag, res) in [(1, 512), (0, 4096), (1, 3584)] {
+        kernel.cq.push_back(Cqe { token: Token::Backend(Tag(tag)), res });
+        let _ = settle(&mut queue, &mut kernel, Ret::Submitted(0));
+    }
+    assert_eq!(kernel.moved[1], Some(MemoryOp::CopyOut { len: 4096 }));
+    assert_eq!(kernel.commits, [(Tag(0), 4096), (Tag(1), 4096)]);
+    assert_eq!(kernel.memory, 2);
+}
+
+#[test]
+fn a_copy_that_is_short_or_fails_fails_the_request() {
+    for res in [0, 512, 4095, 4097, Errno::EFAULT.to_result()] {
+        let (mut queue, mut kernel) = mem_queue_in(DataMode::UserCopy, 1, 4);
+        let _ = settle(&mut queue, &mut kernel, Ret::Start);
+        for op in [WRITE, READ] {
+            kernel.answers.push_back(res);
+            kernel.deliver(Tag(0), desc(op, 0, 8));
+            let _ = settle(&mut queue, &mut kernel, Ret::Submitted(0));
+        }
+        assert_eq!(kernel.commits, [(Tag(0), -5), (Tag(0), -5)], "{res}");
+
+        let (mut queue, mut kernel) = file_queue_in(DataMode::UserCopy, 1, 4);
+        let _ = settle(&mut queue, &mut kernel, Ret::Start);
+        kernel.answers.push_back(res);
+        kernel.deliver(Tag(0), desc(WRITE, 0, 8));
+        let _ = settle(&mut queue, &mut kernel, Ret::Submitted(0));
+        assert!(kernel.backend.is_empty(), "nothing is written of what was not copied");
+        kernel.deliver(Tag(0), desc(READ, 0, 8));
+        let _ = settle(&mut queue, &mut kernel, Ret::Submitted(0));
+        kernel.answers.push_back(res);
+        kernel.cq.push_back(Cqe { token: Token::Backend(Tag(0)), res: 4096 });
+        let _ = settle(&mut queue, &mut kernel, Ret::Submitted(0));
+        assert_eq!(kernel.commits, [(Tag(0), -5), (Tag(0), -5)], "{res}");
+    }
+}
+
+#[test]
+fn a_tag_has_what_its_data_needs() {
+    let memory = |mut queue: Queue<AnyTarget>, mut kernel: Kernel| {
+        let _ = queue.resume(Ret::Start, &mut kernel);
+        match queue.resume(Ret::Done, &mut kernel) {
+            Call::MapQueue { queue: _, memory } => memory,
+            other => panic!("a queue maps first: {other:?}"),
+        }
+    };
+    let (queue, kernel) = mem_queue_in(DataMode::Copy, 1, 4);
+    assert_eq!(memory(queue, kernel), TagMemory::Buffer);
+    let (queue, kernel) = mem_queue_in(DataMode::UserCopy, 1, 4);
+    assert_eq!(memory(queue, kernel), TagMemory::Nothing);
+    let (queue, kernel) = file_queue_in(DataMode::UserCopy, 1, 4);
+    assert_eq!(memory(queue, kernel), TagMemory::Buffer);
+    let (queue, kernel) = file_queue_in(DataMode::ZeroCopy, 1, 4);
+    assert_eq!(memory(queue, kernel), TagMemory::Slot);
+}
+
+fn zero_copy_queue(depth: u16) -> (Queue<AnyTarget>, Kernel) {
+    file_queue_in(DataMode::ZeroCopy, depth, 2 * u32::from(depth))
+}
+
+#[test]
+fn zero_copy_works_on_the_slot_and_copies_nothing() {
+    let (mut queue, mut kernel) = zero_copy_queue(2);
+    let _ = settle(&mut queue, &mut kernel, Ret::Start);
+    kernel.deliver(Tag(0), desc(WRITE, 8, 8));
+    kernel.deliver(Tag(1), desc(READ, 8, 8));
+    let _ = settle(&mut queue, &mut kernel, Ret::Submitted(0));
+    assert_eq!(kernel.backend.len(), 2);
+    for (tag, res) in [(1, 512), (0, 4096), (1, 3584)] {
+        kernel.cq.push_back(Cqe { token: Token::Backend(Tag(tag)), res });
+        let _ = settle(&mut queue, &mut kernel, Ret::Submitted(0));
+    }
+    assert_eq!(kernel.commits, [(Tag(0), 4096), (Tag(1), 4096)]);
+    assert_eq!((kernel.memory, &kernel.slots), (0, &vec![Slot::Empty; 2]));
+}
+
+#[test]
+fn what_was_not_registered_is_registered_by_hand_and_given_back_before_the_commit() {
+    let (mut queue, mut kernel) = zero_copy_queue(1);
+    let _ = settle(&mut queue, &mut kernel, Ret::Start);
+    for res in [4096, -5] {
+        kernel.falls_back = true;
+        kernel.deliver(Tag(0), desc(WRITE, 0, 8));
+        let _ = settle(&mut queue, &mut kernel, Ret::Submitted(0));
+        assert_eq!(kernel.slots, [Slot::ByHand]);
+        assert_eq!(kernel.backend.pop().map(|(tag, _)| tag), Some(Tag(0)));
+        kernel.cq.push_back(Cqe { token: Token::Backend(Tag(0)), res });
+        let _ = settle(&mut queue, &mut kernel, Ret::Submitted(0));
+    }
+    assert_eq!(kernel.commits, [(Tag(0), 4096), (Tag(0), -5)]);
+    assert_eq!(kernel.slots, [Slot::Empty]);
+}
+
+#[test]
+fn what_cannot_be_registered_by_hand_either_is_an_error_of_the_request() {
+    let (mut queue, mut kernel) = zero_copy_queue(1);
+    let _ = settle(&mut queue, &mut kernel, Ret::Start);
+    (kernel.falls_back, kernel.refuses_slot) = (true, Some(-16));
+    kernel.deliver(Tag(0), desc(READ, 0, 8));
+    let call = settle(&mut queue, &mut kernel, Ret::Submitted(0));
+    assert_eq!(call, Call::Enter { submit: 0, wait: 1 });
+    assert_eq!((kernel.commits, kernel.backend.len()), (vec![(Tag(0), -5)], 0));
+}
+
+#[test]
+fn pages_that_cannot_be_given_back_end_the_queue_without_a_commit() {
+    let (mut queue, mut kernel) = zero_copy_queue(1);
+    let _ = settle(&mut queue, &mut kernel, Ret::Start);
+    kernel.falls_back = true;
+    kernel.deliver(Tag(0), desc(READ, 0, 8));
+    let _ = settle(&mut queue, &mut kernel, Ret::Submitted(0));
+    kernel.refuses_slot = Some(-22);
+    kernel.cq.push_back(Cqe { token: Token::Backend(Tag(0)), res: 4096 });
+    let call = settle(&mut queue, &mut kernel, Ret::Submitted(0));
+    assert!(matches!(call, Call::Exit(Exit::Failed(_))), "{call:?}");
+    assert_eq!(kernel.commits, []);
+}
+
+#[test]
+fn a_queue_that_waits_for_a_registration_says_who_owes_it() {
+    let (mut queue, mut kernel) = zero_copy_queue(1);
+    let _ = settle(&mut queue, &mut kernel, Ret::Start);
+    kernel.falls_back = true;
+    kernel.deliver(Tag(0), desc(READ, 0, 8));
+    let _ = queue.resume(Ret::Submitted(0), &mut kernel);
+    let mut waits = Vec::new();
+    queue.pending(&mut waits);
+    let waits: Vec<_> = waits.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        waits,
+        ["waits for 1 registration(s) of pages (kernel owes it; otherwise waits on)"]
+    );
+}
+
+#[test]
+#[should_panic(expected = "H11")]
+fn the_kernel_in_miniature_notices_a_commit_of_registered_pages() {
+    let config = QueueConfig { data: DataMode::ZeroCopy, ..config(1, 4) };
+    let mut kernel = Kernel::new(&config);
+    kernel.tags[0] = KernelTag::Served;
+    kernel.slots[0] = Slot::ByHand;
+    kernel.sq.push_back(blkproof_engine::sys::Sqe::Commit {
+        tag: Tag(0),
+        result: 0,
+        address: config.data.address(Tag(0)),
+    });
     kernel.submit(1);
 }
 
 /// What the environment does next.
 #[derive(Clone, Copy, Debug)]
 enum Event {
-    Run { take: u32 },
+    Run {
+        take: u32,
+    },
     Interrupt,
     Refuse,
-    Deliver { tag: usize, op: u32, start: u64, len: u32 },
-    Backend { index: usize, kind: u8 },
+    Deliver {
+        tag: usize,
+        op: u32,
+        start: u64,
+        len: u32,
+    },
+    Backend {
+        index: usize,
+        kind: u8,
+    },
+    /// The next automatic registration fails.
+    FallBack,
+    /// The next registration by hand is refused.
+    RefuseSlot,
+    /// The next memory operation ends like this.
+    Memory(i32),
     Stop,
     Quit,
 }
@@ -220,6 +432,9 @@ fn event() -> impl Strategy<Value = Event> {
         5 => (0usize..8, prop_oneof![Just(0u32), Just(1), Just(2), Just(3), Just(5), Just(9)], 0u64..2100, 0u32..200)
             .prop_map(|(tag, op, start, len)| Event::Deliver { tag, op, start, len }),
         4 => (0usize..8, 0u8..6).prop_map(|(index, kind)| Event::Backend { index, kind }),
+        1 => prop_oneof![Just(-14), Just(0), Just(512), Just(i32::MAX)].prop_map(Event::Memory),
+        2 => Just(Event::FallBack),
+        1 => Just(Event::RefuseSlot),
         1 => Just(Event::Stop),
         1 => Just(Event::Quit),
     ]
@@ -235,12 +450,13 @@ proptest! {
         depth in 1u16..6,
         entries in prop_oneof![Just(2u32), Just(4), Just(8)],
         target in 0u8..3,
+        data in prop_oneof![Just(DataMode::Copy), Just(DataMode::UserCopy), Just(DataMode::ZeroCopy)],
         events in proptest::collection::vec(event(), 0..120),
     ) {
-        let config = config(depth, entries);
+        let config = QueueConfig { data, ..config(depth, entries) };
         let target = match target {
             0 => AnyTarget::Null(Null { sectors: config.sectors }),
-            1 => AnyTarget::Mem(Mem { sectors: config.sectors }),
+            1 if data != DataMode::ZeroCopy => AnyTarget::Mem(Mem { sectors: config.sectors }),
             _ => AnyTarget::File(File { sectors: config.sectors, logical_bs_shift: 9, discard: true, write_zeroes: true }),
         };
         let mut queue = Queue::new(config, target);
@@ -283,6 +499,13 @@ proptest! {
                     }
                 }
                 Event::Backend { index, kind } => answer(&mut kernel, index, kind),
+                Event::FallBack => kernel.falls_back = true,
+                Event::RefuseSlot => {
+                    if !kernel.slots.contains(&Slot::ByHand) {
+                        kernel.refuses_slot = Some(-12);
+                    }
+                }
+                Event::Memory(res) => kernel.answers.push_back(res),
                 Event::Stop => stopping = true,
                 Event::Quit => {
                     if !quit {
@@ -327,7 +550,7 @@ proptest! {
             }
             for (desc, result) in descs.iter().zip(results) {
                 let bytes = (desc.nr_sectors * 512) as i32;
-                let data = desc.op_flags < 2;
+                let data = desc.op_flags & 0xff < 2;
                 prop_assert!(
                     result < 0 || result == if data { bytes } else { 0 },
                     "O3: {:?} was committed with {}", desc, result

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use blkproof_engine::cause::{Cause, Problem, Step};
 use blkproof_engine::control::{Command, Kind, Reply};
+use blkproof_engine::data::DataMode;
 use blkproof_engine::link::{FromWorker, Link, News, Order, Received, ToWorker, Verdict};
 use blkproof_engine::pending::{Awaits, Otherwise, Owner, Pending};
 use blkproof_engine::supervisor::{
@@ -352,6 +353,7 @@ impl Bench {
             }
             Call::SpawnWorker { device } => {
                 assert_eq!((device.queues, device.depth, device.sectors), (2, 64, SECTORS));
+                assert_eq!(Some(device.data), DataMode::of(self.system.flags));
                 self.system.spawn()
             }
             Call::AttachWorker { pid } if self.system.worker == Some(pid) => Ret::Done,
@@ -418,11 +420,16 @@ impl Bench {
 }
 
 fn serve(recovery: Recovery, restart: bool) -> Plan {
+    serve_in(DataMode::Copy, recovery, restart)
+}
+
+fn serve_in(data: DataMode, recovery: Recovery, restart: bool) -> Plan {
     let wanted = Wanted {
         id: Some(ID),
         queues: 2,
         depth: 64,
         buffer_bytes: 64 << 10,
+        data,
         recovery,
         identity: IDENTITY,
     };
@@ -683,6 +690,35 @@ fn a_device_without_supervisor_is_brought_back_and_looked_after() {
     bench.order(Order::Stop);
     assert_eq!(bench.end(), Exit::Finished);
     assert_eq!(bench.system.kinds().last(), Some(&Kind::DelDev));
+}
+
+#[test]
+fn the_next_worker_serves_in_the_mode_that_the_device_has() {
+    for data in [DataMode::Copy, DataMode::UserCopy, DataMode::ZeroCopy] {
+        let mut bench = Bench::new(recover(), System::quiesced(Recovery::Reissue));
+        bench.system.flags = bench.system.flags.union(data.features());
+        bench.until(Stage::Live);
+        assert_eq!(bench.system.workers, 1);
+    }
+}
+
+#[test]
+fn a_device_in_an_unknown_mode_is_left_as_it_was() {
+    let mut bench = Bench::new(recover(), System::quiesced(Recovery::Reissue));
+    bench.system.flags = bench.system.flags.union(Features::SUPPORT_ZERO_COPY);
+    let cause = Cause::new(Step::SpawnWorker, Problem::Unsupported);
+    assert_eq!(bench.end(), Exit::Failed(cause));
+    assert_eq!((bench.system.state, bench.system.workers), (DeviceState::Quiesced, 0));
+}
+
+#[test]
+fn a_device_is_asked_for_with_its_mode_and_its_recovery() {
+    for data in [DataMode::Copy, DataMode::UserCopy, DataMode::ZeroCopy] {
+        let Plan::Serve { info, .. } = serve_in(data, Recovery::Reissue, false) else {
+            unreachable!("a plan to serve")
+        };
+        assert_eq!(info.flags, data.features().union(Recovery::Reissue.features()));
+    }
 }
 
 #[test]

@@ -4,9 +4,10 @@ use std::collections::VecDeque;
 
 use blkproof_engine::cause::{Cause, Problem, Step};
 use blkproof_engine::control::{Command, Kind, Reply};
+use blkproof_engine::data::DataMode;
 use blkproof_engine::link::{FromWorker, Link, News, Order, Received, ToWorker, Verdict};
 use blkproof_engine::pump::REFUSALS_MAX;
-use blkproof_engine::supervisor::{Deadlines, Plan, Stage, Supervisor};
+use blkproof_engine::supervisor::{Deadlines, Plan, Recovery, Stage, Supervisor};
 use blkproof_engine::sys::{
     Call, ControlIo, Cqe, Exit, Ret, Ring, SqFull, Sqe, SupervisorIo, Token, WorkerExit,
 };
@@ -69,6 +70,13 @@ struct System {
     silent: Option<(Kind, u32)>,
     commands: Vec<Kind>,
     killed: bool,
+    /// What GET_FEATURES tells of.
+    features: Features,
+    /// What ADD_DEV asked for, and what of it the kernel clears and says nothing.
+    asked: Features,
+    clears: Features,
+    /// What the worker was told of how data moves.
+    data: Option<DataMode>,
 }
 
 enum Entry {
@@ -96,6 +104,10 @@ impl System {
             silent: None,
             commands: Vec::new(),
             killed: false,
+            features: Features(u64::MAX),
+            asked: Features::NONE,
+            clears: Features::NONE,
+            data: None,
         }
     }
 
@@ -115,7 +127,7 @@ impl System {
             max_io_buf_bytes,
             dev_id: ID,
             ublksrv_pid: if self.live { PID as i32 } else { -1 },
-            flags: Features::default(),
+            flags: self.asked.difference(self.clears),
             ..DevInfo::default()
         }
     }
@@ -155,10 +167,11 @@ impl System {
             return;
         }
         match command {
-            Command::GetFeatures => self.reply = Reply::Features(Features(u64::MAX)),
-            Command::AddDev(_) => {
+            Command::GetFeatures => self.reply = Reply::Features(self.features),
+            Command::AddDev(info) => {
                 assert!(!self.exists);
                 self.exists = true;
+                self.asked = info.flags;
                 self.reply = Reply::DevInfo(self.info());
             }
             Command::SetParams(id, params) => {
@@ -357,6 +370,7 @@ fn run(plan: Plan, system: &mut System, stop_when_live: bool) -> Exit {
             Call::SetupRing(_) => fails(Step::ControlRing).unwrap_or(Ret::Done),
             Call::SpawnWorker { device } => {
                 assert_eq!((device.queues, device.depth), (2, 64), "what the kernel granted");
+                system.data = Some(device.data);
                 fails(Step::SpawnWorker).unwrap_or_else(|| {
                     system.worker = Some(true);
                     match system.plant {
@@ -489,6 +503,50 @@ fn a_worker_that_died_is_not_started() {
     assert!(matches!(exit, Exit::Failed(_)), "{exit:?}");
     assert!(!system.commands.contains(&Kind::StartDev), "{:?}", system.commands);
     assert!(!system.exists);
+}
+
+/// Brings a device up and down on a kernel with these features that clears those. What was asked for, and what became of it.
+fn data_mode(
+    wanted: DataMode,
+    features: Features,
+    clears: Features,
+) -> (Exit, Features, Option<DataMode>) {
+    let mut plan = plan();
+    if let Plan::Serve { info, .. } = &mut plan {
+        info.flags = wanted.features();
+    }
+    let mut system = System { features, clears, ..System::new(Plant::Nothing) };
+    let exit = run(plan, &mut system, true);
+    (exit, system.asked, system.data)
+}
+
+#[test]
+fn data_moves_as_the_kernel_grants_it() {
+    let all = Features(u64::MAX);
+    for mode in [DataMode::Copy, DataMode::UserCopy, DataMode::ZeroCopy] {
+        let served = data_mode(mode, all, Features::NONE);
+        assert_eq!(served, (Exit::Finished, mode.features(), Some(mode)));
+    }
+    // 6.12 has no automatic buffers: they are not even asked for.
+    let without = all.difference(Features::AUTO_BUF_REG);
+    let served = data_mode(DataMode::ZeroCopy, without, Features::NONE);
+    assert_eq!(served, (Exit::Finished, Features::NONE, Some(DataMode::Copy)));
+    // A kernel that clears what it said it had.
+    let asked = DataMode::ZeroCopy.features();
+    let served = data_mode(DataMode::ZeroCopy, all, asked);
+    assert_eq!(served, (Exit::Finished, asked, Some(DataMode::Copy)));
+    // But not what becomes of the device.
+    let mut plan = plan();
+    if let Plan::Serve { info, .. } = &mut plan {
+        info.flags = asked.union(Recovery::Reissue.features());
+    }
+    let clears = asked.union(Features::USER_RECOVERY_REISSUE);
+    let mut system = System { clears, ..System::new(Plant::Nothing) };
+    let refused = Exit::Failed(Cause::new(Step::AddDev, Problem::Unsupported));
+    assert_eq!(run(plan, &mut system, true), refused);
+    // Half of it is a mode that nobody serves.
+    let (exit, _, data) = data_mode(DataMode::ZeroCopy, all, Features::SUPPORT_ZERO_COPY);
+    assert_eq!((exit, data), (refused, None));
 }
 
 #[test]

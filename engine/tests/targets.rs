@@ -1,5 +1,6 @@
 //! Targets against a plain reference: an array of bytes.
 
+use blkproof_engine::data::TagMemory;
 use blkproof_engine::sys::{BackendOp, MemoryOp};
 use blkproof_engine::target::{AnyTarget, File, Mem, Null, Op, Request, Step, Target};
 use blkproof_engine::uapi::{Errno, Features, KernelSeries};
@@ -30,6 +31,9 @@ impl Backend {
             }
             MemoryOp::Zero { offset, len } => self.store[offset as usize..][..len as usize].fill(0),
             MemoryOp::Clear { len } => self.buffer[..len as usize].fill(0),
+            MemoryOp::CopyIn { .. } | MemoryOp::CopyOut { .. } => {
+                panic!("not a target's to ask for")
+            }
         }
     }
 
@@ -67,13 +71,22 @@ impl Backend {
 
     /// Serves a request to its end.
     fn serve<T: Target>(&mut self, target: &T, request: &Request) -> Result<(), Errno> {
-        let (mut job, mut step) = target.begin(request);
+        self.serve_in(TagMemory::Buffer, target, request)
+    }
+
+    fn serve_in<T: Target>(
+        &mut self,
+        memory: TagMemory,
+        target: &T,
+        request: &Request,
+    ) -> Result<(), Errno> {
+        let (mut job, mut step) = target.begin(request, memory);
         for _ in 0..1_000 {
             let res = match step {
                 Step::Done(outcome) => return outcome,
                 Step::Memory(op) => {
                     self.memory(op);
-                    0
+                    op.bytes() as i32
                 }
                 Step::Backend(op) => self.answer(op),
             };
@@ -148,6 +161,24 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Where the request's pages are used in place, zeroes come from a backend that has nothing else, and may be short.
+    #[test]
+    fn null_reads_zeroes_from_its_backend(
+        request in request(),
+        moods in proptest::collection::vec(any::<u8>(), 0..8),
+    ) {
+        let target = AnyTarget::Null(Null { sectors: SECTORS });
+        let mut backend = Backend { store: vec![0; BYTES], buffer: vec![9; BYTES], moods };
+        prop_assert_eq!(backend.serve_in(TagMemory::Slot, &target, &request), Ok(()));
+        let cleared = if request.op == Op::Read { request.len as usize } else { 0 };
+        prop_assert!(backend.buffer[..cleared].iter().all(|byte| *byte == 0));
+        prop_assert!(backend.buffer[cleared..].iter().all(|byte| *byte == 9));
+    }
+}
+
 #[test]
 fn a_backend_that_never_answers_well_is_an_error() {
     let target = File { sectors: SECTORS, logical_bs_shift: 9, discard: true, write_zeroes: true };
@@ -160,7 +191,7 @@ fn a_backend_that_never_answers_well_is_an_error() {
         (0, Errno::EIO),
         (4097, Errno::EIO),
     ] {
-        let (mut job, mut step) = target.begin(&request);
+        let (mut job, mut step) = target.begin(&request, TagMemory::Buffer);
         let mut turns = 0;
         while let Step::Backend(op) = step {
             assert_eq!(op, BackendOp::Write { offset: 0, buffer: 0, len: 4096, durable: true });

@@ -77,12 +77,15 @@ pub fn tag(data: &[u8]) {
     let mut state = TagState::Idle;
     for byte in data {
         let before = state;
-        let event = match byte % 6 {
+        let event = match byte % 9 {
             0 => TagEvent::Prime,
             1 => TagEvent::Delivered,
             2 => TagEvent::Finished { result: i32::from(*byte) },
             3 => TagEvent::Aborted,
             4 => TagEvent::Refused(Errno::EINVAL),
+            5 => TagEvent::NotRegistered,
+            6 => TagEvent::SlotDone,
+            7 => TagEvent::SlotRefused(Errno::ENOMEM),
             _ => TagEvent::Refused(Errno::EBUSY),
         };
         let action = state.handle(event);
@@ -99,9 +102,22 @@ pub fn tag(data: &[u8]) {
                     panic!("O1: a commit arms the tag: {before:?} -> {state:?}")
                 };
                 assert_eq!(sent, result);
+                assert_ne!(before, TagState::Registered, "H11: the pages are given back first");
+            }
+            TagAction::Register => {
+                assert_eq!((before, state), (TagState::Owned, TagState::Registering));
+            }
+            TagAction::Begin => {
+                assert_eq!((before, state), (TagState::Registering, TagState::Registered));
+            }
+            TagAction::Unregister => {
+                assert_eq!(before, TagState::Registered);
+                assert!(matches!(state, TagState::Unregistering { .. }));
             }
             TagAction::Retire => assert_eq!(state, TagState::Dead),
-            TagAction::Fail(_) => assert!(matches!(before, TagState::Armed(_))),
+            TagAction::Fail(_) => {
+                assert!(matches!(before, TagState::Armed(_) | TagState::Unregistering { .. }));
+            }
         }
         if before == TagState::Dead {
             assert_eq!(state, TagState::Dead, "O11: a dead tag stays dead");

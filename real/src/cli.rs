@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use blkproof_engine::data::DataMode;
 use blkproof_engine::supervisor::Recovery;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
@@ -14,7 +15,7 @@ use serde::Serialize;
 use crate::deletion::{self, Deleted};
 use crate::devices::{self, Listed};
 use crate::dump::PendingDump;
-use crate::error::{Attempt, Error, Result};
+use crate::error::{Attempt, Class, Error, Result};
 use crate::os::PAGE_BYTES;
 use crate::state_file::RunDir;
 use crate::task::{SECTOR, TargetSpec, Task};
@@ -148,9 +149,12 @@ struct AddOptions {
     /// Requests in flight on each queue
     #[arg(short, long, default_value_t = 128, value_parser = clap::value_parser!(u16).range(1..=4096))]
     depth: u16,
-    /// The largest request, and the memory pinned for each one in flight: 4K to 32M, a multiple of 4K
+    /// The largest request, and in copy mode the memory pinned for each one in flight: 4K to 32M, a multiple of 4K
     #[arg(long, value_name = "SIZE", default_value = "128K", value_parser = parse_buffer)]
     buffer: u32,
+    /// How data gets from the kernel to the server and back
+    #[arg(long, value_enum, value_name = "MODE", default_value_t = Data::Copy)]
+    data: Data,
     /// What becomes of the device when its worker dies, until it has another one
     #[arg(long, value_name = "MODE", value_enum)]
     recovery: Option<RecoveryMode>,
@@ -180,6 +184,27 @@ impl From<RecoveryMode> for Recovery {
             RecoveryMode::Requeue => Self::Requeue,
             RecoveryMode::Reissue => Self::Reissue,
             RecoveryMode::FailIo => Self::FailIo,
+        }
+    }
+}
+
+/// `--data`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Data {
+    /// The driver copies it to and from buffers of the server. Every kernel and target
+    Copy,
+    /// The server copies it, for null and mem straight to its place, without buffers. Every kernel and target; loop gains nothing by it
+    UserCopy,
+    /// Nobody copies: loop's file is read into and written from the pages of the request, and null's zeroes. Linux 6.18 or later, and copy mode before; not mem
+    ZeroCopy,
+}
+
+impl From<Data> for DataMode {
+    fn from(data: Data) -> Self {
+        match data {
+            Data::Copy => Self::Copy,
+            Data::UserCopy => Self::UserCopy,
+            Data::ZeroCopy => Self::ZeroCopy,
         }
     }
 }
@@ -228,6 +253,11 @@ pub fn main() -> ExitCode {
 fn run_add(add: Add) -> Result<()> {
     let (target, store, options) = match add {
         Add::Null { size, options } => (TargetSpec::Null { bytes: size }, None, options),
+        Add::Mem { size: _, options } if options.data == Data::ZeroCopy => {
+            return Err(Error::new("adding a mem device", "its bytes have no file that could use a request's pages in place")
+                .advice("take --data user-copy, which copies once")
+                .class(Class::Usage));
+        }
         Add::Mem { size, options } => {
             (TargetSpec::Mem { bytes: size }, Some(store::memory(size)?), options)
         }
@@ -237,12 +267,13 @@ fn run_add(add: Add) -> Result<()> {
         }
     };
     control::probe()?;
-    let AddOptions { id, queues, depth, buffer, recovery, restart, foreground } = options;
+    let AddOptions { id, queues, depth, buffer, data, recovery, restart, foreground } = options;
     let task = Task {
         id,
         queues,
         depth,
         buffer_bytes: buffer,
+        data: data.into(),
         target,
         recovery: recovery.map_or(Recovery::None, Recovery::from),
         restart,

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use blkproof_engine::cause::{Cause, Problem, Step};
 use blkproof_engine::control::{Command, Reply};
+use blkproof_engine::data::DataMode;
 use blkproof_engine::supervisor::Recovery;
 use blkproof_engine::uapi::{DevId, DevInfo, Errno, Features};
 use serde::Serialize;
@@ -55,6 +56,8 @@ pub struct Listed {
     pub queues: u16,
     /// Tags of each queue; 0 while nobody tells.
     pub depth: u16,
+    /// How its data moves, if the kernel tells and it is one of our modes.
+    pub data: Option<DataMode>,
     /// What becomes of it without a worker: `none`, `requeue`, `reissue` or `fail-io`; none while nobody tells.
     pub recovery: Option<&'static str>,
     /// The process that serves it, if it runs.
@@ -93,6 +96,14 @@ pub fn look(run_dir: &RunDir, id: u32) -> Result<Option<Listed>> {
     }
 }
 
+/// How the data of a device moves, as the kernel tells.
+pub fn data_mode(id: DevId) -> Option<DataMode> {
+    match query::ask(Command::GetDevInfo(id)) {
+        Ok(Reply::DevInfo(info)) => DataMode::of(info.flags),
+        Ok(Reply::Nothing | Reply::Features(_)) | Err(_) => None,
+    }
+}
+
 /// Whether the device is not ours to ask. An unprivileged device (`UBLK_F_UNPRIVILEGED_DEV`) answers to whoever names its character
 /// device and may open it; to a question without that name, even root's, it answers EINVAL.
 fn is_refusal(cause: Cause) -> bool {
@@ -124,6 +135,7 @@ fn unseen(id: DevId) -> Listed {
         size_bytes: 0,
         queues: 0,
         depth: 0,
+        data: None,
         recovery: None,
         worker_pid: None,
         supervisor_pid: None,
@@ -142,6 +154,7 @@ fn listed(info: &DevInfo, state: Option<&StateFile>) -> Listed {
         size_bytes: disk_bytes(id).or(state.map(|state| state.size_bytes)).unwrap_or(0),
         queues: info.nr_hw_queues,
         depth: info.queue_depth,
+        data: DataMode::of(info.flags),
         recovery: Some(recovery(info.flags).name()),
         // The kernel names a server until there is another one.
         worker_pid: u32::try_from(info.ublksrv_pid)
@@ -167,6 +180,7 @@ fn remembered(state: &StateFile) -> Listed {
         size_bytes: state.size_bytes,
         queues: state.queues,
         depth: state.depth,
+        data: None,
         recovery: Some(state.recovery.name()),
         worker_pid: running(state.worker),
         supervisor_pid: running(state.supervisor),

@@ -21,6 +21,8 @@ pub enum Class {
     Failed,
     /// The worker was killed by this signal.
     Killed(u8),
+    /// Not a sensible command.
+    Usage,
 }
 
 /// The result of a command.
@@ -61,10 +63,11 @@ impl Error {
         self
     }
 
-    /// The exit code: 1 failed, 128 + signal when the worker was killed. (2 is the argument parser's.)
+    /// The exit code: 1 failed, 2 not a sensible command (the argument parser's too), 128 + signal when the worker was killed.
     pub const fn exit_code(&self) -> u8 {
         match self.class {
             Class::Failed => 1,
+            Class::Usage => 2,
             Class::Killed(signal) => 128_u8.wrapping_add(signal),
         }
     }

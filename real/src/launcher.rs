@@ -9,9 +9,11 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 
 use blkproof_engine::cause::{Cause, Problem, Step};
+use blkproof_engine::data::DataMode;
 use blkproof_engine::launcher::Launcher;
 use blkproof_engine::supervisor::Deadlines;
 use blkproof_engine::sys::{Exit, WorkerExit};
+use blkproof_engine::uapi::DevId;
 use rustix::fs::FlockOperation;
 
 use crate::board::{Board, Name};
@@ -39,7 +41,7 @@ pub fn detach(mut task: Task, store: Option<&OwnedFd>) -> Result<PathBuf> {
     os::block(&supervisor_process::STOP_SIGNALS).attempting(attempt)?;
     let up = start(&task, store, &log, &run_dir)
         .attempting(attempt)
-        .and_then(|(peer, child)| await_up(peer, Some(&child), Launcher::new));
+        .and_then(|(peer, child)| await_up(peer, Some(&child), Some(task.data)));
     match up {
         Ok(path) => Ok(path),
         Err(error) => {
@@ -75,7 +77,7 @@ pub fn bring_back(task: &Task, store: Option<&OwnedFd>) -> Result<PathBuf> {
     os::block(&supervisor_process::STOP_SIGNALS).attempting(attempt)?;
     let up = start(task, store, &log, &run_dir)
         .attempting(attempt)
-        .and_then(|(peer, child)| await_up(peer, Some(&child), Launcher::of_recovery));
+        .and_then(|(peer, child)| await_up(peer, Some(&child), None));
     up.inspect_err(|_| show(&mut log, said))
 }
 
@@ -89,8 +91,8 @@ pub fn foreground(task: Task, store: Option<OwnedFd>, up: fn(&Path)) -> Result<(
     // Before the thread starts, so that it leaves the signals to the supervisor.
     os::block(&supervisor_process::ORDER_SIGNALS).attempting(attempt)?;
     let (ours, theirs) = Peer::pair().attempting(attempt)?;
-    let announce =
-        thread::spawn(move || await_up(ours, None, Launcher::new).map(|path| up(&path)));
+    let asked = Some(task.data);
+    let announce = thread::spawn(move || await_up(ours, None, asked).map(|path| up(&path)));
     let exit = supervisor_process::serve(task, store, theirs).attempting(attempt)?;
     let announced = announce.join().map_err(|_| Error::new(attempt(), "a thread panicked"))?;
     match exit {
@@ -137,14 +139,16 @@ fn start(
 }
 
 /// Waits for the verdict and for the device's node. An interrupt is handed on to the supervisor, which then unwinds and says so.
+/// `asked`: how data is to move, if the device is new; otherwise it is brought back as it was.
 fn await_up(
     peer: Peer,
     supervisor: Option<&Child>,
-    launcher: fn(Deadlines) -> Launcher,
+    asked: Option<DataMode>,
 ) -> Result<PathBuf> {
     let stop = supervisor.map_or(&[][..], |_| &supervisor_process::STOP_SIGNALS);
     let signals = os::signal_fd(stop).attempting(|| "waiting for the supervisor".into())?;
     let mut driver = LauncherDriver::new(signals, peer, supervisor.map(Child::id));
+    let launcher = if asked.is_some() { Launcher::new } else { Launcher::of_recovery };
     let mut launcher = launcher(Deadlines::DEFAULT);
     let mut publisher = Board::default().publisher(Name::Launcher);
     let exit = driver::run(&mut launcher, &mut driver, &mut publisher);
@@ -155,6 +159,9 @@ fn await_up(
                 "blkproof: the device is LIVE, but {} has not appeared: is devtmpfs or udev at work?",
                 path.display()
             );
+        }
+        if let Some(asked) = asked {
+            tell_data_mode(id, asked);
         }
         return Ok(path);
     }
@@ -176,6 +183,19 @@ fn await_up(
         Exit::Failed(cause) => cause.into(),
         Exit::Finished => unreachable!("a launcher finishes with a device"),
     })
+}
+
+/// Says so if the kernel granted another mode than was asked for.
+fn tell_data_mode(id: DevId, asked: DataMode) {
+    if let Some(granted) = devices::data_mode(id).filter(|granted| *granted != asked) {
+        let path = devices::block_path(id);
+        eprintln!(
+            "blkproof: this kernel has no {}: {} is served in {} mode",
+            asked.name(),
+            path.display(),
+            granted.name()
+        );
+    }
 }
 
 fn left_behind(cause: Cause, step: Step) -> Error {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use blkproof_engine::cause::{Cause, Problem, Step};
 use blkproof_engine::control::{Command, Reply};
+use blkproof_engine::data::DataMode;
 use blkproof_engine::supervisor::{Deadlines, Plan, Recovery, Supervisor};
 use blkproof_engine::sys::Exit;
 use blkproof_engine::uapi::{DevId, DeviceState, Errno};
@@ -39,7 +40,9 @@ pub fn recover(run_dir: &RunDir, id: u32) -> Result<PathBuf> {
         id: Some(id),
         queues: state.queues,
         depth: state.depth,
+        // The kernel tells these two.
         buffer_bytes: 0,
+        data: DataMode::default(),
         target: state.target.clone(),
         recovery: state.recovery,
         restart: state.restart,

@@ -125,6 +125,7 @@ fn start_worker(
 mod tests {
     use super::*;
     use crate::task::TargetSpec;
+    use blkproof_engine::data::DataMode;
     use blkproof_engine::supervisor::Recovery;
     use blkproof_engine::uapi::DevId;
     use rustix::process::{WaitId, WaitIdOptions, waitid};
@@ -135,11 +136,13 @@ mod tests {
         let temporary = tempfile::tempdir().expect("a directory");
         let run_dir = RunDir::at(temporary.path());
         fs::create_dir(run_dir.state(3)).expect("a directory where the file should be");
+        let data = DataMode::Copy;
         let task = Task {
             id: None,
             queues: 1,
             depth: 1,
             buffer_bytes: 4096,
+            data,
             target: TargetSpec::Null { bytes: 4096 },
             recovery: Recovery::None,
             restart: false,
@@ -147,8 +150,14 @@ mod tests {
             log: None,
             comes_back: false,
         };
-        let device =
-            DeviceGeometry { id: DevId(3), queues: 1, depth: 1, buffer_bytes: 4096, sectors: 8 };
+        let device = DeviceGeometry {
+            id: DevId(3),
+            queues: 1,
+            depth: 1,
+            buffer_bytes: 4096,
+            sectors: 8,
+            data,
+        };
 
         // The program is this test's, which has no test of the name that a worker is called by.
         let spawned = start_worker(device, &task, None, &run_dir, Some(&Board::default()));

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use blkproof_engine::data::DataMode;
 use blkproof_engine::supervisor::{Plan, Recovery, Wanted};
 use blkproof_engine::sys::DeviceGeometry;
 use blkproof_engine::target::{AnyTarget, File, Mem, Null};
@@ -81,8 +82,10 @@ pub struct Task {
     pub queues: u16,
     /// Tags of each queue.
     pub depth: u16,
-    /// Bytes of each tag's buffer.
+    /// The largest request in bytes, and the size of a tag's buffer.
     pub buffer_bytes: u32,
+    /// How data is to move.
+    pub data: DataMode,
     /// Where the bytes are.
     pub target: TargetSpec,
     /// What becomes of the device without a worker.
@@ -113,6 +116,7 @@ impl Task {
             queues: self.queues,
             depth: self.depth,
             buffer_bytes: self.buffer_bytes,
+            data: self.data,
             recovery: self.recovery,
             identity: self.identity,
         };
@@ -128,6 +132,7 @@ pub struct WorkOrder {
     depth: u16,
     buffer_bytes: u32,
     sectors: u64,
+    data: DataMode,
     /// Where the bytes are.
     pub target: TargetSpec,
 }
@@ -135,13 +140,13 @@ pub struct WorkOrder {
 impl WorkOrder {
     /// To serve this device.
     pub const fn new(device: DeviceGeometry, target: TargetSpec) -> Self {
-        let DeviceGeometry { id, queues, depth, buffer_bytes, sectors } = device;
-        Self { id: id.0, queues, depth, buffer_bytes, sectors, target }
+        let DeviceGeometry { id, queues, depth, buffer_bytes, sectors, data } = device;
+        Self { id: id.0, queues, depth, buffer_bytes, sectors, data, target }
     }
 
     /// The device.
     pub const fn device(&self) -> DeviceGeometry {
-        let Self { id, queues, depth, buffer_bytes, sectors, target: _ } = *self;
-        DeviceGeometry { id: DevId(id), queues, depth, buffer_bytes, sectors }
+        let Self { id, queues, depth, buffer_bytes, sectors, data, target: _ } = *self;
+        DeviceGeometry { id: DevId(id), queues, depth, buffer_bytes, sectors, data }
     }
 }

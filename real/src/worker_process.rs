@@ -7,8 +7,9 @@ use std::os::unix::process::CommandExt;
 use std::panic::PanicHookInfo;
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::Arc;
-use std::{io, thread};
+use std::{fs, io, thread};
 
+use blkproof_engine::data::DataMode;
 use blkproof_engine::sys::{DeviceGeometry, Exit};
 use blkproof_engine::worker::{self, Worker};
 use rustix::mm::MlockAllFlags;
@@ -81,6 +82,9 @@ fn work(order: &str) -> io::Result<Exit> {
     harden()?;
     let device = order.device();
     let backend = match &order.target {
+        TargetSpec::Null { .. } if device.data == DataMode::ZeroCopy => {
+            Backend::Zeroes(Arc::new(fs::File::open("/dev/zero")?.into()))
+        }
         TargetSpec::Null { .. } => Backend::Nothing,
         TargetSpec::Mem { bytes } => {
             let store = Store::map(file, *bytes)

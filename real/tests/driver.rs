@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::io::Write;
 use std::ops::ControlFlow;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::process::Command;
 use std::sync::Arc;
@@ -18,6 +18,7 @@ use blkproof::os::{self, Backend, QueueShape, Store};
 use blkproof::peer::Peer;
 use blkproof::process::Process;
 use blkproof_engine::cause::{Cause, Problem, Step};
+use blkproof_engine::data::{DataMode, TagMemory};
 use blkproof_engine::link::{FromQueue, FromWorker, Link, Received, ToQueue, ToWorker};
 use blkproof_engine::queue::{Queue, QueueConfig};
 use blkproof_engine::supervisor::{Deadlines, Plan, Supervisor};
@@ -60,6 +61,15 @@ fn queue_driver(
     backend: Backend,
     inbox: &Arc<RingMailbox<ToQueue>>,
 ) -> Option<QueueDriver> {
+    queue_driver_with(TagMemory::Buffer, descriptors, backend, inbox)
+}
+
+fn queue_driver_with(
+    memory: TagMemory,
+    descriptors: File,
+    backend: Backend,
+    inbox: &Arc<RingMailbox<ToQueue>>,
+) -> Option<QueueDriver> {
     let shape = QueueShape { queue: QueueId(0), depth: DEPTH, buffer_bytes: BUFFER_BYTES };
     let device = Arc::new(OwnedFd::from(descriptors));
     let mut driver = QueueDriver::new(shape, device, backend, Arc::clone(inbox), mailbox());
@@ -70,7 +80,7 @@ fn queue_driver(
         }
         ret => assert_eq!(ret, Ret::Done),
     }
-    assert_eq!(call(&mut driver, Call::MapQueue { queue: QueueId(0) }), Ret::Done);
+    assert_eq!(call(&mut driver, Call::MapQueue { queue: QueueId(0), memory }), Ret::Done);
     Some(driver)
 }
 
@@ -172,7 +182,7 @@ fn memory_operations_move_and_zero_the_bytes_of_the_store() {
     };
     let mut expected = pattern.clone();
 
-    driver.memory(Tag(2), MemoryOp::Load { offset: 512, len: 1024 });
+    assert_eq!(driver.memory(Tag(2), MemoryOp::Load { offset: 512, len: 1024 }), 1024);
     driver.memory(Tag(2), MemoryOp::Store { offset: 2560, len: 1024 });
     expected.copy_within(512..1536, 2560);
     assert_eq!(contents(), expected);
@@ -188,6 +198,117 @@ fn memory_operations_move_and_zero_the_bytes_of_the_store() {
         expected[offset..offset + len].fill(0);
         assert_eq!(contents(), expected, "{offset} {len}");
     }
+}
+
+#[test]
+fn an_operation_on_an_empty_slot_is_an_error_and_moves_nothing() {
+    let file = tempfile::tempfile().expect("a file");
+    file.write_all_at(&[7; PAGE], 0).expect("written");
+    let backend = Backend::File(Arc::new(file.try_clone().expect("a descriptor").into()));
+    let device = memfd(0x18000);
+    let Some(mut driver) = queue_driver_with(TagMemory::Slot, device, backend, &mailbox()) else {
+        return;
+    };
+    let len = PAGE as u32;
+    for op in [
+        BackendOp::Read { offset: 0, buffer: 0, len },
+        BackendOp::Write { offset: 0, buffer: 0, len, durable: true },
+    ] {
+        let res = complete(&mut driver, Sqe::Backend { tag: Tag(DEPTH - 1), op });
+        assert_eq!(res, Errno::EFAULT.to_result(), "{op:?}");
+    }
+    assert_eq!(complete(&mut driver, Sqe::Backend { tag: Tag(0), op: BackendOp::Sync }), 0);
+    let mut now = vec![0; PAGE];
+    file.read_exact_at(&mut now, 0).expect("read");
+    assert_eq!(now, [7; PAGE]);
+    // A file that is no ublk device takes no commands, whatever they are about.
+    for sqe in [Sqe::Register { tag: Tag(1) }, Sqe::Unregister { tag: Tag(1) }] {
+        assert_eq!(complete(&mut driver, sqe), Errno::EOPNOTSUPP.to_result());
+    }
+}
+
+/// A file of that layout plays the character device: what is at a request's position is the request's data.
+fn requests() -> (File, impl Fn(u16, usize) -> Vec<u8>) {
+    let device = memfd(1 << 33);
+    let file = device.try_clone().expect("a descriptor");
+    let data = move |tag: u16, len: usize| {
+        let mut now = vec![0; len];
+        let at = 0x8000_0000 + (u64::from(tag) << 25);
+        file.read_exact_at(&mut now, at).expect("read");
+        now
+    };
+    (device, data)
+}
+
+#[test]
+fn user_copy_moves_between_the_store_and_the_request() {
+    let store_file = memfd(8 * PAGE as u64);
+    let pattern: Vec<u8> = (0..8 * PAGE).map(|byte| (byte % 251) as u8).collect();
+    store_file.write_all_at(&pattern, 0).expect("written");
+    let store = store_file.try_clone().expect("a descriptor").into();
+    let store = Store::map(store, pattern.len() as u64).expect("mapped");
+    let backend = Backend::Memory(Arc::new(store));
+    let (device, data) = requests();
+    let Some(mut driver) = queue_driver_with(TagMemory::Nothing, device, backend, &mailbox())
+    else {
+        return;
+    };
+
+    assert_eq!(driver.memory(Tag(2), MemoryOp::Load { offset: 512, len: 1024 }), 1024);
+    assert_eq!(data(2, 1024), pattern[512..1536]);
+    assert_eq!((data(1, 512), data(3, 512)), (vec![0; 512], vec![0; 512]), "no other's");
+
+    assert_eq!(driver.memory(Tag(2), MemoryOp::Store { offset: 4096, len: 1024 }), 1024);
+    let mut now = vec![0; 1024];
+    store_file.read_exact_at(&mut now, 4096).expect("read");
+    assert_eq!(now, pattern[512..1536]);
+
+    // More than one piece of zeroes.
+    let len = 200 * 1024;
+    assert_eq!(driver.memory(Tag(2), MemoryOp::Clear { len }), len as i32);
+    assert_eq!(data(2, 1024), vec![0; 1024]);
+}
+
+#[test]
+fn user_copy_moves_between_the_buffer_and_the_request() {
+    let file = tempfile::tempfile().expect("a file");
+    file.write_all_at(&[7; 2 * PAGE], 0).expect("written");
+    let backend = Backend::File(Arc::new(file.try_clone().expect("a descriptor").into()));
+    let (device, data) = requests();
+    let Some(mut driver) = queue_driver(device, backend, &mailbox()) else { return };
+    let read = BackendOp::Read { offset: 0, buffer: 0, len: PAGE as u32 };
+    assert_eq!(complete(&mut driver, Sqe::Backend { tag: Tag(3), op: read }), PAGE as i32);
+    assert_eq!(driver.memory(Tag(3), MemoryOp::CopyOut { len: PAGE as u32 }), PAGE as i32);
+    assert_eq!(data(3, PAGE), [7; PAGE]);
+    // Tag 1's data is nothing but zeroes.
+    assert_eq!(driver.memory(Tag(1), MemoryOp::CopyIn { len: 512 }), 512);
+    let write = BackendOp::Write { offset: PAGE as u64, buffer: 0, len: 512, durable: false };
+    assert_eq!(complete(&mut driver, Sqe::Backend { tag: Tag(1), op: write }), 512);
+    let mut now = vec![1; 1024];
+    file.read_exact_at(&mut now, PAGE as u64).expect("read");
+    assert_eq!((&now[..512], &now[512..]), (&[0; 512][..], &[7; 512][..]));
+}
+
+#[test]
+fn a_user_copy_that_fails_or_ends_early_says_so() {
+    // Read-only: like a copy in the wrong direction. And a device that ends in the middle of the data.
+    let device = memfd(0x8000_0000 + 512);
+    let path = format!("/proc/self/fd/{}", device.as_raw_fd());
+    let read_only = File::open(path).expect("opened");
+    let inbox = mailbox();
+    let Some(mut driver) =
+        queue_driver_with(TagMemory::Nothing, read_only, Backend::Nothing, &inbox)
+    else {
+        return;
+    };
+    let clear = MemoryOp::Clear { len: 1024 };
+    assert_eq!(driver.memory(Tag(0), clear), -libc::EBADF);
+    let store = Store::map(memfd(4096).into(), 4096).expect("mapped");
+    let backend = Backend::Memory(Arc::new(store));
+    let Some(mut driver) = queue_driver_with(TagMemory::Nothing, device, backend, &inbox) else {
+        return;
+    };
+    assert_eq!(driver.memory(Tag(0), MemoryOp::Store { offset: 0, len: 1024 }), 512);
 }
 
 #[test]
@@ -213,6 +334,7 @@ fn a_queue_whose_fetch_is_refused_says_so_and_ends() {
         sectors: 8,
         entries: QueueConfig::ring_entries(DEPTH),
         mode: MODE,
+        data: DataMode::Copy,
     };
     let mut queue = Queue::new(config, AnyTarget::Null(Null { sectors: 8 }));
     let mut publisher = Board::default().publisher(Name::Queue(QueueId(0)));
@@ -230,6 +352,7 @@ const DEVICE: DeviceGeometry = DeviceGeometry {
     depth: DEPTH,
     buffer_bytes: BUFFER_BYTES,
     sectors: 8,
+    data: DataMode::Copy,
 };
 
 fn worker_driver(supervisor: Peer) -> WorkerDriver {

@@ -13,6 +13,7 @@ use blkproof::mailbox::{Doorbell, Mailbox};
 use blkproof::sync::Arc;
 use blkproof::sync::atomic::{AtomicU16, Ordering};
 use blkproof_engine::cause::{Cause, Problem, Step};
+use blkproof_engine::data::DataMode;
 use blkproof_engine::link::{FromQueue, FromWorker, Link, Received, ToQueue, ToWorker};
 use blkproof_engine::queue::{Queue, QueueConfig};
 use blkproof_engine::sys::{
@@ -218,15 +219,21 @@ impl<I: Post<ToQueue>, O: Post<FromQueue>> QueueIo for Thread<I, O> {
         unreachable!("no request is delivered in these models")
     }
 
-    fn memory(&mut self, _tag: Tag, _op: MemoryOp) {
+    fn memory(&mut self, _tag: Tag, _op: MemoryOp) -> i32 {
         unreachable!("no request is delivered in these models")
     }
 }
 
 /// A worker of two queues.
 fn two_queues() -> Worker {
-    let device =
-        DeviceGeometry { id: DevId(0), queues: 2, depth: 1, buffer_bytes: 4096, sectors: 8 };
+    let device = DeviceGeometry {
+        id: DevId(0),
+        queues: 2,
+        depth: 1,
+        buffer_bytes: 4096,
+        sectors: 8,
+        data: DataMode::Copy,
+    };
     Worker::new(device, RingMode::DeferTaskrun)
 }
 
@@ -258,6 +265,7 @@ fn serve<P: Make>(id: QueueId, inbox: &ToQueueThread<P>, worker: &ToWorkerThread
         sectors: 8,
         entries: ENTRIES,
         mode: RingMode::DeferTaskrun,
+        data: DataMode::Copy,
     };
     let mut queue = Queue::new(config, Null { sectors: 8 });
     let mut thread = Thread::new(Link::Worker, inbox, std::slice::from_ref(worker));

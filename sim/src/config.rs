@@ -1,5 +1,6 @@
 //! What a run is about.
 
+use blkproof_engine::data::DataMode;
 use blkproof_engine::supervisor::{Deadlines, Recovery};
 use blkproof_engine::sys::RingMode;
 use blkproof_engine::uapi::KernelSeries;
@@ -32,6 +33,8 @@ pub struct Config {
     pub mode: RingMode,
     /// The target behind the device.
     pub target: TargetKind,
+    /// How the engine asks data to move.
+    pub data: DataMode,
     /// What becomes of the device without a worker.
     pub recovery: Recovery,
     /// Whether the supervisor replaces a worker that is gone by itself; else an operator has to ask for it.
@@ -66,11 +69,11 @@ pub struct Faults {
     pub signal: u8,
     /// `enter` takes fewer entries than offered, or refuses with EAGAIN or EBUSY.
     pub submit: u8,
-    /// A fallible call fails: ring, map, thread or process creation, open.
+    /// A fallible call fails: ring, map, thread or process creation, open, a registration of pages.
     pub resource: u8,
     /// A process is killed with SIGKILL.
     pub kill: u8,
-    /// The backing file answers short, EINTR, EAGAIN or EIO, or takes its time.
+    /// The backing file answers short, EINTR, EAGAIN or EIO, or takes its time; a user copy ends early or fails.
     pub disk: u8,
     /// The operator asks to stop at any moment, not only at the end.
     pub stop: u8,
@@ -93,6 +96,7 @@ impl Config {
             requests: 6,
             mode: RingMode::DeferTaskrun,
             target: TargetKind::Mem,
+            data: DataMode::Copy,
             recovery: Recovery::None,
             restart: false,
             deadlines: Deadlines::DEFAULT,

@@ -1,5 +1,6 @@
 //! Configurations as words: what the command line takes, a tape's header says, and a report repeats.
 
+use blkproof_engine::data::DataMode;
 use blkproof_engine::supervisor::{Deadlines, Recovery};
 use blkproof_engine::sys::RingMode;
 use blkproof_engine::uapi::KernelSeries;
@@ -121,6 +122,28 @@ pub fn recovery(name: &str) -> Result<Recovery, Unknown> {
     found.ok_or_else(|| unknown("kind of recovery", name, "none, requeue, reissue or fail-io"))
 }
 
+/// The name of a data mode.
+pub const fn data_name(data: DataMode) -> &'static str {
+    match data {
+        DataMode::Copy => "copy",
+        DataMode::UserCopy => "user-copy",
+        DataMode::ZeroCopy => "zero-copy",
+    }
+}
+
+/// The data mode of that name.
+///
+/// # Errors
+/// With the names there are.
+pub fn data(name: &str) -> Result<DataMode, Unknown> {
+    match name {
+        "copy" => Ok(DataMode::Copy),
+        "user-copy" => Ok(DataMode::UserCopy),
+        "zero-copy" => Ok(DataMode::ZeroCopy),
+        _ => Err(unknown("data mode", name, "copy, user-copy or zero-copy")),
+    }
+}
+
 /// The faults and their rates: `none`, `all`, or `signal=16,kill=3`.
 pub fn faults_text(faults: &Faults) -> String {
     if *faults == Faults::NONE {
@@ -173,6 +196,7 @@ pub fn config_lines(config: &Config) -> Vec<(&'static str, String)> {
         ("kernel", config.kernel.to_string()),
         ("mode", mode_name(config.mode).to_owned()),
         ("target", target_name(config.target).to_owned()),
+        ("data", data_name(config.data).to_owned()),
         ("recovery", config.recovery.name().to_owned()),
         ("restart", config.restart.to_string()),
         ("deadlines", deadlines.to_owned()),
@@ -197,6 +221,7 @@ pub fn read_config_line(config: &mut Config, key: &str, value: &str) -> Result<b
         "kernel" => config.kernel = kernel(value)?,
         "mode" => config.mode = mode(value)?,
         "target" => config.target = target(value)?,
+        "data" => config.data = data(value)?,
         "recovery" => config.recovery = recovery(value)?,
         "restart" => {
             config.restart =
@@ -242,6 +267,21 @@ pub fn validate(config: &Config) -> Result<(), Unknown> {
         let got = config.recovery.name();
         return Err(unknown("kind of recovery", got, "none: no known-bad server recovers"));
     }
+    if config.data != DataMode::Copy && config.subject != Subject::Engine {
+        return Err(unknown(
+            "data mode",
+            data_name(config.data),
+            "copy: a specimen knows no other",
+        ));
+    }
+    if config.data == DataMode::ZeroCopy && config.target == TargetKind::Mem {
+        let got = data_name(config.data);
+        return Err(unknown(
+            "data mode",
+            got,
+            "copy or user-copy: mem has no backend to hand pages to",
+        ));
+    }
     if config.requests > 10_000 {
         return Err(unknown("number of requests", &config.requests.to_string(), "0 to 10000"));
     }
@@ -262,6 +302,7 @@ mod tests {
         one.faults = Faults { signal: 3, kill: 255, ..Faults::NONE };
         one.deadlines = Deadlines::NONE;
         one.target = TargetKind::File;
+        one.data = DataMode::UserCopy;
         (one.recovery, one.restart) = (Recovery::Reissue, true);
         one.subject = Subject::Specimen(Specimen::SerialPrime);
         let mut other = Config::engine();

@@ -6,7 +6,7 @@ use crate::choices::Site;
 use crate::kernel::errno;
 use crate::run::Run;
 use crate::world::{
-    BUFFER_SECTORS, DEVICE_SECTORS, RingId, SECTOR, ThreadId, TimerKind, Version, World,
+    BUFFER_SECTORS, DEVICE_SECTORS, RequestId, RingId, SECTOR, ThreadId, TimerKind, Version, World,
 };
 use blkproof_engine::sys::{Cqe, Token};
 use blkproof_engine::uapi::Tag;
@@ -30,6 +30,8 @@ pub(crate) struct Operation {
     pub(crate) queue: u16,
     pub(crate) tag: u16,
     pub(crate) op: BackendOp,
+    /// The request whose pages it uses in place; otherwise it uses the tag's buffer.
+    pub(crate) pages: Option<RequestId>,
     /// It takes its time: until a timer fires.
     pub(crate) late: bool,
     /// Its process is gone: what its buffer held then. The operation goes on all the same.
@@ -74,7 +76,7 @@ impl World {
 
     /// An operation completes. Its effect and its completion are one step; until then it has had no effect.
     pub(crate) fn disk_step(&mut self, run: &mut Run<'_>, index: usize) {
-        let Operation { ring, thread, queue, tag, op, orphan, late: _ } =
+        let Operation { ring, thread, queue, tag, op, pages, orphan, late: _ } =
             self.disk.in_flight.remove(index);
         let alive = self.rings[ring.index()].is_open();
         let buffer_index = self.buffer_index(queue, tag);
@@ -111,7 +113,11 @@ impl World {
                 let len = short(verdict, len);
                 let (from, to, n) =
                     (sector(offset), sector(u64::from(buffer)), sector(u64::from(len)));
-                if let (None, Some(target)) = (orphan, self.buffers.get_mut(buffer_index)) {
+                let request = pages.and_then(|id| self.requests[id.index()].as_mut());
+                if let Some(request) = request {
+                    let to = to + usize::from(request.done);
+                    request.data[to..to + n].copy_from_slice(&self.disk.sectors[from..from + n]);
+                } else if let (None, Some(target)) = (orphan, self.buffers.get_mut(buffer_index)) {
                     target[to..to + n].copy_from_slice(&self.disk.sectors[from..from + n]);
                 }
                 len as i32
@@ -120,7 +126,10 @@ impl World {
                 let len = short(verdict, len);
                 let (to, from, n) =
                     (sector(offset), sector(u64::from(buffer)), sector(u64::from(len)));
-                if let Some(source) = orphan.as_ref().or(self.buffers.get(buffer_index)) {
+                let request = pages.and_then(|id| self.requests[id.index()].as_ref());
+                if let Some(request) = request {
+                    self.disk.sectors[to..to + n].fill(request.version);
+                } else if let Some(source) = orphan.as_ref().or(self.buffers.get(buffer_index)) {
                     self.disk.sectors[to..to + n].copy_from_slice(&source[from..from + n]);
                 }
                 len as i32
@@ -131,6 +140,9 @@ impl World {
                 0
             }
         };
+        if let Some(id) = pages {
+            self.let_go(run, id);
+        }
         run.seen(res as u64);
         run.kernel(|| format!("disk: {} of queue {queue} tag {tag} = {res}", name(&op)));
         if alive {

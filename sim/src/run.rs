@@ -61,6 +61,14 @@ pub enum Sabotage {
     DropWakeUp,
     /// A buffer is touched after the commit: O4.
     LateBuffer,
+    /// A write's user copy happens after the commit: O4.
+    LateCopy,
+    /// A user copy is said to have happened, and did not: O5.
+    LoseCopy,
+    /// Pages are said to have been given back, and were not: deadlock (H11).
+    KeepPages,
+    /// Every tag names the same slot: L1 (H41).
+    ShareSlot,
     /// The kernel fails a request for no reason: L1.
     FailRequest,
     /// START_DEV is refused for no reason: L0.
@@ -121,7 +129,7 @@ pub(crate) struct Run<'c> {
     pub(crate) aborting: bool,
     /// A `del` was run beside the device's own supervisor.
     pub(crate) rivalled: bool,
-    /// The disk answered EIO. Anything less the server must cope with.
+    /// The disk answered EIO, or a user copy was not all of it. Anything less the server must cope with.
     pub(crate) disk_failed: bool,
     /// How long udev keeps the character device's node away, in all.
     pub(crate) node_delay_us: u64,
@@ -379,6 +387,7 @@ fn begin(world: &mut World, run: &mut Run<'_>) {
                 queues: run.config.queues,
                 depth: run.config.depth,
                 buffer_bytes,
+                data: run.config.data,
                 recovery: run.config.recovery,
                 identity: IDENTITY,
             };
@@ -444,10 +453,11 @@ fn drive(world: &mut World, run: &mut Run<'_>) -> End {
             && !world.server_owns(queue, tag)
         {
             run.late = None;
-            if run.sabotage == Some(Sabotage::LateBuffer) {
-                world.memory(run, queue, tag, MemoryOp::Clear { len: SECTOR as u32 });
-            } else {
+            if run.sabotage == Some(Sabotage::LateDescriptor) {
                 let _ = world.descriptor(run, queue, tag);
+            } else if let Some(thread) = world.links.queues[usize::from(queue)] {
+                let clear = MemoryOp::Clear { len: SECTOR as u32 };
+                world.memory(run, thread, (queue, tag), clear);
             }
         }
         world.settle_device(run);

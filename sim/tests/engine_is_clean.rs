@@ -2,9 +2,11 @@
 
 mod support;
 
+use blkproof_engine::data::DataMode;
+use blkproof_engine::uapi::KernelSeries;
 use blkproof_sim::config::{Config, Faults, TargetKind};
 use blkproof_sim::testing::for_each_seed;
-use support::{clean, engine};
+use support::{clean, engine, engine_in};
 
 /// Schedules for each kind of adversity.
 const SEEDS: u64 = 2_880;
@@ -71,6 +73,68 @@ fn the_machine_stalls() {
 #[test]
 fn everything_at_once() {
     survives("everything_at_once", Faults::ALL);
+}
+
+#[test]
+fn user_copy_moves_the_data() {
+    for_each_seed("user_copy_moves_the_data", 0..SEEDS, |seed| {
+        clean(&engine_in(DataMode::UserCopy, seed, Faults::NONE), seed);
+    });
+}
+
+#[test]
+fn user_copy_moves_the_data_on_older_kernels() {
+    for_each_seed("user_copy_moves_the_data_on_older_kernels", 0..SEEDS, |seed| {
+        let kernel = [KernelSeries::V6_12, KernelSeries::V6_18][(seed % 2) as usize];
+        let config = engine_in(DataMode::UserCopy, seed / 2, Faults::NONE);
+        clean(&Config { kernel, ..config }, seed);
+    });
+}
+
+#[test]
+fn user_copy_survives_everything_at_once() {
+    for_each_seed("user_copy_survives_everything_at_once", 0..SEEDS, |seed| {
+        clean(&engine_in(DataMode::UserCopy, seed, Faults::ALL), seed);
+    });
+}
+
+#[test]
+fn user_copies_end_early() {
+    for_each_seed("user_copies_end_early", 0..SEEDS, |seed| {
+        clean(&engine_in(DataMode::UserCopy, seed, Faults { disk: 64, ..Faults::NONE }), seed);
+    });
+}
+
+#[test]
+fn zero_copy_uses_the_pages_in_place() {
+    for_each_seed("zero_copy_uses_the_pages_in_place", 0..SEEDS, |seed| {
+        let kernel = [KernelSeries::V7_3, KernelSeries::V6_18][(seed % 2) as usize];
+        let config = engine_in(DataMode::ZeroCopy, seed / 2, Faults::NONE);
+        clean(&Config { kernel, ..config }, seed);
+    });
+}
+
+#[test]
+fn zero_copy_becomes_copy_mode_where_the_kernel_has_none() {
+    for_each_seed("zero_copy_becomes_copy_mode", 0..SEEDS / 4, |seed| {
+        let config = engine_in(DataMode::ZeroCopy, seed, Faults::NONE);
+        clean(&Config { kernel: KernelSeries::V6_12, ..config }, seed);
+    });
+}
+
+#[test]
+fn zero_copy_survives_registrations_that_fail() {
+    for_each_seed("zero_copy_survives_registrations_that_fail", 0..SEEDS, |seed| {
+        let faults = Faults { resource: 24, ..Faults::NONE };
+        clean(&engine_in(DataMode::ZeroCopy, seed, faults), seed);
+    });
+}
+
+#[test]
+fn zero_copy_survives_everything_at_once() {
+    for_each_seed("zero_copy_survives_everything_at_once", 0..SEEDS, |seed| {
+        clean(&engine_in(DataMode::ZeroCopy, seed, Faults::ALL), seed);
+    });
 }
 
 #[test]

@@ -4,8 +4,9 @@ mod support;
 
 use std::cell::Cell;
 
+use blkproof_engine::data::DataMode;
 use blkproof_engine::supervisor::Deadlines;
-use blkproof_sim::config::{Config, TargetKind};
+use blkproof_sim::config::{Config, Faults, TargetKind};
 use blkproof_sim::drivers::Random;
 use blkproof_sim::outcome::Verdict;
 use blkproof_sim::run::{Sabotage, run_sabotaged};
@@ -88,6 +89,54 @@ fn a_dropped_wake_up_is_a_deadlock() {
 #[test]
 fn o4_sees_a_buffer_touched_late() {
     caught(Sabotage::LateBuffer, Verdict::Safety, "O4");
+}
+
+/// What is caught of a bug in user copy.
+fn caught_in_user_copy(target: TargetKind, sabotage: Sabotage, verdict: Verdict, oracle: &str) {
+    let config = Config {
+        target,
+        data: DataMode::UserCopy,
+        deadlines: Deadlines::NONE,
+        requests: 8,
+        steps_max: 2_000,
+        ..Config::engine()
+    };
+    caught_in(&config, sabotage, verdict, oracle);
+}
+
+#[test]
+fn o4_sees_a_user_copy_after_the_commit() {
+    caught_in_user_copy(TargetKind::Mem, Sabotage::LateCopy, Verdict::Safety, "O4");
+}
+
+#[test]
+fn o5_sees_a_user_copy_that_did_not_happen() {
+    for target in [TargetKind::Mem, TargetKind::File] {
+        caught_in_user_copy(target, Sabotage::LoseCopy, Verdict::DataLoss, "O5");
+    }
+}
+
+fn zero_copy(faults: Faults) -> Config {
+    Config {
+        target: TargetKind::File,
+        data: DataMode::ZeroCopy,
+        deadlines: Deadlines::NONE,
+        requests: 8,
+        steps_max: 2_000,
+        faults,
+        ..Config::engine()
+    }
+}
+
+#[test]
+fn pages_that_are_kept_over_the_commit_are_a_deadlock() {
+    let faults = Faults { resource: 16, ..Faults::NONE };
+    caught_in(&zero_copy(faults), Sabotage::KeepPages, Verdict::Deadlock, "deadlock");
+}
+
+#[test]
+fn l1_sees_tags_that_share_a_slot() {
+    caught_in(&zero_copy(Faults::NONE), Sabotage::ShareSlot, Verdict::Safety, "L1");
 }
 
 #[test]

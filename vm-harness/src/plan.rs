@@ -27,6 +27,29 @@ impl Target {
     }
 }
 
+/// How data gets from the kernel to the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Data {
+    /// Through the tags' buffers.
+    Copy,
+    /// By `pread` and `pwrite` of the character device.
+    UserCopy,
+    /// Not at all: the backend uses the pages of the request.
+    ZeroCopy,
+}
+
+impl Data {
+    /// The name on `blkproof add`'s command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Copy => "copy",
+            Self::UserCopy => "user-copy",
+            Self::ZeroCopy => "zero-copy",
+        }
+    }
+}
+
 /// The order in which fio visits blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -104,10 +127,22 @@ pub enum Recovery {
     FailIo,
     /// Not at all: it is deleted while it waits for one.
     Delete,
+    /// By itself and by `recover`, in this data mode.
+    UserCopy,
+    /// The same, or copy mode where the kernel has no zero copy.
+    ZeroCopy,
 }
 
 impl Recovery {
-    const ALL: [Self; 5] = [Self::Restart, Self::Asked, Self::Both, Self::FailIo, Self::Delete];
+    const ALL: [Self; 7] = [
+        Self::Restart,
+        Self::Asked,
+        Self::Both,
+        Self::FailIo,
+        Self::Delete,
+        Self::UserCopy,
+        Self::ZeroCopy,
+    ];
 
     fn name(self) -> &'static str {
         match self {
@@ -116,6 +151,8 @@ impl Recovery {
             Self::Both => "both",
             Self::FailIo => "fail-io",
             Self::Delete => "delete",
+            Self::UserCopy => "user-copy",
+            Self::ZeroCopy => "zero-copy",
         }
     }
 }
@@ -152,6 +189,8 @@ pub enum Action {
     Features,
     /// fio on a fresh device.
     Io(IoCase),
+    /// fio on a device of each target that knows this data mode.
+    Data(Data),
     /// mkfs, mount, copy, checksum, unmount, fsck.
     FileSystem(Target),
     /// Delete a device that nobody uses, for every target.
@@ -232,6 +271,9 @@ pub fn steps(full: bool) -> Vec<Step> {
             90,
             Action::FileSystem(target),
         ));
+    }
+    for data in [Data::UserCopy, Data::ZeroCopy] {
+        steps.push(Step::new(format!("data/{}", data.name()), 60, Action::Data(data)));
     }
     steps.push(Step::new("delete/idle", 45, Action::DeleteIdle));
     steps.push(Step::new("delete/loaded", 45, Action::DeleteLoaded));

@@ -17,6 +17,7 @@ pub use recovery::Recovery;
 
 use crate::cause::{Cause, Problem, Step};
 use crate::control::{Command, Kind};
+use crate::data::DataMode;
 use crate::link::Link;
 use crate::pending::{Awaits, Otherwise, Owner, Pending, PendingSink};
 use crate::pump::Pump;
@@ -136,8 +137,10 @@ pub struct Wanted {
     pub queues: u16,
     /// Tags in each queue, 1..=4096.
     pub depth: u16,
-    /// Bytes of each tag's buffer.
+    /// The largest request in bytes, and the size of a tag's buffer.
     pub buffer_bytes: u32,
+    /// How data is to move. A kernel without automatic buffers grants copy mode for [`DataMode::ZeroCopy`].
+    pub data: DataMode,
     /// What becomes of it without a worker.
     pub recovery: Recovery,
     /// A number that no other device has. The kernel keeps it, and so a recovery knows the device again.
@@ -145,10 +148,14 @@ pub struct Wanted {
 }
 
 impl Plan {
-    /// To bring up a device with `target` behind it, in copy mode. With `restart` its worker is replaced when it is gone.
+    /// To bring up a device with `target` behind it. With `restart` its worker is replaced when it is gone.
+    ///
+    /// # Panics
+    /// If the target cannot serve in this data mode ([`Target::serves_in`]).
     pub fn serve(wanted: Wanted, restart: bool, target: &impl Target) -> Self {
+        assert!(target.serves_in(wanted.data), "a target that can serve in the device's mode");
         let info = DevInfo {
-            flags: wanted.recovery.features(),
+            flags: wanted.data.features().union(wanted.recovery.features()),
             ublksrv_flags: wanted.identity,
             nr_hw_queues: wanted.queues,
             queue_depth: wanted.depth,
@@ -621,7 +628,10 @@ impl Supervisor {
             }
             Token::Link(Link::Worker) => self.hear_worker(true, io),
             Token::Link(Link::Operator) => self.hear_operator(io),
-            Token::Link(Link::Supervisor | Link::Queues) | Token::Io(_) | Token::Backend(_) => {
+            Token::Link(Link::Supervisor | Link::Queues)
+            | Token::Io(_)
+            | Token::Backend(_)
+            | Token::Slot(_) => {
                 unreachable!("I1: a completion of something never submitted")
             }
         }

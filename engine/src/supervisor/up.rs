@@ -6,6 +6,7 @@ use super::{
 };
 use crate::cause::{Cause, Problem, Step};
 use crate::control::{Command, Kind, Reply};
+use crate::data::DataMode;
 use crate::link::{FromWorker, Link, News, Order, Received, ToWorker, Verdict};
 use crate::sys::{Call, DeviceGeometry, Sqe, SupervisorIo, WorkerExit};
 use crate::target::SECTOR_BYTES;
@@ -25,12 +26,17 @@ impl Supervisor {
         self.interrupts = 0;
         match flight.op {
             Kind::GetFeatures => {
-                let Plan::Serve { info, .. } = &self.plan else { return self.descend(io) };
+                let Plan::Serve { info, .. } = &mut self.plan else { return self.descend(io) };
                 let Reply::Features(features) = io.reply() else {
                     return self.break_off(Step::GetFeatures, Problem::Protocol, io);
                 };
                 if self.way != Way::Up {
                     return self.descend(io);
+                }
+                // A kernel that lacks it would clear the flags and say nothing: 6.12. Any target serves in copy mode.
+                let zero_copy = DataMode::ZeroCopy.features();
+                if !features.contains(zero_copy) {
+                    info.flags = info.flags.difference(zero_copy);
                 }
                 // Without ioctl encoding of its opcodes the driver understands none of our commands.
                 if !features.contains(info.flags.union(Features::CMD_IOCTL_ENCODE)) {
@@ -197,6 +203,10 @@ impl Supervisor {
             Plan::Ask { .. } | Plan::Delete { .. } => return self.descend(io),
         };
         let Some(device) = self.device else { return self.descend(io) };
+        // Its flags say so, whoever added it.
+        let Some(data) = DataMode::of(device.flags) else {
+            return self.break_off(Step::SpawnWorker, Problem::Unsupported, io);
+        };
         self.stage = Stage::Spawning;
         (self.primed, self.worker_ended, self.start_in_doubt) = (false, false, false);
         Next::Call(Call::SpawnWorker {
@@ -206,6 +216,7 @@ impl Supervisor {
                 depth: device.queue_depth,
                 buffer_bytes: device.max_io_buf_bytes,
                 sectors,
+                data,
             },
         })
     }
@@ -216,8 +227,10 @@ impl Supervisor {
         (1..=info.nr_hw_queues).contains(&granted.nr_hw_queues)
             && (1..=info.queue_depth).contains(&granted.queue_depth)
             && (SECTOR_BYTES..=info.max_io_buf_bytes).contains(&granted.max_io_buf_bytes)
+            && DataMode::of(granted.flags).is_some()
             && (info.dev_id == DevId::AUTO || info.dev_id == granted.dev_id)
-            && granted.flags.contains(info.flags)
+            // How data moves is the kernel's to say; what becomes of the device is not.
+            && granted.flags.contains(info.flags.difference(DataMode::DECISIVE))
     }
 
     /// Every queue is primed: START_DEV, or END_USER_RECOVERY.

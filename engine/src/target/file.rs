@@ -1,11 +1,9 @@
 //! The loop target: a device kept in a file or on another block device.
 
-use super::{Geometry, Op, Request, SECTOR_BYTES, Step, Target};
+use super::progress::{Outcome, Progress};
+use super::{Geometry, Op, Request, Step, Target};
+use crate::data::TagMemory;
 use crate::sys::BackendOp;
-use crate::uapi::Errno;
-
-/// How often one operation is tried again after EINTR or EAGAIN before the client is told EIO.
-pub const RETRIES_MAX: u8 = 16;
 
 /// A device whose bytes are a file's bytes, at the same offsets.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -20,18 +18,9 @@ pub struct File {
     pub write_zeroes: bool,
 }
 
-/// How far one request has come.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct FileJob {
-    /// Bytes done so far.
-    done: u32,
-    /// Attempts since the last progress.
-    retries: u8,
-}
-
 impl File {
     /// The operation for what is left of a request.
-    fn rest(request: &Request, job: FileJob) -> BackendOp {
+    fn rest(request: &Request, job: Progress) -> BackendOp {
         let offset = request.offset + u64::from(job.done);
         let len = request.len - job.done;
         match request.op {
@@ -49,7 +38,7 @@ impl File {
 }
 
 impl Target for File {
-    type Job = FileJob;
+    type Job = Progress;
 
     fn geometry(&self) -> Geometry {
         Geometry {
@@ -62,49 +51,29 @@ impl Target for File {
         }
     }
 
-    fn begin(&self, request: &Request) -> (FileJob, Step) {
-        let job = FileJob { done: 0, retries: 0 };
+    fn has_backend(&self) -> bool {
+        true
+    }
+
+    fn reaches_slots(&self) -> bool {
+        true
+    }
+
+    fn begin(&self, request: &Request, _memory: TagMemory) -> (Progress, Step) {
+        let job = Progress::default();
         (job, Step::Backend(Self::rest(request, job)))
     }
 
-    fn resume(&self, request: &Request, job: &mut FileJob, res: i32) -> Step {
-        if res < 0 {
-            let errno = Errno::from_result(res);
-            let again = errno == Errno::EINTR || errno == Errno::EAGAIN;
-            if !again {
-                return Step::Done(Err(errno));
-            }
-            if job.retries == RETRIES_MAX {
-                return Step::Done(Err(Errno::EIO));
-            }
-            job.retries += 1;
-            return Step::Backend(Self::rest(request, *job));
-        }
-        match request.op {
-            Op::Flush | Op::Discard | Op::WriteZeroes { .. } => Step::Done(Ok(())),
-            Op::Read | Op::Write { .. } => {
-                let left = request.len - job.done;
-                let moved = res.unsigned_abs();
-                // Nothing moved is end of file or a full disk that does not say so; more than asked is nonsense.
-                if moved == 0 || moved > left {
-                    return Step::Done(Err(Errno::EIO));
-                }
-                if moved == left {
-                    return Step::Done(Ok(()));
-                }
-                // A short result: continue at a sector boundary, so that direct I/O stays aligned.
-                let whole = moved - moved % SECTOR_BYTES;
-                if whole == 0 {
-                    if job.retries == RETRIES_MAX {
-                        return Step::Done(Err(Errno::EIO));
-                    }
-                    job.retries += 1;
-                } else {
-                    job.done += whole;
-                    job.retries = 0;
-                }
-                Step::Backend(Self::rest(request, *job))
-            }
+    fn resume(&self, request: &Request, job: &mut Progress, res: i32) -> Step {
+        let outcome = match request.op {
+            Op::Read | Op::Write { .. } => job.moved(request.len, res),
+            Op::Flush | Op::Discard | Op::WriteZeroes { .. } if res < 0 => job.failed(res),
+            Op::Flush | Op::Discard | Op::WriteZeroes { .. } => Outcome::Complete,
+        };
+        match outcome {
+            Outcome::Complete => Step::Done(Ok(())),
+            Outcome::Continue => Step::Backend(Self::rest(request, *job)),
+            Outcome::Failed(errno) => Step::Done(Err(errno)),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The mem target: a device in memory.
 
 use super::{Geometry, Op, Request, Step, Target};
+use crate::data::TagMemory;
 use crate::sys::MemoryOp;
 
 /// A device of a given size kept in a memory store that all queues share.
@@ -17,7 +18,15 @@ impl Target for Mem {
         Geometry::in_memory(self.sectors)
     }
 
-    fn begin(&self, request: &Request) -> ((), Step) {
+    fn has_backend(&self) -> bool {
+        false
+    }
+
+    fn reaches_slots(&self) -> bool {
+        false
+    }
+
+    fn begin(&self, request: &Request, _memory: TagMemory) -> ((), Step) {
         let Request { op, offset, len } = *request;
         let step = match op {
             Op::Read => Step::Memory(MemoryOp::Load { offset, len }),

@@ -1,19 +1,22 @@
 //! Targets: pure machines that turn a request into memory and backend operations.
 //!
-//! A target never touches data. It says which range of the tag's buffer goes where; the driver moves
+//! A target never touches data. It says which range of the request's data goes where; the driver moves
 //! the bytes. [`Null`] and [`Mem`] finish inside the pump, [`File`] needs backend operations.
 
 mod file;
 mod mem;
 mod null;
+mod progress;
 
-pub use file::{File, FileJob, RETRIES_MAX};
+pub use file::File;
 pub use mem::Mem;
 pub use null::Null;
+pub use progress::{Progress, RETRIES_MAX};
 
 use core::fmt::Debug;
 use core::hash::Hash;
 
+use crate::data::{DataMode, TagMemory};
 use crate::sys::{BackendOp, MemoryOp};
 use crate::uapi::{
     BasicParams, DiscardParams, Errno, IoDesc, ParamAttrs, Params, RequestFlags, RequestOp,
@@ -33,7 +36,7 @@ pub struct Request {
     pub len: u32,
 }
 
-/// The operations that the copy-mode engine knows.
+/// The operations that the engine knows.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub enum Op {
     /// Device to client.
@@ -52,6 +55,16 @@ pub enum Op {
         /// Whether deallocation is allowed.
         unmap: bool,
     },
+}
+
+impl Op {
+    /// Whether it moves data.
+    pub const fn carries_data(self) -> bool {
+        match self {
+            Self::Read | Self::Write { fua: _ } => true,
+            Self::Flush | Self::Discard | Self::WriteZeroes { unmap: _ } => false,
+        }
+    }
 }
 
 impl Request {
@@ -87,8 +100,7 @@ impl Request {
             return Err(Errno::EIO);
         }
         let bytes = sectors * u64::from(SECTOR_BYTES);
-        let carries_data = matches!(op, Op::Read | Op::Write { .. });
-        if carries_data && bytes > u64::from(buffer_bytes) {
+        if op.carries_data() && bytes > u64::from(buffer_bytes) {
             return Err(Errno::EIO);
         }
         // A range without data may be up to 2^32 sectors; the limits we set keep it far below 2^32 bytes.
@@ -124,8 +136,19 @@ pub trait Target: Clone + Eq + Hash + Debug {
 
     /// Size, attributes and limits, for SET_PARAMS.
     fn geometry(&self) -> Geometry;
-    /// Begins a request. O(1).
-    fn begin(&self, request: &Request) -> (Self::Job, Step);
+    /// Whether it asks for backend operations, which find the request's data in memory of the server.
+    fn has_backend(&self) -> bool;
+    /// Whether it can serve a device whose data moves like this.
+    fn serves_in(&self, data: DataMode) -> bool {
+        match data {
+            DataMode::Copy | DataMode::UserCopy => true,
+            DataMode::ZeroCopy => self.reaches_slots(),
+        }
+    }
+    /// Whether its backend can use the pages of a request in place.
+    fn reaches_slots(&self) -> bool;
+    /// Begins a request, whose data is where `memory` says. O(1).
+    fn begin(&self, request: &Request, memory: TagMemory) -> (Self::Job, Step);
     /// The last operation of this request gave `res` (bytes, 0, or a negative errno). O(1).
     fn resume(&self, request: &Request, job: &mut Self::Job, res: i32) -> Step;
 }
@@ -208,10 +231,10 @@ pub enum AnyTarget {
 /// The progress of one request of an [`AnyTarget`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum AnyJob {
-    /// Null and mem remember nothing.
+    /// Mem remembers nothing.
     Immediate,
-    /// File.
-    File(FileJob),
+    /// Null and file.
+    Backend(Progress),
 }
 
 impl Target for AnyTarget {
@@ -225,24 +248,43 @@ impl Target for AnyTarget {
         }
     }
 
-    fn begin(&self, request: &Request) -> (AnyJob, Step) {
+    fn has_backend(&self) -> bool {
         match self {
-            Self::Null(target) => (AnyJob::Immediate, target.begin(request).1),
-            Self::Mem(target) => (AnyJob::Immediate, target.begin(request).1),
+            Self::Null(target) => target.has_backend(),
+            Self::Mem(target) => target.has_backend(),
+            Self::File(target) => target.has_backend(),
+        }
+    }
+
+    fn reaches_slots(&self) -> bool {
+        match self {
+            Self::Null(target) => target.reaches_slots(),
+            Self::Mem(target) => target.reaches_slots(),
+            Self::File(target) => target.reaches_slots(),
+        }
+    }
+
+    fn begin(&self, request: &Request, memory: TagMemory) -> (AnyJob, Step) {
+        match self {
+            Self::Null(target) => {
+                let (job, step) = target.begin(request, memory);
+                (AnyJob::Backend(job), step)
+            }
+            Self::Mem(target) => (AnyJob::Immediate, target.begin(request, memory).1),
             Self::File(target) => {
-                let (job, step) = target.begin(request);
-                (AnyJob::File(job), step)
+                let (job, step) = target.begin(request, memory);
+                (AnyJob::Backend(job), step)
             }
         }
     }
 
     fn resume(&self, request: &Request, job: &mut AnyJob, res: i32) -> Step {
         match (self, job) {
-            (Self::Null(target), AnyJob::Immediate) => target.resume(request, &mut (), res),
+            (Self::Null(target), AnyJob::Backend(job)) => target.resume(request, job, res),
             (Self::Mem(target), AnyJob::Immediate) => target.resume(request, &mut (), res),
-            (Self::File(target), AnyJob::File(job)) => target.resume(request, job, res),
-            (Self::Null(_) | Self::Mem(_), AnyJob::File(_))
-            | (Self::File(_), AnyJob::Immediate) => {
+            (Self::File(target), AnyJob::Backend(job)) => target.resume(request, job, res),
+            (Self::Mem(_), AnyJob::Backend(_))
+            | (Self::Null(_) | Self::File(_), AnyJob::Immediate) => {
                 unreachable!("I6: a job is resumed by the target that began it")
             }
         }

@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 
+use blkproof_engine::data::DataMode;
 use blkproof_engine::link::{FromQueue, Link, Received, ToQueue};
 use blkproof_engine::queue::{Queue, QueueConfig};
 use blkproof_engine::sys::{
@@ -24,6 +25,20 @@ pub enum KernelTag {
     Cancelled,
 }
 
+/// What is in a tag's slot of the ring's table.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Slot {
+    /// Nothing.
+    Empty,
+    /// The pages of its request, put there by the driver.
+    Automatic,
+    /// The pages of its request, registered by the server.
+    ByHand,
+}
+
+/// `UBLK_IO_F_NEED_REG_BUF`.
+const NEED_REG_BUF: u32 = 1 << 17;
+
 /// The kernel side of one queue.
 pub struct Kernel {
     entries: usize,
@@ -39,6 +54,17 @@ pub struct Kernel {
     pub watched: bool,
     pub sectors: u64,
     pub buffer_bytes: u32,
+    pub data: DataMode,
+    /// What became of the data of the request on each tag.
+    pub moved: Vec<Option<MemoryOp>>,
+    /// Zero copy: what is in each tag's slot.
+    pub slots: Vec<Slot>,
+    /// The driver cannot register the next request's pages.
+    pub falls_back: bool,
+    /// What the next REGISTER_IO_BUF or UNREGISTER_IO_BUF is refused with.
+    pub refuses_slot: Option<i32>,
+    /// What the next memory operations answer instead of their length.
+    pub answers: VecDeque<i32>,
 }
 
 impl Kernel {
@@ -58,6 +84,12 @@ impl Kernel {
             watched: false,
             sectors: config.sectors,
             buffer_bytes: config.buffer_bytes,
+            data: config.data,
+            moved: vec![None; depth],
+            slots: vec![Slot::Empty; depth],
+            falls_back: false,
+            refuses_slot: None,
+            answers: VecDeque::with_capacity(4),
         }
     }
 
@@ -68,12 +100,22 @@ impl Kernel {
             let Some(sqe) = self.sq.pop_front() else { break };
             taken += 1;
             match sqe {
-                Sqe::Fetch { tag } => {
+                Sqe::Fetch { tag, address } => {
+                    assert_eq!(address, self.data.address(tag), "EINVAL");
                     let state = &mut self.tags[usize::from(tag.0)];
                     assert_eq!(*state, KernelTag::Unfetched, "I4: {tag:?} is fetched once");
                     *state = KernelTag::Armed;
                 }
-                Sqe::Commit { tag, result } => {
+                Sqe::Commit { tag, result, address } => {
+                    assert_eq!(address, self.data.address(tag), "EINVAL");
+                    self.check_moved(tag, result);
+                    let slot = &mut self.slots[usize::from(tag.0)];
+                    assert_ne!(
+                        *slot,
+                        Slot::ByHand,
+                        "H11: {tag:?} is committed and still registered"
+                    );
+                    *slot = Slot::Empty;
                     let state = &mut self.tags[usize::from(tag.0)];
                     assert_eq!(*state, KernelTag::Served, "O1: {tag:?} is committed when owned");
                     *state = KernelTag::Armed;
@@ -82,8 +124,11 @@ impl Kernel {
                 Sqe::Backend { tag, op } => {
                     assert_eq!(self.tags[usize::from(tag.0)], KernelTag::Served);
                     self.check_bounds(op);
+                    self.check_at_hand(tag, op);
                     self.backend.push((tag, op));
                 }
+                Sqe::Register { tag } => self.change_slot(tag, Slot::Empty, Slot::ByHand),
+                Sqe::Unregister { tag } => self.change_slot(tag, Slot::ByHand, Slot::Empty),
                 Sqe::Watch { link: Link::Worker } => {
                     assert!(!self.watched, "one watch at a time");
                     self.watched = true;
@@ -93,6 +138,47 @@ impl Kernel {
         }
         self.ring_doorbell();
         taken
+    }
+
+    fn change_slot(&mut self, tag: Tag, from: Slot, to: Slot) {
+        assert_eq!(self.tags[usize::from(tag.0)], KernelTag::Served);
+        let res = self.refuses_slot.take().unwrap_or(0);
+        if res == 0 {
+            assert_eq!(self.slots[usize::from(tag.0)], from, "EBUSY or EINVAL: {tag:?}");
+            self.slots[usize::from(tag.0)] = to;
+        }
+        self.cq.push_back(Cqe { token: Token::Slot(tag), res });
+    }
+
+    /// Under user copy, a read's data must be with the kernel before the COMMIT.
+    fn check_moved(&self, tag: Tag, result: i32) {
+        const READ: u32 = 0;
+        let at = usize::from(tag.0);
+        if self.data != DataMode::UserCopy || self.descs[at].op_flags != READ || result < 0 {
+            return;
+        }
+        let moved = self.moved[at];
+        assert!(
+            matches!(
+                moved,
+                Some(MemoryOp::Load { .. } | MemoryOp::Clear { .. } | MemoryOp::CopyOut { .. })
+            ),
+            "O5: {tag:?} was committed before its data was there: {moved:?}"
+        );
+        assert_eq!(moved.map(|op| op.bytes()), Some(u64::from(self.descs[at].nr_sectors) * 512));
+    }
+
+    /// Under user copy, a write's data must be in the buffer before the backend takes it from there.
+    fn check_at_hand(&self, tag: Tag, op: BackendOp) {
+        let moves = matches!(op, BackendOp::Read { .. } | BackendOp::Write { .. });
+        if self.data == DataMode::ZeroCopy && moves {
+            assert_ne!(self.slots[usize::from(tag.0)], Slot::Empty, "EFAULT: {tag:?}");
+        }
+        if self.data == DataMode::UserCopy && matches!(op, BackendOp::Write { .. }) {
+            let at = usize::from(tag.0);
+            let len = self.descs[at].nr_sectors * 512;
+            assert_eq!(self.moved[at], Some(MemoryOp::CopyIn { len }), "O5: {tag:?}");
+        }
     }
 
     fn check_bounds(&self, op: BackendOp) {
@@ -123,7 +209,17 @@ impl Kernel {
     pub fn deliver(&mut self, tag: Tag, desc: IoDesc) {
         assert_eq!(self.tags[usize::from(tag.0)], KernelTag::Armed);
         self.tags[usize::from(tag.0)] = KernelTag::Served;
+        let mut desc = desc;
+        let carries_data = desc.op_flags & 0xff < 2;
+        if self.data == DataMode::ZeroCopy && carries_data {
+            if std::mem::take(&mut self.falls_back) {
+                desc.op_flags |= NEED_REG_BUF;
+            } else {
+                self.slots[usize::from(tag.0)] = Slot::Automatic;
+            }
+        }
         self.descs[usize::from(tag.0)] = desc;
+        self.moved[usize::from(tag.0)] = None;
         self.cq.push_back(Cqe { token: Token::Io(tag), res: 0 });
     }
 
@@ -174,7 +270,7 @@ impl QueueIo for Kernel {
         assert_eq!(self.tags[usize::from(tag.0)], KernelTag::Served, "I2: {tag:?}");
         self.descs[usize::from(tag.0)]
     }
-    fn memory(&mut self, tag: Tag, op: MemoryOp) {
+    fn memory(&mut self, tag: Tag, op: MemoryOp) -> i32 {
         assert_eq!(self.tags[usize::from(tag.0)], KernelTag::Served, "I2: {tag:?}");
         match op {
             MemoryOp::Load { offset, len } | MemoryOp::Store { offset, len } => {
@@ -183,8 +279,18 @@ impl QueueIo for Kernel {
             }
             MemoryOp::Zero { offset, len } => assert!(offset + len <= self.sectors * 512, "I7"),
             MemoryOp::Clear { len } => assert!(len <= self.buffer_bytes, "I7"),
+            MemoryOp::CopyIn { len } | MemoryOp::CopyOut { len } => {
+                assert_eq!(self.data, DataMode::UserCopy, "refused with EACCES");
+                let asked = u64::from(self.descs[usize::from(tag.0)].nr_sectors) * 512;
+                assert_eq!(u64::from(len), asked, "no more than the descriptor says");
+            }
         }
         self.memory += 1;
+        let answer = self.answers.pop_front().unwrap_or(op.bytes() as i32);
+        if i64::from(answer) == op.bytes() as i64 {
+            self.moved[usize::from(tag.0)] = Some(op);
+        }
+        answer
     }
 }
 
@@ -197,6 +303,7 @@ pub fn config(depth: u16, entries: u32) -> QueueConfig {
         sectors: 2048,
         entries,
         mode: RingMode::DeferTaskrun,
+        data: DataMode::Copy,
     }
 }
 

@@ -94,6 +94,8 @@ impl Ring for LauncherDriver {
             Sqe::Watch { link: Link::Worker | Link::Queues }
             | Sqe::Fetch { .. }
             | Sqe::Commit { .. }
+            | Sqe::Register { .. }
+            | Sqe::Unregister { .. }
             | Sqe::Backend { .. }
             | Sqe::WatchWorker
             | Sqe::WatchSupervisor

@@ -55,9 +55,9 @@ impl Driver for QueueDriver {
                 let (device, backend) = (Arc::clone(&self.char_device), self.backend.clone());
                 done(QueueRing::new(spec, self.shape, device, backend).map(|ring| self.ring = Some(ring)))
             }
-            Call::MapQueue { queue } => {
+            Call::MapQueue { queue, memory } => {
                 assert_eq!(queue, self.shape.queue, "I1: a queue maps its own descriptors");
-                done(self.ring_mut().map())
+                done(self.ring_mut().map(memory))
             }
             Call::Exit(exit) => return ControlFlow::Break(exit),
             Call::SpawnWorker { .. }
@@ -88,10 +88,14 @@ impl Ring for QueueDriver {
         let watched = self.inbox.doorbell().as_fd();
         let ring = self.ring.as_mut().expect("I1: a machine sets its ring up before it uses it");
         match sqe {
-            Sqe::Fetch { tag } => ring.push_io(IoOp::FetchReq, tag, 0, user_data),
-            Sqe::Commit { tag, result } => {
-                ring.push_io(IoOp::CommitAndFetchReq, tag, result, user_data)
+            Sqe::Fetch { tag, address } => {
+                ring.push_io(IoOp::FetchReq, (tag, address), 0, user_data)
             }
+            Sqe::Commit { tag, result, address } => {
+                ring.push_io(IoOp::CommitAndFetchReq, (tag, address), result, user_data)
+            }
+            Sqe::Register { tag } => ring.push_slot(IoOp::RegisterIoBuf, tag, user_data),
+            Sqe::Unregister { tag } => ring.push_slot(IoOp::UnregisterIoBuf, tag, user_data),
             Sqe::Backend { tag, op } => ring.push_backend(op, tag, user_data),
             Sqe::Watch { link: Link::Worker } => ring.push_poll(watched, user_data),
             Sqe::Timer { generation: _, ms } => ring.push_timer(ms, user_data),
@@ -120,7 +124,7 @@ impl QueueIo for QueueDriver {
         self.ring().descriptor(tag)
     }
 
-    fn memory(&mut self, tag: Tag, op: MemoryOp) {
-        self.ring_mut().memory(tag, op);
+    fn memory(&mut self, tag: Tag, op: MemoryOp) -> i32 {
+        self.ring_mut().memory(tag, op)
     }
 }

@@ -246,7 +246,12 @@ impl Ring for SupervisorDriver {
                 let target = Token::Control(sequence).encode();
                 ring.push_cancel(target, user_data)
             }
-            Sqe::Watch { .. } | Sqe::Fetch { .. } | Sqe::Commit { .. } | Sqe::Backend { .. } => {
+            Sqe::Watch { .. }
+            | Sqe::Fetch { .. }
+            | Sqe::Commit { .. }
+            | Sqe::Register { .. }
+            | Sqe::Unregister { .. }
+            | Sqe::Backend { .. } => {
                 misplaced(&sqe)
             }
         }

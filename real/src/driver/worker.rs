@@ -154,6 +154,8 @@ impl Ring for WorkerDriver {
             Sqe::Watch { .. }
             | Sqe::Fetch { .. }
             | Sqe::Commit { .. }
+            | Sqe::Register { .. }
+            | Sqe::Unregister { .. }
             | Sqe::Backend { .. }
             | Sqe::WatchWorker
             | Sqe::WatchSupervisor

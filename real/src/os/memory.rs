@@ -1,11 +1,14 @@
-//! Memory that the kernel shares with us: tag buffers, descriptors, and the store of the mem target.
+//! Memory that the kernel shares with us: tag buffers, descriptors, and the store of the mem target; and the copies to and from a request.
 //!
 //! None of it is ever unmapped: see the module's rule.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::ptr::{self, NonNull};
 
-use blkproof_engine::uapi::{Errno, IoDesc, QueueId, Tag, desc_map_bytes, desc_map_offset};
+use blkproof_engine::uapi::{
+    Errno, IoDesc, QueueId, Tag, UserCopyPosition, desc_map_bytes, desc_map_offset,
+};
 use rustix::fs::FallocateFlags;
 use rustix::mm::{MapFlags, ProtFlags};
 
@@ -58,6 +61,88 @@ impl TagBuffers {
         // SAFETY: `range` checked the bounds; the engine asks for it only while the server owns the tag, so the kernel does not touch the buffer (I2).
         unsafe { ptr::write_bytes(to, 0, len as usize) }
     }
+}
+
+impl TagBuffers {
+    /// Copies a write's data to the beginning of a tag's buffer.
+    pub fn copy_in(&mut self, request: &RequestData<'_>, tag: Tag, len: u32) -> i32 {
+        let to = self.range(tag, 0, len);
+        // SAFETY: `range` checked the bounds; the server owns the tag, so nobody else touches the buffer (I2).
+        unsafe { request.read(to, len) }
+    }
+
+    /// Copies the beginning of a tag's buffer to a read's data.
+    pub fn copy_out(&self, request: &RequestData<'_>, tag: Tag, len: u32) -> i32 {
+        let from = self.range(tag, 0, len);
+        // SAFETY: as for `copy_in`.
+        unsafe { request.write(from, len) }
+    }
+}
+
+/// The data of one request under user copy: a place in the character device.
+#[derive(Debug)]
+pub struct RequestData<'a> {
+    char_device: &'a OwnedFd,
+    position: i64,
+}
+
+/// What a read is filled with that finds nothing.
+static ZEROES: [u8; 64 * 1024] = [0; 64 * 1024];
+
+impl<'a> RequestData<'a> {
+    /// The data of the request on a tag.
+    pub fn new(char_device: &'a OwnedFd, queue: QueueId, tag: Tag) -> Self {
+        let position = UserCopyPosition { queue, tag, byte: 0, integrity: false };
+        let position = position.encode().expect("I7: a queue that exists");
+        Self { char_device, position: position as i64 }
+    }
+
+    /// Copies a write's data: the bytes copied, or a negative errno.
+    ///
+    /// # Safety
+    /// `len` bytes at `to` must be writable, and no reference to them may exist.
+    unsafe fn read(&self, to: *mut u8, len: u32) -> i32 {
+        let fd = self.char_device.as_raw_fd();
+        // SAFETY: the caller's promise.
+        result(unsafe { libc::pread(fd, to.cast(), len as usize, self.position) })
+    }
+
+    /// Copies to a read's data: the bytes copied, or a negative errno.
+    ///
+    /// # Safety
+    /// `len` bytes at `from` must be readable.
+    unsafe fn write(&self, from: *const u8, len: u32) -> i32 {
+        let fd = self.char_device.as_raw_fd();
+        // SAFETY: the caller's promise.
+        result(unsafe { libc::pwrite(fd, from.cast(), len as usize, self.position) })
+    }
+
+    /// Fills a read's data with zeroes: the bytes filled, or a negative errno.
+    pub fn clear(&self, len: u32) -> i32 {
+        let mut done = 0;
+        while done < len {
+            let piece = (len - done).min(ZEROES.len() as u32);
+            let at = Self { position: self.position + i64::from(done), ..*self };
+            // SAFETY: no more than the array has.
+            let res = unsafe { at.write(ZEROES.as_ptr(), piece) };
+            if res < 0 {
+                return res;
+            }
+            done += res.unsigned_abs();
+            if res.unsigned_abs() != piece {
+                break;
+            }
+        }
+        done as i32
+    }
+}
+
+/// What `pread` and `pwrite` answered; a request is far smaller than 2 GiB.
+fn result(moved: isize) -> i32 {
+    if moved < 0 {
+        return -io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO);
+    }
+    i32::try_from(moved).unwrap_or(i32::MAX)
 }
 
 /// The descriptors of a queue, written by the kernel.
@@ -162,6 +247,20 @@ impl Store {
         let (to, from) = (self.range(offset, u64::from(len)), buffers.range(tag, 0, len));
         // SAFETY: as for `load`.
         unsafe { ptr::copy_nonoverlapping(from, to, len as usize) }
+    }
+
+    /// Copies to a read's data.
+    pub fn load_into(&self, offset: u64, request: &RequestData<'_>, len: u32) -> i32 {
+        let from = self.range(offset, u64::from(len));
+        // SAFETY: the range was checked. The kernel copies the bytes; no reference to them exists here.
+        unsafe { request.write(from, len) }
+    }
+
+    /// Copies from a write's data.
+    pub fn save_from(&self, offset: u64, request: &RequestData<'_>, len: u32) -> i32 {
+        let to = self.range(offset, u64::from(len));
+        // SAFETY: as for `load_into`.
+        unsafe { request.read(to, len) }
     }
 
     /// Makes a range read as zeroes, giving whole pages back to the system.

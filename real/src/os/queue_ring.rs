@@ -1,14 +1,16 @@
 //! A queue's ring: FETCH, COMMIT and backend operations, all on the queue's own tag buffers.
 
+use std::ptr;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
+use blkproof_engine::data::{Address, TagMemory};
 use blkproof_engine::sys::{BackendOp, MemoryOp, RingSpec, SqFull};
 use blkproof_engine::uapi::{Errno, IoCmd, IoDesc, IoOp, QueueId, Tag};
 use io_uring::opcode;
 use io_uring::types::{Fd, FsyncFlags};
 
-use super::memory::{Descriptors, Store, TagBuffers};
+use super::memory::{Descriptors, RequestData, Store, TagBuffers};
 use super::ring::{Completion, Entry64, PlainRing};
 
 /// What the queues of a worker serve from.
@@ -20,6 +22,8 @@ pub enum Backend {
     Memory(Arc<Store>),
     /// A file or block device: the loop target.
     File(Arc<OwnedFd>),
+    /// A file that reads as zeroes: the null target, where zeroes must come from a file.
+    Zeroes(Arc<OwnedFd>),
 }
 
 /// A queue, and how large it is.
@@ -47,7 +51,8 @@ pub struct QueueRing {
 #[derive(Debug)]
 struct Mapped {
     descriptors: Descriptors,
-    buffers: TagBuffers,
+    /// None where the data does not pass through them.
+    buffers: Option<TagBuffers>,
 }
 
 impl QueueRing {
@@ -64,14 +69,21 @@ impl QueueRing {
         Ok(Self { ring: PlainRing::new(spec)?, shape, char_device, backend, mapped: None })
     }
 
-    /// Maps the descriptors, obtains the tag buffers, and has the ring hold the character device (I13).
+    /// Maps the descriptors, obtains what each tag is to have, and has the ring hold the character device (I13).
     ///
     /// # Errors
     /// What the system answered.
-    pub fn map(&mut self) -> Result<(), Errno> {
+    pub fn map(&mut self, memory: TagMemory) -> Result<(), Errno> {
         let QueueShape { queue, depth, buffer_bytes } = self.shape;
         let descriptors = Descriptors::map(&*self.char_device, queue, depth)?;
-        let buffers = TagBuffers::new(depth, buffer_bytes)?;
+        let buffers = match memory {
+            TagMemory::Nothing => None,
+            TagMemory::Buffer => Some(TagBuffers::new(depth, buffer_bytes)?),
+            TagMemory::Slot => {
+                self.ring.make_slots(depth)?;
+                None
+            }
+        };
         // Entries do not use it. A ring is freed after its last operation, also when its process is long gone, and its files with it.
         self.ring.register_file(&*self.char_device)?;
         self.mapped = Some(Mapped { descriptors, buffers });
@@ -82,33 +94,79 @@ impl QueueRing {
         self.mapped.as_ref().expect("I1: a queue maps before it serves")
     }
 
-    /// Gives a tag to the kernel, with the tag's own buffer: FETCH, or COMMIT with `result`.
-    pub fn push_io(&mut self, op: IoOp, tag: Tag, result: i32, user_data: u64) -> Result<(), SqFull> {
-        let buffer = self.mapped().buffers.range(tag, 0, self.shape.buffer_bytes);
-        let command =
-            IoCmd { queue: self.shape.queue, tag, result, addr: buffer.expose_provenance() as u64 };
+    fn buffers(&self) -> &TagBuffers {
+        self.mapped().buffers.as_ref().expect("I1: a queue obtains the buffers that it uses")
+    }
+
+    /// Gives a tag to the kernel: FETCH, or COMMIT with `result`.
+    pub fn push_io(
+        &mut self,
+        op: IoOp,
+        (tag, address): (Tag, Address),
+        result: i32,
+        user_data: u64,
+    ) -> Result<(), SqFull> {
+        let (addr, slot) = match address {
+            Address::Buffer => {
+                let buffer = self.buffers().range(tag, 0, self.shape.buffer_bytes);
+                (buffer.expose_provenance() as u64, None)
+            }
+            Address::Nothing => (0, None),
+            Address::Slot(register) => (0, Some(register.encode())),
+        };
+        let command = IoCmd { queue: self.shape.queue, tag, result, addr };
+        let entry = opcode::UringCmd16::new(Fd(self.char_device.as_raw_fd()), op.ioctl())
+            .cmd(command.encode())
+            .addr(slot)
+            .build();
+        // SAFETY: the driver copies to and from the tag's buffer, if one was named, which is never unmapped and which nobody else touches while
+        // the kernel owns the tag (I2).
+        unsafe { self.ring.push(entry, user_data) }
+    }
+
+    /// Registers the pages of a tag's request in the tag's slot, or gives them back.
+    pub fn push_slot(&mut self, op: IoOp, tag: Tag, user_data: u64) -> Result<(), SqFull> {
+        let addr = u64::from(tag.0);
+        let command = IoCmd { queue: self.shape.queue, tag, result: 0, addr };
         let entry = opcode::UringCmd16::new(Fd(self.char_device.as_raw_fd()), op.ioctl())
             .cmd(command.encode())
             .build();
-        // SAFETY: the driver copies to and from the tag's buffer, which is never unmapped and which nobody else touches while
-        // the kernel owns the tag (I2).
+        // SAFETY: the entry points to no memory of ours.
         unsafe { self.ring.push(entry, user_data) }
     }
 
     /// Queues an operation on the backing file.
     pub fn push_backend(&mut self, op: BackendOp, tag: Tag, user_data: u64) -> Result<(), SqFull> {
-        let Backend::File(file) = &self.backend else {
-            unreachable!("I6: only the file target asks for backend operations")
+        let file = match &self.backend {
+            Backend::File(file) | Backend::Zeroes(file) => file,
+            Backend::Nothing | Backend::Memory(_) => {
+                unreachable!("I6: only a target with a file asks for backend operations")
+            }
         };
+        let slots = self.mapped().buffers.is_none();
         let fd = Fd(file.as_raw_fd());
-        let buffers = &self.mapped().buffers;
         let entry = match op {
+            // The address of pages in a slot is an offset from their beginning.
+            BackendOp::Read { offset, buffer, len } if slots => {
+                let to = ptr::without_provenance_mut(buffer as usize);
+                opcode::ReadFixed::new(fd, to, len, tag.0).offset(offset).build()
+            }
+            BackendOp::Write { offset, buffer, len, durable } if slots => {
+                let flags = if durable { libc::RWF_DSYNC } else { 0 };
+                let from = ptr::without_provenance(buffer as usize);
+                opcode::WriteFixed::new(fd, from, len, tag.0)
+                    .offset(offset)
+                    .rw_flags(flags)
+                    .build()
+            }
             BackendOp::Read { offset, buffer, len } => {
-                opcode::Read::new(fd, buffers.range(tag, buffer, len), len).offset(offset).build()
+                let to = self.buffers().range(tag, buffer, len);
+                opcode::Read::new(fd, to, len).offset(offset).build()
             }
             BackendOp::Write { offset, buffer, len, durable } => {
                 let flags = if durable { libc::RWF_DSYNC } else { 0 };
-                opcode::Write::new(fd, buffers.range(tag, buffer, len), len)
+                let from = self.buffers().range(tag, buffer, len);
+                opcode::Write::new(fd, from, len)
                     .offset(offset)
                     .rw_flags(flags)
                     .build()
@@ -123,26 +181,50 @@ impl QueueRing {
                 .mode(libc::FALLOC_FL_ZERO_RANGE | libc::FALLOC_FL_KEEP_SIZE)
                 .build(),
         };
-        // SAFETY: the range lies in the tag's buffer (`range` checks), which is never unmapped; the server owns the tag until the
+        // SAFETY: the range lies in the pages of a slot, which are the kernel's to check, or in the tag's buffer (`range` checks), which is never unmapped; the server owns the tag until the
         // operation's completion, and starts one operation at a time on it (I6).
         unsafe { self.ring.push(entry, user_data) }
     }
 
-    /// Carries out a memory operation.
-    pub fn memory(&mut self, tag: Tag, op: MemoryOp) {
-        let buffers = &mut self.mapped.as_mut().expect("I1: a queue maps before it serves").buffers;
-        if let MemoryOp::Clear { len } = op {
-            return buffers.clear(tag, len);
-        }
-        let Backend::Memory(store) = &self.backend else {
-            unreachable!("I6: only the mem target asks for its store")
+    /// Carries out a memory operation: the bytes moved, or a negative errno. Never waits for anybody.
+    pub fn memory(&mut self, tag: Tag, op: MemoryOp) -> i32 {
+        let Self { shape, char_device, backend, mapped, ring: _ } = self;
+        let backend: &Backend = backend;
+        let buffers = mapped.as_mut().and_then(|mapped| mapped.buffers.as_mut());
+        let request = RequestData::new(char_device, shape.queue, tag);
+        let store = || match backend {
+            Backend::Memory(store) => store,
+            Backend::Nothing | Backend::File(_) | Backend::Zeroes(_) => {
+                unreachable!("I6: only the mem target asks for its store")
+            }
         };
-        match op {
-            MemoryOp::Load { offset, len } => store.load(offset, buffers, tag, len),
-            MemoryOp::Store { offset, len } => store.save(offset, buffers, tag, len),
-            MemoryOp::Zero { offset, len } => store.zero(offset, len),
-            MemoryOp::Clear { len } => buffers.clear(tag, len),
+        match (op, buffers) {
+            (MemoryOp::Load { offset, len }, Some(buffers)) => {
+                store().load(offset, buffers, tag, len);
+            }
+            (MemoryOp::Store { offset, len }, Some(buffers)) => {
+                store().save(offset, buffers, tag, len);
+            }
+            (MemoryOp::Clear { len }, Some(buffers)) => buffers.clear(tag, len),
+            (MemoryOp::Zero { offset, len }, _) => store().zero(offset, len),
+            (MemoryOp::Load { offset, len }, None) => {
+                return store().load_into(offset, &request, len);
+            }
+            (MemoryOp::Store { offset, len }, None) => {
+                return store().save_from(offset, &request, len);
+            }
+            (MemoryOp::Clear { len }, None) => return request.clear(len),
+            (MemoryOp::CopyIn { len }, Some(buffers)) => {
+                return buffers.copy_in(&request, tag, len);
+            }
+            (MemoryOp::CopyOut { len }, Some(buffers)) => {
+                return buffers.copy_out(&request, tag, len);
+            }
+            (MemoryOp::CopyIn { .. } | MemoryOp::CopyOut { .. }, None) => {
+                unreachable!("I1: a queue obtains the buffers that it uses")
+            }
         }
+        op.bytes() as i32
     }
 
     /// Reads a tag's descriptor.

@@ -59,6 +59,15 @@ impl<S: EntryMarker> PlainRing<S> {
         Ok(Self { ring, timespecs, next_timespec: 0, thread_bound: PhantomData })
     }
 
+    /// Makes a table of `slots` registered buffers, all of them empty.
+    ///
+    /// # Errors
+    /// What `io_uring_register` answered.
+    pub fn make_slots(&self, slots: u16) -> Result<(), Errno> {
+        let made = self.ring.submitter().register_buffers_sparse(u32::from(slots));
+        made.map_err(|error| errno(&error))
+    }
+
     /// Submits up to `submit` entries and waits for `wait` completions. The number of entries taken.
     ///
     /// # Errors

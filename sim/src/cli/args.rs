@@ -4,6 +4,7 @@ use std::num::NonZero;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use blkproof_engine::data::DataMode;
 use blkproof_engine::supervisor::{Deadlines, Recovery};
 use blkproof_engine::sys::RingMode;
 use blkproof_engine::uapi::KernelSeries;
@@ -145,6 +146,9 @@ pub(super) struct What {
     /// What stands behind the device: null, mem or loop
     #[arg(long, value_parser = describe::target)]
     target: Option<TargetKind>,
+    /// How the engine asks data to move: copy, user-copy, or (null and loop) zero-copy
+    #[arg(long, value_parser = describe::data)]
+    data: Option<DataMode>,
     /// What becomes of the device without a worker: none, requeue, reissue or fail-io
     #[arg(long, value_parser = describe::recovery)]
     recovery: Option<Recovery>,
@@ -174,6 +178,7 @@ impl What {
         config.depth = self.depth.unwrap_or(config.depth);
         config.requests = self.requests.unwrap_or(config.requests);
         config.target = self.target.unwrap_or(config.target);
+        config.data = self.data.unwrap_or(config.data);
         config.recovery = self.recovery.unwrap_or(config.recovery);
         config.restart |= self.restart;
         config.mode = self.mode.unwrap_or(config.mode);

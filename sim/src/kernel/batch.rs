@@ -247,7 +247,7 @@ impl World {
         if let Some(req) = &mut self.requests[request.index()] {
             req.unregistered = false;
         }
-        if !self.registers_at_delivery(ring, queue, tag) {
+        if !self.registers_at_delivery(run, ring, (queue, tag)) {
             if let Some(device) = &mut self.device {
                 device.tags[slot].state = TagState::Prepared;
             }

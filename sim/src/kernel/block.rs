@@ -11,6 +11,9 @@ use crate::oracle::Allowed;
 use crate::run::{Run, Sabotage, actor};
 use crate::world::{BUFFER_SECTORS, RequestId, Version, World};
 
+/// What is in a client's memory before a read: nothing that any write wrote, nor zeroes.
+const STALE: Version = Version::MAX;
+
 /// What is asked of the device.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum BlockOp {
@@ -118,6 +121,11 @@ impl World {
             BlockOp::Flush => {}
         }
         run.seen(u64::from(start) << 32 | u64::from(sectors) << 16 | u64::from(queue));
+        let stale = match issuer {
+            // It clears its memory.
+            Issuer::Script(_) => 0,
+            Issuer::Client(_) | Issuer::Udev | Issuer::Scan => STALE,
+        };
         let request = Request {
             op,
             start,
@@ -125,7 +133,7 @@ impl World {
             queue,
             issuer,
             version,
-            data: [0; BUFFER_SECTORS],
+            data: [stale; BUFFER_SECTORS],
             allowed,
             phase: Phase::Waiting,
             tag: None,

@@ -739,7 +739,9 @@ impl World {
 
 /// What GET_FEATURES says, as far as it is modelled.
 fn features(kernel: KernelSeries) -> Features {
-    let all = Features::URING_CMD_COMP_IN_TASK
+    let all = data_features(kernel)
+        .union(Features::NEED_GET_DATA)
+        .union(Features::URING_CMD_COMP_IN_TASK)
         .union(Features::CMD_IOCTL_ENCODE)
         .union(Features::USER_RECOVERY)
         .union(Features::USER_RECOVERY_REISSUE);
@@ -762,16 +764,20 @@ fn granted_flags(kernel: KernelSeries, asked: Features) -> Option<Features> {
     (known && !alone).then_some(granted.union(data))
 }
 
-/// The flags that decide how data moves: NEED_GET_DATA is for copy mode.
-fn data_flags(kernel: KernelSeries, asked: Features) -> Features {
-    let own = match kernel {
+/// The data modes beside copy mode.
+const fn data_features(kernel: KernelSeries) -> Features {
+    match kernel {
         KernelSeries::V6_12 => Features::USER_COPY,
         KernelSeries::V6_18 | KernelSeries::V7_3 => {
             Features::USER_COPY.union(Features::SUPPORT_ZERO_COPY).union(Features::AUTO_BUF_REG)
         }
-    };
+    }
+}
+
+/// The flags that decide how data moves: NEED_GET_DATA is for copy mode.
+fn data_flags(kernel: KernelSeries, asked: Features) -> Features {
     let batch = if kernel == KernelSeries::V7_3 { Features::BATCH_IO } else { Features::NONE };
-    let moves = Features(asked.0 & own.union(batch).0);
+    let moves = Features(asked.0 & data_features(kernel).union(batch).0);
     let copies = moves == Features::NONE;
     Features(asked.0 & if copies { Features::NEED_GET_DATA.0 } else { 0 }).union(moves)
 }

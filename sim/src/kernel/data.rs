@@ -1,6 +1,6 @@
 //! Data modes other than copy: the server moves the data itself, and what it holds of a request keeps it from completing.
 
-use blkproof_engine::sys::Cqe;
+use blkproof_engine::sys::{BackendOp, Cqe};
 use blkproof_engine::uapi::{AutoBufReg, Features, KernelSeries};
 
 use crate::kernel::block::{BlockOp, Request};
@@ -58,6 +58,23 @@ impl Request {
     }
 }
 
+/// What the engine copies, sector by sector from the beginning of a request's data.
+pub(crate) enum Copied<'a> {
+    /// `pwrite`: into a read.
+    To(&'a [Version]),
+    /// `pread`: out of a write.
+    From(&'a mut [Version]),
+}
+
+impl Copied<'_> {
+    pub(crate) const fn sectors(&self) -> u16 {
+        match self {
+            Self::To(data) => data.len() as u16,
+            Self::From(data) => data.len() as u16,
+        }
+    }
+}
+
 /// Sectors of a request's data, in units of 512 bytes from where the descriptor says it begins.
 pub(crate) type Part = (u16, u16);
 
@@ -92,10 +109,43 @@ impl World {
     ) -> Result<(), i32> {
         let slot = self.rings[ring.index()].table.get_mut(usize::from(index));
         let id = slot.and_then(Option::take).ok_or(errno::EINVAL)?;
-        let Some(request) = &mut self.requests[id.index()] else { return Ok(()) };
+        self.let_go(run, id);
+        Ok(())
+    }
+
+    /// The request whose pages an operation of the engine uses in place; it holds them until it is over. `None`: it uses the tag's buffer.
+    pub(crate) fn pages_for(
+        &mut self,
+        ring: RingId,
+        slot: u16,
+        op: &BackendOp,
+    ) -> Result<Option<RequestId>, i32> {
+        let reads = match op {
+            BackendOp::Read { .. } => true,
+            BackendOp::Write { .. } => false,
+            BackendOp::Sync | BackendOp::PunchHole { .. } | BackendOp::ZeroRange { .. } => {
+                return Ok(None);
+            }
+        };
+        if !self.device.as_ref().is_some_and(|device| device.has(Features::AUTO_BUF_REG)) {
+            return Ok(None);
+        }
+        let slot = self.rings[ring.index()].table.get(usize::from(slot));
+        let id = slot.copied().flatten().ok_or(errno::EFAULT)?;
+        let Some(request) = &mut self.requests[id.index()] else { return Err(errno::EFAULT) };
+        if reads != (request.op == BlockOp::Read) {
+            return Err(errno::EFAULT);
+        }
+        request.holders += 1;
+        Ok(Some(id))
+    }
+
+    /// A slot, or an operation, holds a request no longer.
+    pub(crate) fn let_go(&mut self, run: &mut Run<'_>, id: RequestId) {
+        let Some(request) = &mut self.requests[id.index()] else { return };
         request.holders -= 1;
         if request.holders > 0 {
-            return Ok(());
+            return;
         }
         let lingers = self.device.as_mut().and_then(|device| {
             let at = device
@@ -110,7 +160,6 @@ impl World {
             run.kernel(|| "the last holder of a committed request lets go".into());
             self.completed(run, id, result);
         }
-        Ok(())
     }
 
     /// Everything in the table of a ring that is freed.
@@ -216,10 +265,47 @@ impl World {
     pub(crate) fn user_copy(
         &mut self,
         thread: ThreadId,
-        (queue, tag): (u16, u16),
+        tag: (u16, u16),
         (first, count): Part,
         put: Option<u8>,
     ) -> Result<(i32, Option<u8>), i32> {
+        let (id, there, said) = self.may_copy(thread, tag, (first, count), put.is_some())?;
+        let Some(request) = &mut self.requests[id.index()] else { return Err(errno::EINVAL) };
+        let data = moved(request, (first, there), put);
+        let data = data.filter(|_| said == there);
+        Ok(((u64::from(said) * SECTOR) as i32, data))
+    }
+
+    /// The same for the engine: `count` sectors from the first on.
+    pub(crate) fn user_copy_of(
+        &mut self,
+        thread: ThreadId,
+        tag: (u16, u16),
+        count: u16,
+        data: Copied<'_>,
+    ) -> i32 {
+        let puts = matches!(data, Copied::To(_));
+        let (id, there, said) = match self.may_copy(thread, tag, (0, count), puts) {
+            Ok(copy) => copy,
+            Err(errno) => return -errno,
+        };
+        let Some(request) = &mut self.requests[id.index()] else { return -errno::EINVAL };
+        let (done, n) = (usize::from(request.done), usize::from(there));
+        match data {
+            Copied::To(data) => request.data[done..done + n].copy_from_slice(&data[..n]),
+            Copied::From(data) => data[..n].fill(request.version),
+        }
+        (u64::from(said) * SECTOR) as i32
+    }
+
+    /// The request, the sectors that are copied, and the sectors that are said to be.
+    fn may_copy(
+        &self,
+        thread: ThreadId,
+        (queue, tag): (u16, u16),
+        (first, count): Part,
+        puts: bool,
+    ) -> Result<(RequestId, u16, u16), i32> {
         let Some(device) = &self.device else { return Err(errno::ENODEV) };
         if device.state == State::Dead {
             return Err(errno::EACCES);
@@ -251,25 +337,28 @@ impl World {
             | TagState::Listed(_)
             | TagState::Cancelled => return Err(errno::EINVAL),
         };
-        let Some(request) = &mut self.requests[id.index()] else { return Err(errno::EINVAL) };
+        let Some(request) = &self.requests[id.index()] else { return Err(errno::EINVAL) };
         let left = request.sectors_left();
         // Before 7.3 a device of another mode has no references to take.
         if !copies || !request.has_data() || first > left {
             return Err(errno::EINVAL);
         }
-        if put.is_some() != (request.op == BlockOp::Read) {
+        if puts != (request.op == BlockOp::Read) {
             return Err(errno::EACCES);
         }
         let there = count.min(left - first);
-        let data = moved(request, (first, there), put);
         // Before 7.3 the driver counts the memory it pinned for the copy, and not what was copied.
         let said = if new || there == 0 { there } else { count };
-        let data = data.filter(|_| said == there);
-        Ok(((u64::from(said) * SECTOR) as i32, data))
+        Ok((id, there, said))
     }
 
     /// A device that registers by itself does so at the delivery. False: the request fails.
-    pub(crate) fn registers_at_delivery(&mut self, ring: RingId, queue: u16, tag: u16) -> bool {
+    pub(crate) fn registers_at_delivery(
+        &mut self,
+        run: &mut Run<'_>,
+        ring: RingId,
+        (queue, tag): (u16, u16),
+    ) -> bool {
         let Some(device) = &mut self.device else { return false };
         let at = device.slot(queue, tag);
         let slot = device.tags[at];
@@ -279,7 +368,7 @@ impl World {
         if !self.requests[id.index()].as_ref().is_some_and(Request::has_data) {
             return true;
         }
-        if self.register_pages(ring, register.index, id).is_ok() {
+        if !self.refuse(run) && self.register_pages(ring, register.index, id).is_ok() {
             if let Some(device) = &mut self.device {
                 device.tags[at].registered = Some((ring, register.index));
             }

@@ -7,14 +7,14 @@
 //! # Differences from the real kernel
 //!
 //! * One device, one backing file, no shared memory, no zones, no integrity. Flags that ask for them are not offered.
-//! * A user copy is one step, and so is an operation on a registered buffer.
+//! * A user copy is one step, and so is a script's operation on a registered buffer.
 //! * A client operation is exactly one request: nothing is split, merged or scheduled; requests of one queue are admitted in any order.
 //! * One queue's readiness and the clearing of its `canceling` are one step, as are X1 over all queues and RWc over all tags.
 //! * Polls, timeouts, backend operations and aborts complete by task work; control commands post their completion directly.
 //! * A completion queue never overflows: its backlog is not told from the queue.
 //! * An interruptible wait of an io-wq worker may be interrupted under the fault *signal*, although only SIGKILL and task work reach such a worker.
 //! * Memory is sequentially consistent; what a weaker order would allow has to be spelled out by a specimen.
-//! * Copies never fault; buffers are pinned.
+//! * Copies never fault, but for user copies under the fault `disk`; buffers are pinned.
 //! * GET_FEATURES and GET_DEV_INFO run inline. The request timer (30 s, re-armed for ever on a privileged device) has no effect and is left out.
 //! * A request holds exactly one version for all its sectors: a torn write is seen only at the sectors where a short one ended.
 

@@ -138,7 +138,7 @@ impl World {
     pub(crate) fn fetch_blocked(&self, thread: ThreadId) -> bool {
         let own = self.threads[thread.index()].queue;
         let (tag, addr) = match self.head(thread) {
-            Some(Entry::Plain(Sqe::Fetch { tag })) => ((own, tag.0), Addr::Buffer),
+            Some(Entry::Plain(Sqe::Fetch { tag, address })) => ((own, tag.0), Addr::from(*address)),
             Some(Entry::Script(_, Op::Fetch { queue, tag, addr })) => ((*queue, *tag), *addr),
             Some(_) | None => return false,
         };
@@ -168,7 +168,12 @@ impl World {
                     return;
                 }
                 Some(
-                    Entry::Plain(Sqe::Fetch { .. } | Sqe::Commit { .. })
+                    Entry::Plain(
+                        Sqe::Fetch { .. }
+                        | Sqe::Commit { .. }
+                        | Sqe::Register { .. }
+                        | Sqe::Unregister { .. },
+                    )
                     | Entry::Control(..)
                     | Entry::Script(..),
                 ) => return,
@@ -197,22 +202,45 @@ impl World {
             }
             Some(Entry::Script(step, op)) => self.script_submits(run, thread, ring, step, &op),
             Some(Entry::Plain(sqe)) => match sqe {
-                Sqe::Fetch { tag } => {
+                Sqe::Fetch { tag, address } => {
                     let by = (thread, ring, sqe.token());
-                    self.fetch(run, by, (queue, tag.0), Addr::Buffer);
+                    self.fetch(run, by, (queue, tag.0), address.into());
                 }
-                Sqe::Commit { tag, result } => {
+                Sqe::Commit { tag, result, address } => {
                     let by = (thread, ring, sqe.token());
-                    self.commit(run, by, (queue, tag.0), result, Addr::Buffer);
+                    self.commit(run, by, (queue, tag.0), result, address.into());
+                }
+                Sqe::Register { tag } => {
+                    let res = if self.refuse(run) {
+                        // The request must then fail.
+                        run.disk_failed = true;
+                        -errno::ENOMEM
+                    } else {
+                        self.register(thread, ring, (queue, tag.0), tag.0)
+                    };
+                    run.note(actor::thread(thread), || format!("registers tag {}: {res}", tag.0));
+                    self.post(ring, Cqe { token: sqe.token(), res });
+                }
+                Sqe::Unregister { tag } => {
+                    let res = self.unregister(run, thread, ring, (queue, tag.0), tag.0);
+                    run.note(actor::thread(thread), || format!("unregisters tag {}: {res}", tag.0));
+                    self.post(ring, Cqe { token: sqe.token(), res });
                 }
                 Sqe::Backend { tag, op } => {
                     run.note(actor::thread(thread), || {
                         format!("backend {} for tag {}", crate::disk::name(&op), tag.0)
                     });
-                    let tag = tag.0;
-                    let late = self.disk_is_late(run);
-                    let operation = Operation { ring, thread, queue, tag, op, late, orphan: None };
-                    self.disk.in_flight.push(operation);
+                    match self.pages_for(ring, tag.0, &op) {
+                        Ok(pages) => {
+                            let tag = tag.0;
+                            let late = self.disk_is_late(run);
+                            let orphan = None;
+                            let operation =
+                                Operation { ring, thread, queue, tag, op, pages, late, orphan };
+                            self.disk.in_flight.push(operation);
+                        }
+                        Err(errno) => self.post(ring, Cqe { token: sqe.token(), res: -errno }),
+                    }
                 }
                 Sqe::Watch { .. } | Sqe::WatchWorker | Sqe::WatchSupervisor if self.refuse(run) => {
                     run.note(actor::thread(thread), || "a watch fails: ENOMEM".into());

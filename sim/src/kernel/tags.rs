@@ -380,7 +380,7 @@ impl World {
         device.tags[slot].state = TagState::Served(request);
         let Some(req) = &mut self.requests[request.index()] else { return };
         req.unregistered = false;
-        if !self.registers_at_delivery(ring, queue, tag) {
+        if !self.registers_at_delivery(run, ring, (queue, tag)) {
             if let Some(device) = &mut self.device {
                 device.tags[slot].state = TagState::Armed(ring);
             }

@@ -33,6 +33,7 @@ pub use parse::ParseError;
 
 use std::fmt;
 
+use blkproof_engine::data::Address;
 use blkproof_engine::uapi::{AutoBufReg, Features, KernelSeries};
 
 /// The actor that every script begins with: a process of its own, for control commands.
@@ -95,6 +96,16 @@ pub enum Addr {
     Bare,
     /// `auto=INDEX[+fallback]`: where the driver is to register the request's pages.
     Auto(AutoBufReg),
+}
+
+impl From<Address> for Addr {
+    fn from(address: Address) -> Self {
+        match address {
+            Address::Buffer => Self::Buffer,
+            Address::Nothing => Self::Bare,
+            Address::Slot(register) => Self::Auto(register),
+        }
+    }
 }
 
 /// What an actor does. Tags are written `QUEUE.TAG`, ranges `FIRST+COUNT` in sectors of 512 bytes.

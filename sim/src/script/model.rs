@@ -360,7 +360,11 @@ impl World {
             }
             Op::Map { queue } => {
                 self.actor(thread).mapping = Some(queue);
-                call(self, Call::MapQueue { queue: blkproof_engine::uapi::QueueId(queue) });
+                let queue = blkproof_engine::uapi::QueueId(queue);
+                call(
+                    self,
+                    Call::MapQueue { queue, memory: blkproof_engine::data::TagMemory::Nothing },
+                );
             }
             Op::Unmap { queue } if !self.actor(thread).maps.contains(&queue) => {
                 self.answer(step, -errno::EINVAL);

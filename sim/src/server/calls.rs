@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use blkproof_engine::data::TagMemory;
 use blkproof_engine::link::Order;
 use blkproof_engine::queue::{Queue, QueueConfig};
 use blkproof_engine::sys::{Call, DeviceGeometry, Ret, WorkerExit};
@@ -106,7 +107,7 @@ impl World {
                 Err(errno) => failed(errno),
             },
             Call::SpawnQueue { config } => self.spawn_queue(run, thread, config),
-            Call::MapQueue { queue } => {
+            Call::MapQueue { queue, memory } => {
                 if self.refuse(run) {
                     failed(errno::ENOMEM)
                 } else {
@@ -114,8 +115,14 @@ impl World {
                     match &mut self.device {
                         Some(device) if ours && queue.0 < device.queues => {
                             device.file_refs += 1;
+                            let depth = usize::from(device.depth);
                             self.threads[thread.index()].mapped += 1;
                             self.hold_by_ring(run, thread);
+                            if let (TagMemory::Slot, Some(ring)) =
+                                (memory, self.threads[thread.index()].ring)
+                            {
+                                self.rings[ring.index()].table = vec![None; depth];
+                            }
                             Ret::Done
                         }
                         Some(_) | None => failed(errno::EINVAL),
@@ -222,7 +229,7 @@ fn describe(call: Call, ret: Ret) -> String {
         Call::FindNode { .. } => "looks for ublkb".into(),
         Call::OpenChar => "opens ublkc".into(),
         Call::SpawnQueue { config } => format!("starts the thread of queue {}", config.id.0),
-        Call::MapQueue { queue } => format!("maps queue {}", queue.0),
+        Call::MapQueue { queue, memory: _ } => format!("maps queue {}", queue.0),
         Call::Exit(_) => "exits".into(),
     };
     match ret {

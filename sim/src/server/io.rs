@@ -1,6 +1,7 @@
 //! What the engine's machines are offered beside calls: rings, links, descriptors, memory.
 
 use blkproof_engine::control::{Command, Reply};
+use blkproof_engine::data::Address;
 use blkproof_engine::link::{
     FromQueue, FromWorker, Link, News, Order, Received, TO_QUEUE_MESSAGES_MAX, ToQueue, ToWorker,
     Verdict, WORKER_MESSAGES_MAX, from_queues_messages_max,
@@ -10,10 +11,13 @@ use blkproof_engine::sys::{
 };
 use blkproof_engine::uapi::{IoDesc, QueueId, Tag};
 
+use crate::choices::Site;
+use crate::kernel::data::Copied;
+use crate::kernel::device::Device;
 use crate::kernel::errno;
 use crate::kernel::ring::Entry;
 use crate::run::{Run, Sabotage, actor};
-use crate::world::{RingId, SECTOR, ThreadId, World};
+use crate::world::{BUFFER_SECTORS, RingId, SECTOR, ThreadId, Version, World};
 
 /// Which machine a thread is, as far as rings and links are concerned.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -76,7 +80,7 @@ impl Ring for Io<'_, '_, '_> {
             return Err(SqFull);
         }
         let mut sqe = sqe;
-        if let Sqe::Commit { tag, result } = sqe {
+        if let Sqe::Commit { tag, result, address } = sqe {
             match self.run.sabotage {
                 Some(Sabotage::DropCommit | Sabotage::EndlessWakeUps) if self.run.strikes() => {
                     return Ok(());
@@ -85,10 +89,23 @@ impl Ring for Io<'_, '_, '_> {
                     self.world.rings[ring.index()].sq.push_back(Entry::Plain(sqe));
                 }
                 Some(Sabotage::ShortCommit) if result > 512 && self.run.strikes() => {
-                    sqe = Sqe::Commit { tag, result: result - 512 };
+                    sqe = Sqe::Commit { tag, result: result - 512, address };
                 }
                 Some(_) | None => {}
             }
+        }
+        match (&mut sqe, self.run.sabotage) {
+            (Sqe::Unregister { .. }, Some(Sabotage::KeepPages)) => {
+                let cqe = Cqe { token: sqe.token(), res: 0 };
+                self.world.post(ring, cqe);
+                return Ok(());
+            }
+            (
+                Sqe::Fetch { address: Address::Slot(register), .. }
+                | Sqe::Commit { address: Address::Slot(register), .. },
+                Some(Sabotage::ShareSlot),
+            ) => register.index = 0,
+            _ => {}
         }
         self.world.rings[ring.index()].sq.push_back(Entry::Plain(sqe));
         Ok(())
@@ -109,7 +126,8 @@ impl Ring for Io<'_, '_, '_> {
                 Some(Sabotage::IgnoreAbort) if self.run.strikes() => return self.reap(),
                 Some(Sabotage::CommitAfterAbort) if self.run.strikes() => {
                     if let Token::Io(tag) = cqe.token {
-                        let sqe = Sqe::Commit { tag, result: 0 };
+                        let address = self.run.config.data.address(tag);
+                        let sqe = Sqe::Commit { tag, result: 0, address };
                         self.world.rings[ring.index()].sq.push_back(Entry::Plain(sqe));
                     }
                 }
@@ -294,12 +312,22 @@ impl QueueIo for Io<'_, '_, '_> {
         self.world.descriptor(self.run, queue, tag.0)
     }
 
-    fn memory(&mut self, tag: Tag, op: MemoryOp) {
-        let Role::Queue(queue) = self.role else { return };
-        self.world.memory(self.run, queue, tag.0, op);
-        if matches!(self.run.sabotage, Some(Sabotage::LateDescriptor | Sabotage::LateBuffer)) {
-            self.run.late = Some((queue, tag.0));
+    fn memory(&mut self, tag: Tag, op: MemoryOp) -> i32 {
+        let Role::Queue(queue) = self.role else { return -errno::EINVAL };
+        match self.run.sabotage {
+            Some(Sabotage::LateDescriptor | Sabotage::LateBuffer) => {
+                self.run.late = Some((queue, tag.0));
+            }
+            Some(Sabotage::LateCopy)
+                if self.run.late.is_none() && matches!(op, MemoryOp::Store { .. }) =>
+            {
+                self.run.late = Some((queue, tag.0));
+                return op.bytes() as i32;
+            }
+            Some(Sabotage::LoseCopy) if self.run.strikes() => return op.bytes() as i32,
+            Some(_) | None => {}
         }
+        self.world.memory(self.run, self.thread, (queue, tag.0), op)
     }
 }
 
@@ -320,36 +348,112 @@ impl World {
         }
     }
 
-    /// A server touches a tag's buffer: only while it owns the tag.
-    pub(crate) fn memory(&mut self, run: &Run<'_>, queue: u16, tag: u16, op: MemoryOp) {
+    /// A server touches a request's data: only while it owns the tag.
+    pub(crate) fn memory(
+        &mut self,
+        run: &mut Run<'_>,
+        thread: ThreadId,
+        (queue, tag): (u16, u16),
+        op: MemoryOp,
+    ) -> i32 {
         if !self.server_owns(queue, tag) {
             run.violate(
                 "O4",
-                format!(
-                    "the buffer of queue {queue} tag {tag} is touched while the kernel owns it"
-                ),
+                format!("the data of queue {queue} tag {tag} is touched while the kernel owns it"),
             );
-            return;
+            return -errno::EINVAL;
         }
         let index = self.buffer_index(queue, tag);
         let sectors = |bytes: u64| (bytes / SECTOR) as usize;
-        let buffer = &mut self.buffers[index];
+        let n = sectors(op.bytes());
         match op {
-            MemoryOp::Load { offset, len } => {
-                let (from, n) = (sectors(offset), sectors(u64::from(len)));
-                buffer[..n].copy_from_slice(&self.store[from..from + n]);
+            MemoryOp::Load { offset, len: _ } => {
+                let mut data = [0; BUFFER_SECTORS];
+                data[..n].copy_from_slice(&self.store[sectors(offset)..][..n]);
+                self.puts(run, thread, (queue, tag), &data[..n])
             }
             MemoryOp::Store { offset, len } => {
+                let mut data = [0; BUFFER_SECTORS];
+                let res = self.takes(run, thread, (queue, tag), &mut data[..n]);
                 if run.sabotage == Some(Sabotage::LoseWrite) && run.strikes() {
-                    return;
+                    return len as i32;
                 }
-                let (to, n) = (sectors(offset), sectors(u64::from(len)));
-                self.store[to..to + n].copy_from_slice(&buffer[..n]);
+                let got = sectors(u64::try_from(res).unwrap_or(0));
+                self.store[sectors(offset)..][..got].copy_from_slice(&data[..got]);
+                res
             }
             MemoryOp::Zero { offset, len } => {
                 self.store[sectors(offset)..sectors(offset + len)].fill(0);
+                len as i32
             }
-            MemoryOp::Clear { len } => buffer[..sectors(u64::from(len))].fill(0),
+            MemoryOp::Clear { len: _ } => {
+                self.puts(run, thread, (queue, tag), &[0; BUFFER_SECTORS][..n])
+            }
+            MemoryOp::CopyIn { len: _ } => {
+                let mut data = self.buffers[index];
+                let res = self.user_copies(run, thread, (queue, tag), Copied::From(&mut data[..n]));
+                self.buffers[index] = data;
+                res
+            }
+            MemoryOp::CopyOut { len: _ } => {
+                let data = self.buffers[index];
+                self.user_copies(run, thread, (queue, tag), Copied::To(&data[..n]))
+            }
         }
+    }
+
+    /// Data goes to where the server finds room for it: the tag's buffer, or the request itself.
+    fn puts(
+        &mut self,
+        run: &mut Run<'_>,
+        thread: ThreadId,
+        (queue, tag): (u16, u16),
+        data: &[Version],
+    ) -> i32 {
+        if !self.device.as_ref().is_some_and(Device::copies) {
+            return self.user_copies(run, thread, (queue, tag), Copied::To(data));
+        }
+        let index = self.buffer_index(queue, tag);
+        self.buffers[index][..data.len()].copy_from_slice(data);
+        (data.len() as u64 * SECTOR) as i32
+    }
+
+    /// Data comes from where the server finds it.
+    fn takes(
+        &mut self,
+        run: &mut Run<'_>,
+        thread: ThreadId,
+        (queue, tag): (u16, u16),
+        data: &mut [Version],
+    ) -> i32 {
+        if !self.device.as_ref().is_some_and(Device::copies) {
+            return self.user_copies(run, thread, (queue, tag), Copied::From(data));
+        }
+        let index = self.buffer_index(queue, tag);
+        data.copy_from_slice(&self.buffers[index][..data.len()]);
+        (data.len() as u64 * SECTOR) as i32
+    }
+
+    /// `pread` or `pwrite` of the character device from a request's first byte on, which may end early: a page may not be there.
+    fn user_copies(
+        &mut self,
+        run: &mut Run<'_>,
+        thread: ThreadId,
+        (queue, tag): (u16, u16),
+        data: Copied<'_>,
+    ) -> i32 {
+        let mut count = data.sectors();
+        if self.budget.disks > 0 && run.fault(run.config.faults.disk) {
+            self.budget.disks -= 1;
+            run.disk_failed = true;
+            count = if run.choose(Site::Fault, 2) == 1 { count / 2 } else { 0 };
+            run.kernel(|| format!("a copy of queue {queue} tag {tag} ends after {count} sectors"));
+            if count == 0 {
+                return -errno::EFAULT;
+            }
+        }
+        let res = self.user_copy_of(thread, (queue, tag), count, data);
+        run.seen(u64::from(res.unsigned_abs()));
+        res
     }
 }

@@ -2,6 +2,7 @@
 //! with the other threads of its process.
 
 use blkproof_engine::control::{Command, Reply};
+use blkproof_engine::data::{Address, TagMemory};
 use blkproof_engine::sys::{Call, Cqe, Ret, RingMode, RingSpec, Sqe, Token};
 use blkproof_engine::target::Target;
 use blkproof_engine::uapi::{DevId, DevInfo, QueueId, RequestOp, Tag};
@@ -188,9 +189,9 @@ impl Sys<'_, '_> {
         let bytes = desc.nr_sectors * SECTOR as u32;
         if desc.op() == Some(RequestOp::Read) {
             let clear = blkproof_engine::sys::MemoryOp::Clear { len: bytes };
-            self.world.memory(self.run, queue, tag.0, clear);
+            self.world.memory(self.run, self.thread, (queue, tag.0), clear);
         }
-        Entry::Plain(Sqe::Commit { tag, result: bytes as i32 })
+        Entry::Plain(Sqe::Commit { tag, result: bytes as i32, address: Address::Buffer })
     }
 }
 
@@ -458,7 +459,7 @@ impl SetUp {
             }
             Self::Map => {
                 *self = Self::Done;
-                Some(Act::Call(Call::MapQueue { queue: QueueId(queue) }))
+                Some(Act::Call(Call::MapQueue { queue: QueueId(queue), memory: TagMemory::Buffer }))
             }
             Self::Done => None,
         }
@@ -467,7 +468,7 @@ impl SetUp {
 
 /// A tag's FETCH.
 pub(crate) const fn fetch(tag: u16) -> Entry {
-    Entry::Plain(Sqe::Fetch { tag: Tag(tag) })
+    Entry::Plain(Sqe::Fetch { tag: Tag(tag), address: Address::Buffer })
 }
 
 /// The serving loop: commits what it is given, until every tag is aborted.

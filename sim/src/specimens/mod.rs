@@ -10,6 +10,7 @@ mod serial_prime;
 mod start_before_fetch;
 mod unpublished_sqe;
 
+use blkproof_engine::data::DataMode;
 use blkproof_engine::supervisor::{Deadlines, Recovery};
 use blkproof_engine::sys::{Ret, RingMode};
 use blkproof_engine::uapi::KernelSeries;
@@ -153,6 +154,7 @@ impl Specimen {
             requests: 4,
             mode: RingMode::Default,
             target: TargetKind::Null,
+            data: DataMode::Copy,
             recovery: Recovery::None,
             restart: false,
             deadlines: Deadlines::NONE,

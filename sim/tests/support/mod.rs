@@ -3,6 +3,7 @@
 
 use std::fmt::Write as _;
 
+use blkproof_engine::data::DataMode;
 use blkproof_engine::supervisor::Deadlines;
 use blkproof_engine::sys::RingMode;
 use blkproof_sim::config::{Config, Faults, TargetKind};
@@ -27,6 +28,16 @@ pub(crate) fn engine(seed: u64, faults: Faults) -> Config {
         faults,
         ..Config::engine()
     }
+}
+
+/// The engine in one of those, in another data mode than copy.
+pub(crate) fn engine_in(data: DataMode, seed: u64, faults: Faults) -> Config {
+    let config = engine(seed, faults);
+    let target = match (data, config.target) {
+        (DataMode::ZeroCopy, TargetKind::Mem) => TargetKind::File,
+        (_, target) => target,
+    };
+    Config { data, target, ..config }
 }
 
 /// Runs one seed.

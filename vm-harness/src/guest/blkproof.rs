@@ -11,7 +11,7 @@ use serde::Deserialize;
 use super::proc;
 use super::program::{Checked, Ended, Program, Trouble, failed, run};
 use crate::facts::MachineFacts;
-use crate::plan::Target;
+use crate::plan::{Data, Target};
 
 /// The program's name.
 pub(super) const PROGRAM: &str = "blkproof";
@@ -29,6 +29,7 @@ pub(super) struct Wanted {
     pub(super) size_mib: u32,
     pub(super) queues: u32,
     pub(super) depth: u32,
+    pub(super) data: Data,
     /// Further options of `add`.
     pub(super) options: &'static [&'static str],
 }
@@ -50,6 +51,7 @@ pub(super) struct Listed {
     pub(super) size_bytes: u64,
     pub(super) queues: u32,
     pub(super) depth: u32,
+    pub(super) data: Option<String>,
     pub(super) worker_pid: Option<i32>,
     pub(super) supervisor_pid: Option<i32>,
 }
@@ -79,6 +81,8 @@ pub(super) fn add(wanted: &Wanted) -> Checked<Device> {
         wanted.queues.to_string(),
         "-d".to_owned(),
         wanted.depth.to_string(),
+        "--data".to_owned(),
+        wanted.data.name().to_owned(),
     ]);
     arguments.extend(wanted.options.iter().map(|&option| option.to_owned()));
     let program = Program::start(PROGRAM, &arguments)?;
@@ -103,6 +107,10 @@ pub(super) fn add(wanted: &Wanted) -> Checked<Device> {
             wanted.queues, wanted.depth, listed.queues, listed.depth
         ));
     }
+    let granted = granted(wanted.data)?;
+    if listed.data.as_deref() != Some(granted.name()) {
+        return failed(format!("expected {}, got {:?}", granted.name(), listed.data));
+    }
     if listed.size_bytes != u64::from(wanted.size_mib) << 20 {
         return failed(format!(
             "asked for {} MiB, got {} bytes",
@@ -111,6 +119,15 @@ pub(super) fn add(wanted: &Wanted) -> Checked<Device> {
     }
     daemon_let_go(&listed, &output)?;
     Ok(device)
+}
+
+/// The mode that a device is served in: a kernel without automatic buffers grants copy mode instead of zero copy.
+pub(super) fn granted(wanted: Data) -> Checked<Data> {
+    let features = || run(PROGRAM, &["features"]).map(|ended| ended.stdout);
+    match wanted {
+        Data::ZeroCopy if !features()?.contains("AUTO_BUF_REG") => Ok(Data::Copy),
+        Data::Copy | Data::UserCopy | Data::ZeroCopy => Ok(wanted),
+    }
 }
 
 fn parse_added(ended: &Ended) -> Checked<Device> {

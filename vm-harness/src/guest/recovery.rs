@@ -10,7 +10,7 @@ use super::fio::Fio;
 use super::program::{Checked, Program, Trouble, failed, run};
 use super::scenario::{Doing, added, deleted, killed, progress, read_a_block};
 use crate::facts::MachineFacts;
-use crate::plan::{Order, Recovery, Target};
+use crate::plan::{Data, Order, Recovery, Target};
 
 /// How often the worker of one load is killed.
 const KILLS: u32 = 2;
@@ -25,11 +25,13 @@ pub(super) fn recovery(what: Recovery, doing: &Doing) -> Checked<String> {
         Recovery::Both => both(doing),
         Recovery::FailIo => fail_io(doing),
         Recovery::Delete => delete(doing),
+        Recovery::UserCopy => in_mode(Data::UserCopy, doing),
+        Recovery::ZeroCopy => in_mode(Data::ZeroCopy, doing),
     }
 }
 
 fn wanted(target: Target, options: &'static [&'static str]) -> Wanted {
-    Wanted { target, size_mib: 64, queues: 4, depth: 64, options }
+    Wanted { target, size_mib: 64, queues: 4, depth: 64, data: Data::Copy, options }
 }
 
 /// A load that writes, reads back and compares; it must not notice that workers die.
@@ -139,14 +141,35 @@ fn both(doing: &Doing) -> Checked<String> {
     deleted(&mem, doing)?;
 
     let device = added(&wanted(Target::Loop, &["--recovery", "reissue"]), doing)?;
+    survives_alone(&device, doing)
+}
+
+/// As [`survives`], with the supervisor killed before each worker.
+fn survives_alone(device: &Device, doing: &Doing) -> Checked<String> {
     killed(blkproof::supervisor(device.id)?, doing);
-    survives(&device, doing, |device| {
+    survives(device, doing, |device| {
         // The second time it is the one that `recover` had started.
         if blkproof::listed(device.id)?.supervisor_pid.is_some() {
             killed(blkproof::supervisor(device.id)?, doing);
         }
         recovered(device, doing)
     })
+}
+
+/// Workers die that copy themselves, or have the pages of requests in their rings' tables; the next ones serve in the same mode.
+fn in_mode(data: Data, doing: &Doing) -> Checked<String> {
+    let granted = blkproof::granted(data)?;
+    let keeps_mode = |device: &Device| match blkproof::listed(device.id)?.data.as_deref() {
+        Some(name) if name == granted.name() => Ok(()),
+        other => failed(format!("a device in {} is listed with {other:?}", granted.name())),
+    };
+    let mode = |options| Wanted { data, ..wanted(Target::Loop, options) };
+    let device = added(&mode(&["--recovery", "reissue", "--restart"]), doing)?;
+    let restarted = survives(&device, doing, keeps_mode)?;
+    let device = added(&mode(&["--recovery", "reissue"]), doing)?;
+    keeps_mode(&device)?;
+    let recovered = survives_alone(&device, doing)?;
+    Ok(format!("{}: by itself: {restarted}; by `recover`: {recovered}", granted.name()))
 }
 
 fn fail_io(doing: &Doing) -> Checked<String> {

@@ -18,7 +18,7 @@ use super::fio::Fio;
 use super::proc;
 use super::program::{Checked, Program, broken, failed, run};
 use super::{recovery, stage};
-use crate::plan::{Action, IoCase, Order, Plant, Target, Victim};
+use crate::plan::{Action, Data, IoCase, Order, Plant, Target, Victim};
 
 /// SHA-256 of every file of a tree, by its path inside the tree.
 type Checksums = BTreeMap<PathBuf, [u8; 32]>;
@@ -63,7 +63,8 @@ pub(super) fn perform(action: &Action, doing: &Doing) -> Checked<Done> {
             canary::run()
         }
         Action::Features => features(doing),
-        Action::Io(case) => io(case, doing),
+        Action::Io(case) => io(case, Data::Copy, doing),
+        Action::Data(data) => data_mode(*data, doing),
         Action::FileSystem(target) => file_system(*target, doing),
         Action::DeleteIdle => delete_idle(doing),
         Action::DeleteLoaded => delete_loaded(doing),
@@ -97,10 +98,11 @@ fn features(doing: &Doing) -> Checked<String> {
 
 pub(super) fn added(wanted: &Wanted, doing: &Doing) -> Checked<Device> {
     doing.now(format!(
-        "blkproof add {} -q {} -d {}",
+        "blkproof add {} -q {} -d {} --data {}",
         wanted.target.name(),
         wanted.queues,
-        wanted.depth
+        wanted.depth,
+        wanted.data.name()
     ));
     blkproof::add(wanted)
 }
@@ -110,13 +112,14 @@ pub(super) fn deleted(device: &Device, doing: &Doing) -> Checked {
     blkproof::delete(device)
 }
 
-fn io(case: &IoCase, doing: &Doing) -> Checked<String> {
+fn io(case: &IoCase, data: Data, doing: &Doing) -> Checked<String> {
     let device = added(
         &Wanted {
             target: case.target,
             size_mib: 64,
             queues: case.queues,
             depth: case.depth,
+            data,
             options: &[],
         },
         doing,
@@ -141,8 +144,44 @@ fn io(case: &IoCase, doing: &Doing) -> Checked<String> {
     Ok(format!("wrote {} KiB, read {} KiB in {seconds:.1} s", moved.written_kib, moved.read_kib))
 }
 
+/// Every target that knows the mode serves, and gives back what was written.
+fn data_mode(data: Data, doing: &Doing) -> Checked<String> {
+    let mut told = Vec::new();
+    let targets: &[Target] = match data {
+        Data::Copy | Data::UserCopy => &[Target::Null, Target::Mem, Target::Loop],
+        // The store of mem is no file whose operations could use a request's pages.
+        Data::ZeroCopy => &[Target::Null, Target::Loop],
+    };
+    for &target in targets {
+        let case = IoCase { target, queues: 2, depth: 64, order: Order::Random, block_kib: 16 };
+        told.push(format!("{}: {}", target.name(), io(&case, data, doing)?));
+    }
+    if data == Data::ZeroCopy && blkproof::granted(data)? == data {
+        killed_with_pages(doing)?;
+        told.push("loop: killed under load, and deleted".into());
+    }
+    Ok(told.join("; "))
+}
+
+/// A server dies with the pages of requests in its rings' tables: the kernel takes them back, clients end, and the device can be deleted.
+fn killed_with_pages(doing: &Doing) -> Checked {
+    let wanted = Wanted {
+        target: Target::Loop,
+        size_mib: 64,
+        queues: 4,
+        depth: 64,
+        data: Data::ZeroCopy,
+        options: &[],
+    };
+    let Loaded { device, load } = loaded_on(&wanted, doing)?;
+    killed(blkproof::worker(device.id)?, doing);
+    load_ended(load, doing)?;
+    deleted(&device, doing)
+}
+
 fn file_system(target: Target, doing: &Doing) -> Checked<String> {
-    let wanted = Wanted { target, size_mib: 128, queues: 2, depth: 64, options: &[] };
+    let wanted =
+        Wanted { target, size_mib: 128, queues: 2, depth: 64, data: Data::Copy, options: &[] };
     let device = added(&wanted, doing)?;
     doing.now("mkfs.ext4");
     run("mkfs.ext4", &["-q", "-F", &device.path])?;
@@ -254,7 +293,8 @@ fn checksums(root: &Path) -> Checked<Checksums> {
 
 fn delete_idle(doing: &Doing) -> Checked<String> {
     for target in [Target::Null, Target::Mem, Target::Loop] {
-        let wanted = Wanted { target, size_mib: 16, queues: 4, depth: 128, options: &[] };
+        let wanted =
+            Wanted { target, size_mib: 16, queues: 4, depth: 128, data: Data::Copy, options: &[] };
         let device = added(&wanted, doing)?;
         deleted(&device, doing)?;
     }
@@ -268,8 +308,19 @@ struct Loaded {
 }
 
 fn loaded(doing: &Doing) -> Checked<Loaded> {
-    let wanted = Wanted { target: Target::Mem, size_mib: 64, queues: 4, depth: 64, options: &[] };
-    let device = added(&wanted, doing)?;
+    let wanted = Wanted {
+        target: Target::Mem,
+        size_mib: 64,
+        queues: 4,
+        depth: 64,
+        data: Data::Copy,
+        options: &[],
+    };
+    loaded_on(&wanted, doing)
+}
+
+fn loaded_on(wanted: &Wanted, doing: &Doing) -> Checked<Loaded> {
+    let device = added(wanted, doing)?;
     doing.now(format!("the load on {}", device.path));
     let mut load = Fio::load(&device.path, 4, 32)?;
     progress(&device, &mut load)?;
@@ -366,6 +417,7 @@ fn cycles(count: u32, doing: &Doing) -> Checked<String> {
             size_mib: 8,
             queues: 1 + index % 4,
             depth: 32,
+            data: Data::Copy,
             options: &[],
         };
         let device = added(&wanted, doing)?;
@@ -398,7 +450,14 @@ fn leftovers(doing: &Doing) -> Checked<String> {
 }
 
 fn small() -> Wanted {
-    Wanted { target: Target::Mem, size_mib: 16, queues: 2, depth: 32, options: &[] }
+    Wanted {
+        target: Target::Mem,
+        size_mib: 16,
+        queues: 2,
+        depth: 32,
+        data: Data::Copy,
+        options: &[],
+    }
 }
 
 fn planted(plant: Plant, doing: &Doing) -> Checked<String> {
