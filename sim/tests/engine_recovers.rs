@@ -4,6 +4,7 @@ mod support;
 
 use std::cell::Cell;
 
+use blkproof_engine::data::DataMode;
 use blkproof_engine::supervisor::{Deadlines, Recovery};
 use blkproof_engine::sys::RingMode;
 use blkproof_engine::uapi::KernelSeries;
@@ -12,16 +13,22 @@ use blkproof_sim::drivers::Random;
 use blkproof_sim::outcome::Verdict;
 use blkproof_sim::run::{Sabotage, run_sabotaged};
 use blkproof_sim::testing::{for_each_seed, replaying};
-use support::{clean, engine};
+use support::{clean, engine_in};
 
 /// Schedules for each kind of adversity.
 const SEEDS: u64 = 2_880;
 
 /// One of the 72 configurations of [`engine`], with and without `--restart`, on a kernel that recovers.
 fn recovering(seed: u64, recovery: Recovery, faults: Faults) -> Config {
+    recovering_in(DataMode::Copy, seed, recovery, faults)
+}
+
+/// One of those, in a data mode.
+fn recovering_in(data: DataMode, seed: u64, recovery: Recovery, faults: Faults) -> Config {
     let one = seed / 72;
     let kernel = [KernelSeries::V7_3, KernelSeries::V6_18][one as usize / 2 % 2];
-    Config { recovery, restart: one % 2 == 1, kernel, requests: 24, ..engine(seed, faults) }
+    let config = engine_in(data, seed, faults);
+    Config { recovery, restart: one % 2 == 1, kernel, requests: 24, ..config }
 }
 
 fn survives(name: &str, recovery: Recovery, faults: Faults) {
@@ -92,6 +99,19 @@ fn a_dead_worker_leaves_the_disk_at_work() {
     }
 }
 
+/// Workers die while they copy, and with the pages of requests in their rings' tables.
+#[test]
+fn a_device_comes_back_in_its_own_data_mode() {
+    for data in [DataMode::UserCopy, DataMode::ZeroCopy] {
+        for recovery in [Recovery::Requeue, Recovery::Reissue, Recovery::FailIo] {
+            for_each_seed("a_device_comes_back_in_its_own_data_mode", 0..SEEDS, |seed| {
+                let faults = Faults { disk: 48, resource: 12, ..KILLS };
+                clean(&recovering_in(data, seed, recovery, faults), seed);
+            });
+        }
+    }
+}
+
 #[test]
 fn a_recovery_is_stopped_at_any_moment() {
     let faults = Faults { stop: 3, ..KILLS };
@@ -111,15 +131,24 @@ fn other_commands_run_beside_a_recovery() {
 fn everything_at_once() {
     for recovery in [Recovery::Requeue, Recovery::Reissue, Recovery::FailIo] {
         for_each_seed("everything_at_once", 0..SEEDS, |seed| {
-            let config = recovering(seed, recovery, Faults::ALL);
-            clean(&Config { kernel: KernelSeries::V7_3, ..config }, seed);
+            for data in [DataMode::Copy, DataMode::UserCopy, DataMode::ZeroCopy] {
+                let config = recovering_in(data, seed, recovery, Faults::ALL);
+                clean(&Config { kernel: KernelSeries::V7_3, ..config }, seed);
+            }
         });
     }
 }
 
 /// Loses workers until the planted bug is caught; every catch must be by that oracle.
 fn caught(sabotage: Sabotage, verdict: Verdict, oracle: &str) {
+    let times = catches(DataMode::Copy, sabotage, verdict, oracle);
+    assert!(times > 0 || replaying(), "{sabotage:?} was not caught");
+}
+
+/// How many of 2000 schedules show the planted bug.
+fn catches(data: DataMode, sabotage: Sabotage, verdict: Verdict, oracle: &str) -> u32 {
     let config = Config {
+        data,
         target: TargetKind::File,
         recovery: Recovery::Reissue,
         mode: RingMode::DeferTaskrun,
@@ -143,13 +172,18 @@ fn caught(sabotage: Sabotage, verdict: Verdict, oracle: &str) {
             outcome.finding
         );
     });
-    println!("{sabotage:?}: {} of 2000", times.get());
-    assert!(times.get() > 0 || replaying(), "{sabotage:?} was not caught");
+    println!("{sabotage:?}: {} of 2000 in {}", times.get(), data.name());
+    times.get()
 }
 
 #[test]
 fn o9_sees_a_write_of_a_dead_worker_that_nobody_waited_for() {
-    caught(Sabotage::NoFence, Verdict::Safety, "O9");
+    for data in [DataMode::Copy, DataMode::UserCopy] {
+        let times = catches(data, Sabotage::NoFence, Verdict::Safety, "O9");
+        assert!(times > 0 || replaying(), "{data:?}: a write that came late was not caught");
+    }
+    // The kernel is the fence: it has the request again when nothing uses its pages any more.
+    assert_eq!(catches(DataMode::ZeroCopy, Sabotage::NoFence, Verdict::Safety, "O9"), 0);
 }
 
 #[test]
