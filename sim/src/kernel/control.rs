@@ -2,7 +2,9 @@
 
 use blkproof_engine::control::{Command, Reply};
 use blkproof_engine::sys::{Cqe, Token};
-use blkproof_engine::uapi::{ControlOp, DevId, DevInfo, DeviceState, Features, KernelSeries};
+use blkproof_engine::uapi::{
+    ControlOp, DevId, DevInfo, DeviceState, Features, KernelSeries, ParamAttrs,
+};
 
 use crate::kernel::device::{Device, Gendisk, Holder, Scan, State};
 use crate::kernel::errno;
@@ -453,10 +455,7 @@ impl World {
                     return Next::Go(Pc::StopCancel);
                 }
                 // A command that is cancelled twice is freed memory.
-                self.doomed |= self.device.as_ref().is_some_and(|device| {
-                    device.forgot
-                        && device.tags.iter().any(|slot| slot.state == TagState::Cancelled)
-                });
+                self.doomed |= self.device.as_ref().is_some_and(|device| device.forgot);
                 let stops = !matches!(control.command, Asked::Plain(ControlOp::QuiesceDev, ..));
                 if let Some(device) = self
                     .device
@@ -548,6 +547,10 @@ impl World {
         let Some(flags) = granted_flags(run.config.kernel, info.flags) else {
             return Next::error(errno::EINVAL);
         };
+        if flags.contains(Features::BATCH_IO) && info.queue_depth == 1 {
+            // `__kfifo_alloc` makes no queue of one event (`ublk_init_queue`).
+            return Next::error(errno::EINVAL);
+        }
         let granted = DevInfo {
             nr_hw_queues: info.nr_hw_queues.min(CPUS),
             state: DeviceState::Dead,
@@ -590,9 +593,11 @@ impl World {
         device.mutex = Some(Holder::Control(id));
         device.state = State::Live;
         device.pid = Some(pid);
+        let attrs = device.params.as_ref().and_then(|params| params.basic).map(|basic| basic.attrs);
         device.disk = Some(Gendisk {
             attached: true,
             dead: false,
+            write_cache: attrs.is_some_and(|attrs| attrs.contains(ParamAttrs::VOLATILE_CACHE)),
             openers: 0,
             open_mutex: false,
             scan: Scan::None,

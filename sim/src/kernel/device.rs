@@ -65,7 +65,7 @@ pub(crate) struct Device {
     pub(crate) completed: bool,
     /// A cancel happened in this round: readiness does not clear `canceling` any more.
     pub(crate) poisoned: bool,
-    /// 6.18: readiness made the driver forget which commands it has cancelled.
+    /// 6.18: readiness made the driver forget that it had cancelled a command.
     pub(crate) forgot: bool,
     /// The block layer admits nothing: 6.12 while QUIESCED, and every kernel while it is about to force aborts.
     pub(crate) quiesced: bool,
@@ -102,11 +102,14 @@ impl HwQueue {
 
 /// The gendisk: ours, or deleted and still open by a client (USED).
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "they are the block layer's own flags")]
 pub(crate) struct Gendisk {
     /// Not detached yet.
     pub(crate) attached: bool,
     /// `del_gendisk` began: new requests fail.
     pub(crate) dead: bool,
+    /// Writes are durable only after a flush (BLK_FEAT_WRITE_CACHE).
+    pub(crate) write_cache: bool,
     /// Open files on `/dev/ublkbN`.
     pub(crate) openers: u16,
     /// `disk->open_mutex` is held by the partition scan.
@@ -187,7 +190,7 @@ impl Device {
             }
             // Whatever was cancelled meanwhile (H06), and it forgets that it was.
             KernelSeries::V6_18 if ready => {
-                self.forgot = true;
+                self.forgot = self.tags.iter().any(|slot| slot.state == TagState::Cancelled);
                 self.poisoned = false;
                 self.hw.iter_mut().for_each(HwQueue::serves);
             }

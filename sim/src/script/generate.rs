@@ -136,7 +136,6 @@ impl Author<'_> {
             self.script.steps.push(Step::Thread { name: "b".into(), of: "a".into() });
             self.servers.push("b");
         }
-        let (queues, depth) = (self.queues, self.depth);
         let recovery = Features::USER_RECOVERY;
         let flags = match self.choose(8) {
             0 | 1 => recovery,
@@ -154,11 +153,17 @@ impl Author<'_> {
         self.batch = self.script.kernels == [KernelSeries::V7_3]
             && self.mode != Mode::GetData
             && self.one_in(4);
+        if self.batch {
+            // Of depth 1 it would be refused.
+            self.depth = self.depth.max(2);
+        }
+        let (queues, depth) = (self.queues, self.depth);
         let batch = if self.batch { Features::BATCH_IO } else { Features::NONE };
         let flags = flags.union(self.mode.flags()).union(batch);
         self.push(CONTROLLER, Op::Add { queues, depth, id: None, flags });
         if !self.one_in(8) {
-            self.push(CONTROLLER, Op::Params { sectors: 16 });
+            let cache = self.one_in(3);
+            self.push(CONTROLLER, Op::Params { sectors: 16, cache });
         }
         self.push("a", Op::Open);
         for server in self.servers.clone() {
@@ -375,7 +380,8 @@ impl Author<'_> {
         let queue = self.choose(usize::from(self.queues)) as u16;
         // No two are neighbours: those could be merged while they wait.
         let (first, count) = [(0, 4), (8, 8), (6, 1)][self.choose(3)];
-        match self.choose(6) {
+        match self.choose(7) {
+            6 => Op::Sync { queue },
             0 => Op::OpenDisk,
             1 => Op::CloseDisk,
             2 | 3 => Op::Read { first, count, queue },
@@ -391,7 +397,7 @@ impl Author<'_> {
             0 | 1 => Op::Stop,
             2 if self.one_in(3) => Op::DelAsync,
             2 => Op::Del,
-            3 => Op::Params { sectors: 16 },
+            3 => Op::Params { sectors: 16, cache: false },
             4 => Op::Start { server: None },
             5 if !self.servers.is_empty() => Op::Start { server: Some(self.servers[0].into()) },
             _ => Op::Info,

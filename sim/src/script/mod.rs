@@ -278,10 +278,12 @@ pub enum Op {
         /// Feature flags.
         flags: Features,
     },
-    /// `params sectors=N`: SET_PARAMS with basic parameters.
+    /// `params sectors=N [cache=yes]`: SET_PARAMS with basic parameters.
     Params {
         /// Size of the device.
         sectors: u64,
+        /// Writes are durable only after a flush: VOLATILE_CACHE.
+        cache: bool,
     },
     /// `start ACTOR`: START_DEV with the process of that actor; `start 0` with pid 0.
     Start {
@@ -330,6 +332,11 @@ pub enum Op {
         first: u16,
         /// Sectors.
         count: u16,
+        /// The hardware queue to use.
+        queue: u16,
+    },
+    /// `sync [queue=N]`: `fsync` of the open disk. Result 0.
+    Sync {
         /// The hardware queue to use.
         queue: u16,
     },
@@ -467,7 +474,9 @@ impl fmt::Display for Op {
                 let names: Vec<String> = names.collect();
                 if names.is_empty() { Ok(()) } else { write!(f, " flags={}", names.join("+")) }
             }
-            Self::Params { sectors } => write!(f, "params sectors={sectors}"),
+            Self::Params { sectors, cache } => {
+                write!(f, "params sectors={sectors}{}", if *cache { " cache=yes" } else { "" })
+            }
             Self::Start { server } => write!(f, "start {}", server.as_deref().unwrap_or("0")),
             Self::StartRecovery => f.write_str("startrecovery"),
             Self::EndRecovery { server } => {
@@ -484,6 +493,7 @@ impl fmt::Display for Op {
             Self::OpenDisk => f.write_str("opendisk"),
             Self::CloseDisk => f.write_str("closedisk"),
             Self::Read { first, count, queue } => write!(f, "read {first}+{count} queue={queue}"),
+            Self::Sync { queue } => write!(f, "sync queue={queue}"),
             Self::Write { first, count, queue } => {
                 write!(f, "write {first}+{count} queue={queue}")
             }

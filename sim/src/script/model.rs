@@ -6,7 +6,7 @@ use std::fmt;
 use blkproof_engine::control::Command;
 use blkproof_engine::sys::{Call, Cqe, Exit, Ret, RingMode, RingSpec, Token};
 use blkproof_engine::uapi::{
-    BasicParams, ControlOp, DevId, DevInfo, KernelSeries, Params, RequestFlags,
+    BasicParams, ControlOp, DevId, DevInfo, KernelSeries, ParamAttrs, Params, RequestFlags,
 };
 
 use super::{CONTROLLER, Delivered, Event, Observation, Op, Script, Site, State, Step, Trace};
@@ -448,8 +448,8 @@ impl World {
                 };
                 self.control(run, thread, step, Command::AddDev(info));
             }
-            Op::Params { sectors } => {
-                self.control(run, thread, step, Command::SetParams(id, params(sectors)));
+            Op::Params { sectors, cache } => {
+                self.control(run, thread, step, Command::SetParams(id, params(sectors, cache)));
             }
             Op::Start { .. } => {
                 let pid = server.map_or(0, |server| self.process_of(server).pid);
@@ -500,7 +500,9 @@ impl World {
                 let refusal = if leaves { errno::ENXIO } else { errno::ENOENT };
                 self.answer(step, if opened { 0 } else { -refusal });
             }
-            Op::CloseDisk | Op::Read { .. } | Op::Write { .. } if !self.actor(thread).disk => {
+            Op::CloseDisk | Op::Read { .. } | Op::Write { .. } | Op::Sync { .. }
+                if !self.actor(thread).disk =>
+            {
                 self.answer(step, -errno::EBADF);
             }
             Op::CloseDisk => {
@@ -511,6 +513,10 @@ impl World {
             // A disk that is gone has no capacity.
             Op::Read { .. } if !self.has_living_disk() => self.answer(step, 0),
             Op::Write { .. } if !self.has_living_disk() => self.answer(step, -errno::ENOSPC),
+            // `submit_bio_noacct` ends a flush of a disk without a cache before it looks at the disk.
+            Op::Sync { .. } if !self.has_write_cache() => self.answer(step, 0),
+            Op::Sync { .. } if !self.has_living_disk() => self.answer(step, -errno::EIO),
+            Op::Sync { queue } => self.client(run, step, BlockOp::Flush, (0, 0), queue),
             Op::Read { first, count, queue } => {
                 self.client(run, step, BlockOp::Read, (first, count), queue);
             }
@@ -620,6 +626,11 @@ impl World {
         });
         self.actor(thread).control = Some(ring);
         self.submit_control(run, thread, ring, u32::from(step), command);
+    }
+
+    fn has_write_cache(&self) -> bool {
+        let disk = self.device.as_ref().and_then(|device| device.disk.as_ref());
+        disk.is_some_and(|disk| disk.write_cache)
     }
 
     fn has_living_disk(&self) -> bool {
@@ -777,7 +788,7 @@ fn site(pc: Pc) -> Site {
 }
 
 /// What `params` sets.
-pub fn params(sectors: u64) -> Params {
+pub fn params(sectors: u64, cache: bool) -> Params {
     Params {
         basic: Some(BasicParams {
             logical_bs_shift: 9,
@@ -786,6 +797,7 @@ pub fn params(sectors: u64) -> Params {
             io_min_shift: 9,
             max_sectors: BUFFER_BYTES / SECTOR as u32,
             dev_sectors: sectors,
+            attrs: if cache { ParamAttrs::VOLATILE_CACHE } else { ParamAttrs::default() },
             ..BasicParams::default()
         }),
         ..Params::default()

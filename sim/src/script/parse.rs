@@ -296,9 +296,14 @@ fn op(words: &[&str]) -> Result<Op, String> {
             }
         }
         ["params", ref rest @ ..] => {
-            known(rest, &["sectors"])?;
+            known(rest, &["sectors", "cache"])?;
             let sectors = value(rest, "sectors").ok_or("params needs sectors=N")?;
-            Op::Params { sectors: number(sectors, "number of sectors")? }
+            let cache = match value(rest, "cache") {
+                None => false,
+                Some("yes") => true,
+                Some(word) => return Err(format!("cache={word}: only cache=yes")),
+            };
+            Op::Params { sectors: number(sectors, "number of sectors")?, cache }
         }
         ["start", "0"] => Op::Start { server: None },
         ["start", server] => Op::Start { server: Some(server.into()) },
@@ -323,6 +328,10 @@ fn op(words: &[&str]) -> Result<Op, String> {
             known(rest, &["queue"])?;
             let (first, count) = pair(range, '+', RANGE)?;
             Op::Read { first, count, queue: queue(rest)? }
+        }
+        ["sync", ref rest @ ..] => {
+            known(rest, &["queue"])?;
+            Op::Sync { queue: queue(rest)? }
         }
         ["write", range, ref rest @ ..] => {
             known(rest, &["queue"])?;
@@ -368,6 +377,8 @@ a: register 0.0 1
 a: bufread 1 0+8
 a: bufwrite 1 0+4 9
 a: unregister 0.0 1
+c: sync queue=1
+ctl: params sectors=16 cache=yes
 a: provide 2
 a: prep 0 0,1
 a: prep 1 0 auto=0+fallback

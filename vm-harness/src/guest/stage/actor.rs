@@ -439,7 +439,9 @@ impl Actor {
                 };
                 self.command(step, &Command::AddDev(info))
             }
-            Op::Params { sectors } => self.command(step, &Command::SetParams(id, params(sectors))),
+            Op::Params { sectors, cache } => {
+                self.command(step, &Command::SetParams(id, params(sectors, cache)))
+            }
             Op::Start { .. } => self.command(step, &Command::StartDev(id, server)),
             Op::StartRecovery => self.plain(step, ControlOp::StartUserRecovery, id, 0),
             Op::EndRecovery { .. } => {
@@ -463,6 +465,12 @@ impl Actor {
                 DONE
             }
             Op::CloseDisk => self.disk.take().map_or_else(bad_file, |_| DONE),
+            Op::Sync { queue } => {
+                let disk = self.disk.as_ref().ok_or_else(closed)?;
+                disk.use_queue(queue)?;
+                rustix::fs::fsync(&disk.file)?;
+                DONE
+            }
             Op::Read { first, count, queue } => self.transfer(false, (first, count), queue, 0),
             Op::Write { first, count, queue } => {
                 self.transfer(true, (first, count), queue, step as u8)
@@ -615,9 +623,7 @@ impl Actor {
 
     fn transfer(&mut self, writes: bool, range: (u16, u16), queue: u16, byte: u8) -> Outcome {
         let disk = self.disk.as_ref().ok_or_else(closed)?;
-        if let Some(cpus) = disk.cpus.get(usize::from(queue)).or(disk.cpus.last()) {
-            rustix::thread::sched_setaffinity(None, cpus)?;
-        }
+        disk.use_queue(queue)?;
         let (offset, len) = (u64::from(range.0) * SECTOR as u64, usize::from(range.1) * SECTOR);
         // Direct I/O wants aligned memory.
         let mut memory = vec![byte; len + 4096];
@@ -635,6 +641,14 @@ impl Actor {
 }
 
 impl Disk {
+    /// What the thread asks next goes to this hardware queue.
+    fn use_queue(&self, queue: u16) -> io::Result<()> {
+        if let Some(cpus) = self.cpus.get(usize::from(queue)).or(self.cpus.last()) {
+            rustix::thread::sched_setaffinity(None, cpus)?;
+        }
+        Ok(())
+    }
+
     fn open(device: Device) -> io::Result<Self> {
         let flags = OFlags::DIRECT.bits() as i32;
         let path = format!("/dev/ublkb{}", device.id);

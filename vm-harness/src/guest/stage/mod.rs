@@ -351,7 +351,7 @@ impl Stage {
             else {
                 continue;
             };
-            if company.gone || matches!(op, Op::Read { .. } | Op::Write { .. }) {
+            if company.gone || matches!(op, Op::Read { .. } | Op::Write { .. } | Op::Sync { .. }) {
                 continue;
             }
             found.push((step, Sleep::of(company.pid, part.tid), op.clone()));
