@@ -8,6 +8,8 @@ use blkproof_engine::target::{AnyTarget, File, Mem, Null};
 use blkproof_engine::uapi::DevId;
 use serde::{Deserialize, Serialize};
 
+use crate::tap::{Recording, WorkerRecording};
+
 /// Bytes in a sector.
 pub const SECTOR: u64 = 512;
 
@@ -95,6 +97,8 @@ pub struct Task {
     pub log: Option<PathBuf>,
     /// The device is there, and has lost its worker and its supervisor.
     pub comes_back: bool,
+    /// Where to record what supervisor and worker do.
+    pub record: Option<Recording>,
 }
 
 impl Task {
@@ -130,18 +134,24 @@ pub struct WorkOrder {
     sectors: u64,
     /// Where the bytes are.
     pub target: TargetSpec,
+    /// Where to record what it does.
+    pub record: Option<WorkerRecording>,
 }
 
 impl WorkOrder {
     /// To serve this device.
-    pub const fn new(device: DeviceGeometry, target: TargetSpec) -> Self {
+    pub const fn new(
+        device: DeviceGeometry,
+        target: TargetSpec,
+        record: Option<WorkerRecording>,
+    ) -> Self {
         let DeviceGeometry { id, queues, depth, buffer_bytes, sectors } = device;
-        Self { id: id.0, queues, depth, buffer_bytes, sectors, target }
+        Self { id: id.0, queues, depth, buffer_bytes, sectors, target, record }
     }
 
     /// The device.
     pub const fn device(&self) -> DeviceGeometry {
-        let Self { id, queues, depth, buffer_bytes, sectors, target: _ } = *self;
+        let Self { id, queues, depth, buffer_bytes, sectors, target: _, record: _ } = *self;
         DeviceGeometry { id: DevId(id), queues, depth, buffer_bytes, sectors }
     }
 }

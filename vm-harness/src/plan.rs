@@ -120,6 +120,42 @@ impl Recovery {
     }
 }
 
+/// A device whose processes are recorded, and how it ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordCase {
+    /// The device's target.
+    pub target: Target,
+    /// Queues asked for.
+    pub queues: u32,
+    /// Depth asked for.
+    pub depth: u32,
+    /// Its end.
+    pub end: RecordEnd,
+}
+
+/// How a recorded device ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RecordEnd {
+    /// Deleted after a short load.
+    Idle,
+    /// Deleted under load.
+    Loaded,
+    /// Its worker is killed under load.
+    Killed,
+}
+
+impl RecordCase {
+    fn name(&self) -> String {
+        let end = match self.end {
+            RecordEnd::Idle => "idle",
+            RecordEnd::Loaded => "loaded",
+            RecordEnd::Killed => "killed",
+        };
+        format!("{}-q{}-d{}-{end}", self.target.name(), self.queues, self.depth)
+    }
+}
+
 /// A fault planted on purpose, to show that the alarm for it rings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -164,6 +200,8 @@ pub enum Action {
     Recover(Recovery),
     /// Add and delete again and again.
     Cycles(u32),
+    /// Record what a device's processes do, and hold it against the model.
+    Record(RecordCase),
     /// Nothing may be left of any device.
     Leftovers,
     /// The kernel may not have complained.
@@ -201,6 +239,14 @@ const QUEUES: [u32; 2] = [1, 4];
 const DEPTHS: [u32; 3] = [1, 64, 128];
 const ORDERS: [Order; 2] = [Order::Sequential, Order::Random];
 const BLOCKS_KIB: [u32; 4] = [4, 16, 128, 1024];
+
+const RECORDED: [(Target, u32, u32, RecordEnd); 5] = [
+    (Target::Mem, 2, 1, RecordEnd::Idle),
+    (Target::Mem, 4, 64, RecordEnd::Idle),
+    (Target::Loop, 2, 64, RecordEnd::Idle),
+    (Target::Null, 4, 64, RecordEnd::Loaded),
+    (Target::Mem, 4, 64, RecordEnd::Killed),
+];
 
 /// The fio runs: a pairwise cover of the factors, or with `full` their product.
 pub fn io_cases(full: bool) -> Vec<IoCase> {
@@ -242,6 +288,10 @@ pub fn steps(full: bool) -> Vec<Step> {
     for what in Recovery::ALL {
         // Here too 6.12 may take its time to notice.
         steps.push(Step::new(format!("recover/{}", what.name()), 120, Action::Recover(what)));
+    }
+    for (target, queues, depth, end) in RECORDED {
+        let case = RecordCase { target, queues, depth, end };
+        steps.push(Step::new(format!("record/{}", case.name()), 60, Action::Record(case)));
     }
     steps.push(Step::new("cycles/50", 180, Action::Cycles(50)));
     steps.push(Step::new("leftovers", 30, Action::Leftovers));
