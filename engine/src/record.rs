@@ -11,6 +11,7 @@
 //! | entries and completions | each, and when there was none to reap | how much room the queue had: it follows |
 //! | descriptors | each that was read | |
 //! | links | each message told and heard, and the end of a link | that there was none: it follows |
+//! | news for the log | | all |
 //! | memory | | operations on tag buffers, and all data |
 
 use alloc::string::String;
@@ -18,7 +19,8 @@ use core::cell::{Ref, RefCell};
 
 use crate::control::{Command, Reply};
 use crate::link::{
-    FromQueue, FromWorker, Link, Order, Received, ToQueue, ToWorker, Verdict as LauncherVerdict,
+    FromQueue, FromWorker, Link, News, Order, Received, ToQueue, ToWorker,
+    Verdict as LauncherVerdict,
 };
 use crate::sys::{
     Call, ControlIo, Cqe, LauncherIo, MemoryOp, QueueIo, Ret, Ring, SqFull, Sqe, SupervisorIo,
@@ -200,12 +202,12 @@ impl<D, S: Sink> Recorded<D, S> {
         self.sink.borrow()
     }
 
-    fn note(&self, event: &Event) {
+    fn record(&self, event: &Event) {
         self.sink.borrow_mut().record(event);
     }
 
     fn told(&self, message: Message) {
-        self.note(&Event::Told { queue: None, message });
+        self.record(&Event::Told { queue: None, message });
     }
 
     fn heard<M: Copy>(
@@ -216,9 +218,9 @@ impl<D, S: Sink> Recorded<D, S> {
     ) {
         match received {
             Received::Message(one) => {
-                self.note(&Event::Heard { link, message: Some(message(*one)) });
+                self.record(&Event::Heard { link, message: Some(message(*one)) });
             }
-            Received::Closed => self.note(&Event::Heard { link, message: None }),
+            Received::Closed => self.record(&Event::Heard { link, message: None }),
             Received::Empty => {}
         }
     }
@@ -235,13 +237,13 @@ impl<D: Ring, S: Sink> Ring for Recorded<D, S> {
 
     fn push(&mut self, sqe: Sqe) -> Result<(), SqFull> {
         self.driver.push(sqe)?;
-        self.note(&Event::Sqe(sqe));
+        self.record(&Event::Sqe(sqe));
         Ok(())
     }
 
     fn reap(&mut self) -> Option<Cqe> {
         let cqe = self.driver.reap();
-        self.note(&cqe.map_or(Event::Empty, Event::Cqe));
+        self.record(&cqe.map_or(Event::Empty, Event::Cqe));
         cqe
     }
 }
@@ -249,13 +251,13 @@ impl<D: Ring, S: Sink> Ring for Recorded<D, S> {
 impl<D: ControlIo, S: Sink> ControlIo for Recorded<D, S> {
     fn push_control(&mut self, sequence: u32, command: &Command) -> Result<(), SqFull> {
         self.driver.push_control(sequence, command)?;
-        self.note(&Event::Control { sequence, command: command.clone() });
+        self.record(&Event::Control { sequence, command: command.clone() });
         Ok(())
     }
 
     fn reply(&self) -> Reply {
         let reply = self.driver.reply();
-        self.note(&Event::Reply(reply));
+        self.record(&Event::Reply(reply));
         reply
     }
 }
@@ -282,6 +284,10 @@ impl<D: SupervisorIo, S: Sink> SupervisorIo for Recorded<D, S> {
         self.told(Message::Verdict(verdict));
         self.driver.tell_launcher(verdict);
     }
+
+    fn note(&mut self, news: News) {
+        self.driver.note(news);
+    }
 }
 
 impl<D: WorkerIo, S: Sink> WorkerIo for Recorded<D, S> {
@@ -303,7 +309,7 @@ impl<D: WorkerIo, S: Sink> WorkerIo for Recorded<D, S> {
     }
 
     fn tell_queue(&mut self, queue: QueueId, message: ToQueue) {
-        self.note(&Event::Told { queue: Some(queue), message: Message::ToQueue(message) });
+        self.record(&Event::Told { queue: Some(queue), message: Message::ToQueue(message) });
         self.driver.tell_queue(queue, message);
     }
 }
@@ -322,7 +328,7 @@ impl<D: QueueIo, S: Sink> QueueIo for Recorded<D, S> {
 
     fn descriptor(&self, tag: Tag) -> IoDesc {
         let desc = self.driver.descriptor(tag);
-        self.note(&Event::Descriptor { tag, desc });
+        self.record(&Event::Descriptor { tag, desc });
         desc
     }
 

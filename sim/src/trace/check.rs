@@ -182,22 +182,24 @@ impl<'t, 'c> Checker<'t, 'c> {
     }
 
     /// A process's trace as a whole is refused.
-    fn complain(&self, process: &Process, why: impl Into<String>) -> Box<Refused> {
-        Box::new(Refused {
+    fn complain(&self, process: &Process, why: impl Into<String>) -> Refused {
+        Refused {
             file: process.name.clone(),
             line: 0,
             record: "the end".into(),
             why: why.into(),
             allowed: Vec::new(),
             story: self.stage.run.borrow().last_steps(STORY),
-        })
+        }
     }
 
     /// Nothing that was to be recorded may be missing.
     fn complete(&self) -> Result<(), Box<Refused>> {
         for process in &self.recording.processes {
             if let Close::Gap(why) = &process.close {
-                return Err(self.complain(process, format!("the trace is incomplete: {why}")));
+                return Err(self
+                    .complain(process, format!("the trace is incomplete: {why}"))
+                    .into());
             }
         }
         Ok(())
@@ -209,7 +211,7 @@ impl<'t, 'c> Checker<'t, 'c> {
         assert_eq!(consumed, self.recording.records(), "a trace is consumed to its end");
         for (index, process) in self.recording.processes.iter().enumerate() {
             if !self.leavers.contains_key(&index) {
-                return Err(self.complain(process, "nobody started this process"));
+                return Err(self.complain(process, "nobody started this process").into());
             }
             let last = self
                 .streams
@@ -219,7 +221,7 @@ impl<'t, 'c> Checker<'t, 'c> {
                 matches!(stream.records.last(), Some((_, Record(.., Event::Begin(Call::Exit(_))))))
             };
             if process.close == Close::Ended && last.as_ref().is_none_or(|one| !exits(one)) {
-                return Err(self.complain(process, "the process ended without saying so"));
+                return Err(self.complain(process, "the process ended without saying so").into());
             }
         }
         Ok(())
@@ -437,6 +439,7 @@ impl<'t, 'c> Checker<'t, 'c> {
             | Call::ReapWorker
             | Call::AttachSupervisor { .. }
             | Call::StopSupervisor
+            | Call::AskSupervisor
             | Call::FindNode { .. }
             | Call::OpenChar
             | Call::MapQueue { .. } => {}
@@ -550,6 +553,7 @@ impl<'t, 'c> Checker<'t, 'c> {
             | Call::ReapWorker
             | Call::AttachSupervisor { .. }
             | Call::StopSupervisor
+            | Call::AskSupervisor
             | Call::FindNode { .. }
             | Call::OpenChar
             | Call::MapQueue { .. } => {

@@ -23,7 +23,7 @@ const HANDED_MAX: usize = 256 << 10;
 pub(super) fn record(case: &RecordCase, doing: &Doing) -> Checked<Done> {
     let RecordCase { target, queues, depth, end } = *case;
     let _ = fs::remove_dir_all(DIR);
-    let wanted = Wanted { target, size_mib: 16, queues, depth };
+    let wanted = Wanted { target, size_mib: 16, queues, depth, options: &[] };
     doing.now(format!("blkproof add {} --record", target.name()));
     let device = blkproof::add_with(&wanted, &["--record", DIR])?;
     match end {
