@@ -8,6 +8,7 @@ pub const PAYLOAD_BYTES_MAX: usize = 256;
 
 /// A control command with its payload.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Command {
     /// What the driver supports.
     GetFeatures,
@@ -31,6 +32,7 @@ pub enum Command {
 
 /// What a control command wrote into its buffer.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Reply {
     /// The command writes nothing.
     Nothing,

@@ -71,6 +71,7 @@ impl DataMode {
 
 /// What a queue has for each of its tags.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum TagMemory {
     /// Nothing.
     Nothing,
@@ -82,6 +83,7 @@ pub enum TagMemory {
 
 /// What stands in the `addr` of a FETCH or COMMIT.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Address {
     /// The tag's buffer.
     Buffer,

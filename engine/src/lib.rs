@@ -21,6 +21,7 @@ pub mod pending;
 pub mod pump;
 pub mod query;
 pub mod queue;
+pub mod record;
 pub mod supervisor;
 pub mod sys;
 pub mod tag;

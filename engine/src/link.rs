@@ -9,6 +9,7 @@ use crate::uapi::{DevId, QueueId};
 
 /// A link that a thread hears, named by who is at the other end.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Link {
     /// The supervisor (heard by launcher and worker).
     Supervisor,
@@ -45,6 +46,7 @@ impl Link {
 
 /// Operator to launcher, operator to supervisor. Any number of the same counts as one.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Order {
     /// Stop and delete the device.
     Stop,
@@ -106,6 +108,7 @@ pub enum FromWorker {
 
 /// Worker to queue: at most one.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum ToQueue {
     /// Finish what you hold, then exit.
     Quit,
@@ -113,6 +116,7 @@ pub enum ToQueue {
 
 /// Queue to worker.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum FromQueue {
     /// Every FETCH of this queue was accepted.
     Primed(QueueId),

@@ -23,6 +23,7 @@ pub const MEMORY_STEPS_MAX: u16 = 1024;
 
 /// What a queue is told when its thread starts.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct QueueConfig {
     /// Its number.
     pub id: QueueId,

@@ -14,6 +14,7 @@ use crate::uapi::{DevId, Errno, IoDesc, QueueId, Tag};
 /// What a thread asks its driver to do next. The driver carries it out and resumes the machine with
 /// the [`Ret`] it produced.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[must_use = "a call that nobody carries out is a hang"]
 pub enum Call {
     /// Create this thread's ring. Answers [`Ret::Done`] or [`Ret::Failed`].
@@ -83,6 +84,7 @@ pub enum Call {
 
 /// How a machine ended.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Exit {
     /// It did all that was asked of it.
     Finished,
@@ -99,6 +101,7 @@ pub enum Exit {
 
 /// The result of a [`Call`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Ret {
     /// First resumption of a machine: nothing was called yet.
     Start,
@@ -130,6 +133,7 @@ pub enum WorkerExit {
 
 /// What a worker needs to know of the device, after negotiation.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct DeviceGeometry {
     /// The device number, as in `/dev/ublkbN`.
     pub id: DevId,
@@ -147,6 +151,7 @@ pub struct DeviceGeometry {
 
 /// What kind of ring to create.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct RingSpec {
     /// Submission queue entries; the driver rounds up to a power of two.
     pub entries: u32,
@@ -156,6 +161,7 @@ pub struct RingSpec {
 
 /// How a ring runs its task work ("who may" in docs/protocol.md).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum RingMode {
     /// 128-byte entries, default task work: the supervisor's ring, as ublk control commands need it.
     Control,
@@ -167,6 +173,7 @@ pub enum RingMode {
 
 /// A submission queue entry, as the engine means it. The driver encodes it into bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Sqe {
     /// `UBLK_IO_FETCH_REQ` for a tag.
     Fetch {
@@ -226,6 +233,7 @@ pub enum Sqe {
 
 /// An operation on the backing file. Ranges of the tag's buffer (of the request's pages, if the tag has a slot for them) and of the file, in bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum BackendOp {
     /// Read into the tag's buffer.
     Read {
@@ -325,6 +333,7 @@ impl MemoryOp {
 
 /// A completion.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Cqe {
     /// Which submission it answers.
     pub token: Token,
@@ -334,6 +343,7 @@ pub struct Cqe {
 
 /// The identity of a submission, carried through the kernel as `user_data`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Token {
     /// A FETCH or COMMIT of this tag.
     Io(Tag),

@@ -18,6 +18,7 @@ use crate::dump::PendingDump;
 use crate::error::{Attempt, Class, Error, Result};
 use crate::os::PAGE_BYTES;
 use crate::state_file::RunDir;
+use crate::tap::Recording;
 use crate::task::{SECTOR, TargetSpec, Task};
 use crate::{
     control, dump, launcher, query, recovery, store, supervisor_process, worker_process,
@@ -165,6 +166,9 @@ struct AddOptions {
     /// Stay in the foreground; SIGINT and SIGTERM stop and delete the device
     #[arg(long)]
     foreground: bool,
+    /// Record what the device's processes do at the border to the kernel, in this directory, for `sim check-trace`
+    #[arg(long, value_name = "DIR")]
+    record: Option<PathBuf>,
 }
 
 /// `--recovery`.
@@ -267,7 +271,9 @@ fn run_add(add: Add) -> Result<()> {
         }
     };
     control::probe()?;
-    let AddOptions { id, queues, depth, buffer, data, recovery, restart, foreground } = options;
+    let AddOptions { id, queues, depth, buffer, data, recovery, restart, foreground, record } =
+        options;
+    let record = record.as_deref().map(recording).transpose()?;
     let task = Task {
         id,
         queues,
@@ -280,12 +286,19 @@ fn run_add(add: Add) -> Result<()> {
         identity: random()?,
         log: None,
         comes_back: false,
+        record,
     };
     if foreground {
         return launcher::foreground(task, store, announce);
     }
     announce(&launcher::detach(task, store.as_ref())?);
     Ok(())
+}
+
+/// Everything that can go wrong with a recording at once, before there is a device.
+fn recording(dir: &Path) -> Result<Recording> {
+    Recording::new(dir, query::features()?)
+        .map_err(|error| Error::new(format!("recording into {}", dir.display()), error))
 }
 
 /// A number that no other device has.

@@ -11,6 +11,7 @@
 //! | [`driver`] | the system calls of the three kinds of machine |
 //! | [`os`] | memory, rings and signals: all the `unsafe` code |
 //! | [`mailbox`], [`peer`] | links inside a process and between processes |
+//! | [`tap`] | what is recorded with `--record` |
 //! | [`board`], [`dump`] | what every machine waits for, readable while it waits |
 //! | [`state_file`], [`devices`], [`query`] | what is known of devices, ours and others' |
 #![deny(unsafe_code)]
@@ -43,6 +44,7 @@ not_loom! {
     pub mod state_file;
     pub mod store;
     pub mod supervisor_process;
+    pub mod tap;
     pub mod task;
     pub mod worker_process;
 }

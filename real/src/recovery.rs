@@ -49,6 +49,7 @@ pub fn recover(run_dir: &RunDir, id: u32) -> Result<PathBuf> {
         identity: state.identity,
         log: None,
         comes_back: true,
+        record: None,
     };
     let back = store::reopen(&state.target)
         .and_then(|store| launcher::bring_back(&task, store.as_ref()));

@@ -1,14 +1,16 @@
 //! The supervisor process: what surrounds its machine.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 use std::rc::Rc;
 
+use blkproof_engine::record::{Recorded, Thread};
 use blkproof_engine::supervisor::{Deadlines, Supervisor};
 use blkproof_engine::sys::{DeviceGeometry, Exit};
+use blkproof_engine::uapi::DevId;
 
 use crate::board::{Board, Name};
 use crate::driver::{self, Spawned, SupervisorDriver};
@@ -16,6 +18,7 @@ use crate::os;
 use crate::peer::Peer;
 use crate::process::{self, Process, SUPERVISOR_COMM};
 use crate::state_file::{Role, RunDir, StateFile};
+use crate::tap::{Shape, Tap, WorkerSpool};
 use crate::task::Task;
 use crate::{dump, inherit, worker_process};
 
@@ -71,17 +74,36 @@ pub fn serve(task: Task, store: Option<OwnedFd>, launcher: Peer) -> io::Result<E
     let run_dir = RunDir::from_environment();
     let plan = task.plan();
 
+    let shape = Shape { device: task.id.map(DevId), queues: task.queues, depth: task.depth };
+    let tap = task.record.as_ref().map(|record| Tap::supervisor(record, shape)).transpose()?;
+    let spools = Rc::new(RefCell::new(Vec::new()));
     let known_id = Rc::new(Cell::new(None));
     let spawn = {
         let (known_id, run_dir) = (Rc::clone(&known_id), run_dir.clone());
+        let spools = Rc::clone(&spools);
         move |device: DeviceGeometry| {
             let first = known_id.replace(Some(device.id.0)).is_none();
-            start_worker(device, &task, store.as_ref(), &run_dir, first.then_some(&board))
+            let spool = task.record.as_ref().map(Tap::for_worker).transpose()?;
+            let board = first.then_some(&board);
+            let spawned =
+                start_worker(device, &task, store.as_ref(), &run_dir, board, spool.as_ref());
+            spools.borrow_mut().extend(spool);
+            spawned
         }
     };
     let mut driver = SupervisorDriver::new(operator, launcher, Box::new(spawn));
     let mut supervisor = Supervisor::new(plan, Deadlines::DEFAULT);
-    let exit = driver::run(&mut supervisor, &mut driver, &mut publisher);
+    let exit = match &tap {
+        None => driver::run(&mut supervisor, &mut driver, &mut publisher),
+        Some(tap) => {
+            let mut driver = Recorded::new(driver, tap.recorder(Thread::Main));
+            driver::run(&mut supervisor, &mut driver, &mut publisher)
+        }
+    };
+    if let Some(tap) = tap {
+        spools.borrow().iter().for_each(WorkerSpool::rescue);
+        tap.finish();
+    }
 
     // What is written down describes a device: it goes when the device is gone.
     if let (Some(id), None) = (known_id.get(), supervisor.device()) {
@@ -97,6 +119,7 @@ fn start_worker(
     store: Option<&OwnedFd>,
     run_dir: &RunDir,
     board: Option<&Board>,
+    spool: Option<&WorkerSpool>,
 ) -> io::Result<Spawned> {
     let id = device.id.0;
     // Whoever had the number before may be tidying up only now: until ours is written down, what it would remove are our files.
@@ -111,7 +134,8 @@ fn start_worker(
         }
         dump::serve(&run_dir.socket(id, Role::Supervisor), board.clone());
     }
-    let spawned = worker_process::spawn(device, &task.target, store, run_dir)?;
+    let order = spool.map(|spool| spool.order().clone());
+    let spawned = worker_process::spawn(device, &task.target, store, run_dir, order)?;
     let state = StateFile::new(device, task, Process::current(), spawned.process);
     if let Err(error) = run_dir.write(&state) {
         // The worker runs, so it must be known to the machine. `del` finds it by the pid that the kernel knows.
@@ -127,7 +151,6 @@ mod tests {
     use crate::task::TargetSpec;
     use blkproof_engine::data::DataMode;
     use blkproof_engine::supervisor::Recovery;
-    use blkproof_engine::uapi::DevId;
     use rustix::process::{WaitId, WaitIdOptions, waitid};
     use std::os::fd::AsFd;
 
@@ -149,6 +172,7 @@ mod tests {
             identity: 0,
             log: None,
             comes_back: false,
+            record: None,
         };
         let device = DeviceGeometry {
             id: DevId(3),
@@ -160,7 +184,7 @@ mod tests {
         };
 
         // The program is this test's, which has no test of the name that a worker is called by.
-        let spawned = start_worker(device, &task, None, &run_dir, Some(&Board::default()));
+        let spawned = start_worker(device, &task, None, &run_dir, Some(&Board::default()), None);
         let spawned = spawned.expect("a process");
         let worker = WaitId::PidFd(spawned.pidfd.as_fd());
         let ended = waitid(worker, WaitIdOptions::EXITED).expect("our child").expect("a status");

@@ -9,6 +9,8 @@ use blkproof_engine::target::{AnyTarget, File, Mem, Null};
 use blkproof_engine::uapi::DevId;
 use serde::{Deserialize, Serialize};
 
+use crate::tap::{Recording, WorkerRecording};
+
 /// Bytes in a sector.
 pub const SECTOR: u64 = 512;
 
@@ -98,6 +100,8 @@ pub struct Task {
     pub log: Option<PathBuf>,
     /// The device is there, and has lost its worker and its supervisor.
     pub comes_back: bool,
+    /// Where to record what supervisor and worker do.
+    pub record: Option<Recording>,
 }
 
 impl Task {
@@ -135,18 +139,24 @@ pub struct WorkOrder {
     data: DataMode,
     /// Where the bytes are.
     pub target: TargetSpec,
+    /// Where to record what it does.
+    pub record: Option<WorkerRecording>,
 }
 
 impl WorkOrder {
     /// To serve this device.
-    pub const fn new(device: DeviceGeometry, target: TargetSpec) -> Self {
+    pub const fn new(
+        device: DeviceGeometry,
+        target: TargetSpec,
+        record: Option<WorkerRecording>,
+    ) -> Self {
         let DeviceGeometry { id, queues, depth, buffer_bytes, sectors, data } = device;
-        Self { id: id.0, queues, depth, buffer_bytes, sectors, data, target }
+        Self { id: id.0, queues, depth, buffer_bytes, sectors, data, target, record }
     }
 
     /// The device.
     pub const fn device(&self) -> DeviceGeometry {
-        let Self { id, queues, depth, buffer_bytes, sectors, data, target: _ } = *self;
+        let Self { id, queues, depth, buffer_bytes, sectors, data, target: _, record: _ } = *self;
         DeviceGeometry { id: DevId(id), queues, depth, buffer_bytes, sectors, data }
     }
 }

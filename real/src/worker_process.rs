@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::{fs, io, thread};
 
 use blkproof_engine::data::DataMode;
+use blkproof_engine::record::{Recorded, Thread};
 use blkproof_engine::sys::{DeviceGeometry, Exit};
 use blkproof_engine::worker::{self, Worker};
 use rustix::mm::MlockAllFlags;
@@ -21,6 +22,7 @@ use crate::os::{self, Backend, Store};
 use crate::peer::Peer;
 use crate::process::{self, Process, WORKER_COMM};
 use crate::state_file::{RUN_DIR_VARIABLE, Role, RunDir};
+use crate::tap::{Shape, Tap, WorkerRecording};
 use crate::task::{TargetSpec, WorkOrder};
 use crate::{dump, inherit, store};
 
@@ -40,9 +42,10 @@ pub fn spawn(
     target: &TargetSpec,
     store: Option<&OwnedFd>,
     run_dir: &RunDir,
+    record: Option<WorkerRecording>,
 ) -> io::Result<Spawned> {
     let (link, child_link) = Peer::pair()?;
-    let order = serde_json::to_string(&WorkOrder::new(device, target.clone()))?;
+    let order = serde_json::to_string(&WorkOrder::new(device, target.clone(), record))?;
     let mut child = Command::new(THIS_PROGRAM)
         .arg0("blkproof")
         .args([SUBCOMMAND, &order])
@@ -97,12 +100,28 @@ fn work(order: &str) -> io::Result<Exit> {
     let mut publisher = board.publisher(Name::Worker);
     let socket = RunDir::from_environment().socket(device.id.0, Role::Worker);
     dump::serve(&socket, board.clone());
+    let shape = Shape { device: Some(device.id), queues: device.queues, depth: device.depth };
+    let tap = order.record.as_ref().map(|record| Tap::worker(record, shape)).transpose()?;
+    let tap = tap.map(Arc::new);
+    let target = order.target.target();
     let mut driver =
-        WorkerDriver::new(device, order.target.target(), backend, link.into(), board)?;
+        WorkerDriver::new(device, target, backend, link.into(), board, tap.clone())?;
     let mut worker = Worker::new(device, worker::RING_MODE);
-    let exit = driver::run(&mut worker, &mut driver, &mut publisher);
-    // The rings are closed by the end of the process, all at once.
-    std::mem::forget(driver);
+    let exit = match &tap {
+        None => {
+            let exit = driver::run(&mut worker, &mut driver, &mut publisher);
+            // The rings are closed by the end of the process, all at once.
+            std::mem::forget(driver);
+            exit
+        }
+        Some(tap) => {
+            let mut driver = Recorded::new(driver, tap.recorder(Thread::Main));
+            let exit = driver::run(&mut worker, &mut driver, &mut publisher);
+            std::mem::forget(driver);
+            tap.finish();
+            exit
+        }
+    };
     Ok(exit)
 }
 

@@ -357,7 +357,7 @@ const DEVICE: DeviceGeometry = DeviceGeometry {
 
 fn worker_driver(supervisor: Peer) -> WorkerDriver {
     let target = AnyTarget::Null(Null { sectors: 8 });
-    WorkerDriver::new(DEVICE, target, Backend::Nothing, supervisor, Board::default())
+    WorkerDriver::new(DEVICE, target, Backend::Nothing, supervisor, Board::default(), None)
         .expect("mailboxes")
 }
 

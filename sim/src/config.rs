@@ -49,6 +49,8 @@ pub struct Config {
     pub timeline: bool,
     /// No partition scan and no udev: nobody looks at a new disk but the clients.
     pub quiet: bool,
+    /// CPUs of the machine: the driver clamps queues to them.
+    pub cpus: u16,
 }
 
 /// The target behind the simulated device.
@@ -104,6 +106,7 @@ impl Config {
             steps_max: 20_000,
             timeline: false,
             quiet: false,
+            cpus: 4,
         }
     }
 }

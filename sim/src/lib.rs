@@ -20,6 +20,7 @@ pub mod script;
 pub mod specimens;
 pub mod tape;
 pub mod testing;
+pub mod trace;
 
 mod clients;
 mod disk;

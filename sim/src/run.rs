@@ -7,8 +7,9 @@
 
 mod contained;
 pub(crate) mod rest;
-mod steps;
+pub(crate) mod steps;
 mod waits;
+mod watched;
 
 use std::cell::{Cell, RefCell};
 use std::hash::Hasher;
@@ -168,7 +169,11 @@ pub(crate) mod actor {
 }
 
 impl<'c> Run<'c> {
-    fn new(config: &'c Config, choices: &'c mut dyn Choices, sabotage: Option<Sabotage>) -> Self {
+    pub(crate) fn new(
+        config: &'c Config,
+        choices: &'c mut dyn Choices,
+        sabotage: Option<Sabotage>,
+    ) -> Self {
         let names = ["client 0", "client 1", "udev", "kernel", "operator"];
         Self {
             config,

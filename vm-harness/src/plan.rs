@@ -157,6 +157,51 @@ impl Recovery {
     }
 }
 
+/// A device whose processes are recorded, and how it ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordCase {
+    /// The device's target.
+    pub target: Target,
+    /// Queues asked for.
+    pub queues: u32,
+    /// Depth asked for.
+    pub depth: u32,
+    /// How its data moves.
+    pub data: Data,
+    /// Its end.
+    pub end: RecordEnd,
+}
+
+/// How a recorded device ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RecordEnd {
+    /// Deleted after a short load.
+    Idle,
+    /// Deleted under load.
+    Loaded,
+    /// Its worker is killed under load.
+    Killed,
+    /// The worker is killed under load and another takes over; then deleted under load.
+    Restarted,
+}
+
+impl RecordCase {
+    fn name(&self) -> String {
+        let end = match self.end {
+            RecordEnd::Idle => "idle",
+            RecordEnd::Loaded => "loaded",
+            RecordEnd::Killed => "killed",
+            RecordEnd::Restarted => "restarted",
+        };
+        let data = match self.data {
+            Data::Copy => String::new(),
+            data => format!("-{}", data.name()),
+        };
+        format!("{}{data}-q{}-d{}-{end}", self.target.name(), self.queues, self.depth)
+    }
+}
+
 /// A fault planted on purpose, to show that the alarm for it rings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -203,6 +248,8 @@ pub enum Action {
     Recover(Recovery),
     /// Add and delete again and again.
     Cycles(u32),
+    /// Record what a device's processes do, and hold it against the model.
+    Record(RecordCase),
     /// Nothing may be left of any device.
     Leftovers,
     /// The kernel may not have complained.
@@ -240,6 +287,18 @@ const QUEUES: [u32; 2] = [1, 4];
 const DEPTHS: [u32; 3] = [1, 64, 128];
 const ORDERS: [Order; 2] = [Order::Sequential, Order::Random];
 const BLOCKS_KIB: [u32; 4] = [4, 16, 128, 1024];
+
+const RECORDED: [(Target, Data, u32, u32, RecordEnd); 9] = [
+    (Target::Mem, Data::Copy, 2, 1, RecordEnd::Idle),
+    (Target::Mem, Data::Copy, 4, 64, RecordEnd::Idle),
+    (Target::Loop, Data::Copy, 2, 64, RecordEnd::Idle),
+    (Target::Null, Data::Copy, 4, 64, RecordEnd::Loaded),
+    (Target::Mem, Data::Copy, 4, 64, RecordEnd::Killed),
+    (Target::Mem, Data::Copy, 2, 64, RecordEnd::Restarted),
+    (Target::Mem, Data::UserCopy, 2, 16, RecordEnd::Loaded),
+    (Target::Loop, Data::ZeroCopy, 2, 16, RecordEnd::Idle),
+    (Target::Loop, Data::ZeroCopy, 2, 16, RecordEnd::Restarted),
+];
 
 /// The fio runs: a pairwise cover of the factors, or with `full` their product.
 pub fn io_cases(full: bool) -> Vec<IoCase> {
@@ -284,6 +343,10 @@ pub fn steps(full: bool) -> Vec<Step> {
     for what in Recovery::ALL {
         // Here too 6.12 may take its time to notice.
         steps.push(Step::new(format!("recover/{}", what.name()), 120, Action::Recover(what)));
+    }
+    for (target, data, queues, depth, end) in RECORDED {
+        let case = RecordCase { target, queues, depth, data, end };
+        steps.push(Step::new(format!("record/{}", case.name()), 90, Action::Record(case)));
     }
     steps.push(Step::new("cycles/50", 180, Action::Cycles(50)));
     steps.push(Step::new("leftovers", 30, Action::Leftovers));

@@ -232,6 +232,7 @@ impl CtrlCmd {
 
 /// The state of a device (`UBLK_S_DEV_*`).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum DeviceState {
     /// Added and not started, or stopped.
     #[default]
@@ -286,6 +287,7 @@ impl DeviceState {
 
 /// `struct ublksrv_ctrl_dev_info`: a device's geometry, state and flags; in and out of ADD_DEV, out of GET_DEV_INFO.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct DevInfo {
     /// Hardware queues, 1..=4096. The kernel lowers it to the number of CPUs.
     pub nr_hw_queues: u16,

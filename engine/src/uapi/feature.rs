@@ -4,6 +4,7 @@ use core::fmt;
 
 /// A set of feature flags, as in `ublksrv_ctrl_dev_info.flags` and GET_FEATURES.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Features(pub u64);
 
 macro_rules! features {

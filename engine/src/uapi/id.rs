@@ -25,4 +25,5 @@ pub struct QueueId(pub u16);
 
 /// The number of a request slot in its queue, 0..4096.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Tag(pub u16);

@@ -138,6 +138,7 @@ impl IoCmd {
 
 /// `struct ublksrv_io_desc`: the kernel's description of a request, in the mapped descriptor array.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct IoDesc {
     /// The operation in the low 8 bits, flags above.
     pub op_flags: u32,
@@ -346,6 +347,7 @@ impl FetchResult {
 
 /// `struct ublk_auto_buf_reg`, packed into the entry's `addr`: where the driver registers a request's pages.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct AutoBufReg {
     /// The slot of the ring's buffer table.
     pub index: u16,

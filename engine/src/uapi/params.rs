@@ -7,6 +7,7 @@ use super::{Features, KernelSeries};
 
 /// Attributes of a device (`UBLK_ATTR_*`).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct ParamAttrs(pub u32);
 
 impl ParamAttrs {
@@ -36,6 +37,7 @@ macro_rules! param_struct {
     ($(#[$meta:meta])* $name:ident[$size:literal] { $($(#[$field_meta:meta])* $field:ident: $type:ty = $offset:literal,)* }) => {
         $(#[$meta])*
         #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+        #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
         pub struct $name { $($(#[$field_meta])* pub $field: $type,)* }
 
         impl $name {
@@ -170,6 +172,7 @@ param_struct! {
 
 /// `struct ublk_params`: which parts are there, the type bits say.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Params {
     /// Bit 0.
     pub basic: Option<BasicParams>,

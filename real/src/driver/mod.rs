@@ -18,7 +18,10 @@ use blkproof_engine::link::{Order, Received};
 use blkproof_engine::query::Query;
 use blkproof_engine::queue::Queue;
 use blkproof_engine::supervisor::Supervisor;
-use blkproof_engine::sys::{Call, Cqe, Exit, Ret, SqFull, Token};
+use blkproof_engine::record::{Recorded, Sink};
+use blkproof_engine::sys::{
+    Call, ControlIo, Cqe, Exit, LauncherIo, QueueIo, Ret, SqFull, SupervisorIo, Token, WorkerIo,
+};
 use blkproof_engine::target::Target;
 use blkproof_engine::uapi::Errno;
 use blkproof_engine::worker::Worker;
@@ -58,8 +61,20 @@ pub fn run<D: Driver, M: Machine<D>>(
     }
 }
 
-impl<T: Target> Machine<QueueDriver> for Queue<T> {
-    fn resume(&mut self, ret: Ret, driver: &mut QueueDriver) -> Call {
+/// The call is on record before it is made, and its result once it is there.
+impl<D: Driver, S: Sink> Driver for Recorded<D, S> {
+    fn call(&mut self, call: Call) -> ControlFlow<Exit, Ret> {
+        self.begins(call);
+        let answer = self.driver().call(call);
+        if let ControlFlow::Continue(ret) = answer {
+            self.ends(ret);
+        }
+        answer
+    }
+}
+
+impl<T: Target, D: QueueIo> Machine<D> for Queue<T> {
+    fn resume(&mut self, ret: Ret, driver: &mut D) -> Call {
         self.resume(ret, driver)
     }
 
@@ -70,8 +85,8 @@ impl<T: Target> Machine<QueueDriver> for Queue<T> {
     }
 }
 
-impl Machine<WorkerDriver> for Worker {
-    fn resume(&mut self, ret: Ret, driver: &mut WorkerDriver) -> Call {
+impl<D: WorkerIo> Machine<D> for Worker {
+    fn resume(&mut self, ret: Ret, driver: &mut D) -> Call {
         self.resume(ret, driver)
     }
 
@@ -82,8 +97,8 @@ impl Machine<WorkerDriver> for Worker {
     }
 }
 
-impl Machine<SupervisorDriver> for Supervisor {
-    fn resume(&mut self, ret: Ret, driver: &mut SupervisorDriver) -> Call {
+impl<D: SupervisorIo> Machine<D> for Supervisor {
+    fn resume(&mut self, ret: Ret, driver: &mut D) -> Call {
         self.resume(ret, driver)
     }
 
@@ -94,8 +109,8 @@ impl Machine<SupervisorDriver> for Supervisor {
     }
 }
 
-impl Machine<LauncherDriver> for Launcher {
-    fn resume(&mut self, ret: Ret, driver: &mut LauncherDriver) -> Call {
+impl<D: LauncherIo> Machine<D> for Launcher {
+    fn resume(&mut self, ret: Ret, driver: &mut D) -> Call {
         self.resume(ret, driver)
     }
 
@@ -106,8 +121,8 @@ impl Machine<LauncherDriver> for Launcher {
     }
 }
 
-impl Machine<SupervisorDriver> for Query {
-    fn resume(&mut self, ret: Ret, driver: &mut SupervisorDriver) -> Call {
+impl<D: ControlIo> Machine<D> for Query {
+    fn resume(&mut self, ret: Ret, driver: &mut D) -> Call {
         self.resume(ret, driver)
     }
 

@@ -9,6 +9,7 @@ use blkproof_engine::link::{
     FromQueue, FromWorker, Link, Received, TO_QUEUE_MESSAGES_MAX, ToQueue, ToWorker, from_queues_messages_max,
 };
 use blkproof_engine::queue::{Queue, QueueConfig};
+use blkproof_engine::record::{self, Recorded};
 use blkproof_engine::sys::{Call, Cqe, DeviceGeometry, Exit, Ret, Ring, Sqe, WorkerIo};
 use blkproof_engine::target::AnyTarget;
 use blkproof_engine::uapi::{Errno, QueueId};
@@ -20,6 +21,7 @@ use crate::board::{Board, Name};
 use crate::devices;
 use crate::os::{self, Backend, Entry64, PlainRing, QueueShape};
 use crate::peer::Peer;
+use crate::tap::Tap;
 
 /// Bytes of a queue thread's stack.
 const STACK_BYTES: usize = 256 * 1024;
@@ -38,6 +40,7 @@ pub struct WorkerDriver {
     /// To each queue.
     outboxes: Vec<Arc<RingMailbox<ToQueue>>>,
     board: Board,
+    tap: Option<Arc<Tap>>,
 }
 
 impl WorkerDriver {
@@ -51,6 +54,7 @@ impl WorkerDriver {
         backend: Backend,
         supervisor: Peer,
         board: Board,
+        tap: Option<Arc<Tap>>,
     ) -> io::Result<Self> {
         Ok(Self {
             ring: None,
@@ -64,6 +68,7 @@ impl WorkerDriver {
                 .map(|_| mailbox(TO_QUEUE_MESSAGES_MAX))
                 .collect::<io::Result<_>>()?,
             board,
+            tap,
         })
     }
 
@@ -92,13 +97,23 @@ impl WorkerDriver {
         let outbox = Arc::clone(&self.inbox);
         let mut publisher = self.board.publisher(Name::Queue(id));
         let mut queue = Queue::new(config, self.target.clone());
+        let recorder = self.tap.as_ref().map(|tap| tap.recorder(record::Thread::Queue(id)));
         let serve = move || {
             let shape = QueueShape { queue: id, depth, buffer_bytes };
             let mut driver = QueueDriver::new(shape, char_device, backend, inbox, outbox);
-            run(&mut queue, &mut driver, &mut publisher);
             // A ring that closes takes the whole device down (H05), and its buffers may still be in use. The process, which
             // was told, ends soon and closes all rings at once.
-            std::mem::forget(driver);
+            match recorder {
+                None => {
+                    run(&mut queue, &mut driver, &mut publisher);
+                    std::mem::forget(driver);
+                }
+                Some(recorder) => {
+                    let mut driver = Recorded::new(driver, recorder);
+                    run(&mut queue, &mut driver, &mut publisher);
+                    std::mem::forget(driver);
+                }
+            }
         };
         thread::Builder::new()
             .name(format!("queue {}", id.0))

@@ -30,8 +30,9 @@ use crate::specimens::Specimen;
   sim run --engine --seed 7 --queues 2 --depth 4  one schedule
   sim replay findings/…/tape                      a recorded one, with its whole story
   sim script FILE                                 what the model makes of a script of system calls
+  sim check-trace DIR                             is what `blkproof add --record DIR` recorded a run of the model?
 
-Exit codes: 0 clean; 2 usage, or a tape that does not fit; 10 safety violation; 11 deadlock;
+Exit codes: 0 clean; 1 check-trace: not a run of the model; 2 usage, or a tape that does not fit; 10 safety violation; 11 deadlock;
 12 livelock or missed bound; 13 data loss; 130 interrupted with nothing found."
 )]
 pub(super) struct Args {
@@ -61,6 +62,21 @@ pub(super) enum Command {
     Replay {
         /// The tape, as `run` and `hunt` write them
         tape: PathBuf,
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Check that what `blkproof add --record` wrote down is a run of the model of its kernel
+    #[command(
+        after_help = "Exit codes: 0 it is, consumed to the end; 1 it is not; 2 usage, or no trace."
+    )]
+    CheckTrace {
+        /// The directory of the recording, or its files
+        #[arg(required = true, value_name = "FILE|DIR")]
+        files: Vec<PathBuf>,
+        /// Hold it against the model of this kernel instead of the one that its header names
+        #[arg(long, value_parser = describe::kernel)]
+        kernel: Option<KernelSeries>,
         /// Print one JSON object
         #[arg(long)]
         json: bool,

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use blkproof_engine::uapi::KernelSeries;
 use clap::Parser as _;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
@@ -30,6 +31,7 @@ use crate::script::generate::generate;
 use crate::script::{Script, model};
 use crate::specimens::Specimen;
 use crate::tape::Tape;
+use crate::trace::{self, Recording};
 use args::{Args, Command, HuntArgs, RunArgs};
 use print::print;
 
@@ -70,6 +72,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run_one(&args),
         Command::Hunt(args) => run_hunt(&args),
         Command::Replay { tape, json } => replay(&tape, json),
+        Command::CheckTrace { files, kernel, json } => check_trace(&files, kernel, json),
         Command::Script { file: Some(file), .. } => script(&file).map(|()| 0),
         Command::Script { file: None, seed, kernel } => {
             let seed = seed.unwrap_or_default();
@@ -148,6 +151,52 @@ fn script(file: &Path) -> Result<(), Failure> {
         print(&text)?;
     }
     Ok(())
+}
+
+fn check_trace(files: &[PathBuf], kernel: Option<KernelSeries>, json: bool) -> Result<u8, Failure> {
+    let recording = Recording::open(files)
+        .map_err(|error| Failure(format!("reading the recording failed: {error}")))?;
+    let header = recording.header();
+    let Some(kernel) = kernel.or_else(|| recording.kernel()) else {
+        return Err(Failure(format!(
+            "there is no model of Linux {}. Choose the nearest one with --kernel 6.12, 6.18 or 7.3.",
+            header.release
+        )));
+    };
+    let result = trace::check(&recording, kernel);
+    if json {
+        print_json(&json!({
+            "ok": result.is_ok(),
+            "kernel": kernel.to_string(),
+            "release": header.release,
+            "records": recording.records(),
+            "requests": result.as_ref().map_or(None, |checked| Some(checked.requests)),
+            "steps": result.as_ref().map_or(None, |checked| Some(checked.steps)),
+            "cut": result.as_ref().map_or(&[][..], |checked| &checked.cut),
+            "refused": result.as_ref().err().map(|refused| json!({
+                "file": refused.file,
+                "line": refused.line,
+                "record": refused.record,
+                "why": refused.why,
+                "allowed": refused.allowed,
+                "story": refused.story,
+            })),
+        }))?;
+        return Ok(u8::from(result.is_err()));
+    }
+    match result {
+        Ok(checked) => {
+            let mut text = format!(
+                "a run of the model of {kernel}, consumed to the end: {} records, {} requests, {} steps of the model\n",
+                checked.records, checked.requests, checked.steps
+            );
+            for name in &checked.cut {
+                let _ = writeln!(text, "{name} ends in the middle: its process was killed");
+            }
+            print(&text).map(|()| 0)
+        }
+        Err(refused) => print(&refused.to_string()).map(|()| 1),
+    }
 }
 
 /// A progress bar on standard error, if that is a terminal.

@@ -14,9 +14,6 @@ use crate::kernel::udev::{Node, Probe};
 use crate::run::{Run, Sabotage, actor};
 use crate::world::{ControlId, RingId, ThreadId, World};
 
-/// CPUs of the simulated machine: the driver clamps queues to them.
-const CPUS: u16 = 4;
-
 /// A control command as the kernel gets it.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum Asked {
@@ -552,7 +549,7 @@ impl World {
             return Next::error(errno::EINVAL);
         }
         let granted = DevInfo {
-            nr_hw_queues: info.nr_hw_queues.min(CPUS),
+            nr_hw_queues: info.nr_hw_queues.min(run.config.cpus),
             state: DeviceState::Dead,
             max_io_buf_bytes: info.max_io_buf_bytes & !4095,
             dev_id: id,

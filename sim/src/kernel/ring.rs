@@ -18,6 +18,9 @@ use crate::script::{Addr, Op};
 use crate::server::Program;
 use crate::world::{ProcessId, RequestId, RingId, ThreadId, TimerKind, World};
 
+/// Pieces of task work after which an `enter` may leave the rest to the next one (`IO_LOCAL_TW_DEFAULT_MAX`).
+const TASK_WORK_BATCH: usize = 20;
+
 /// A submission queue entry.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum Entry {
@@ -309,14 +312,16 @@ impl World {
         self.threads[thread.index()].state = ThreadState::Waiting { done, wait, interrupted };
     }
 
-    /// Whether a waiting thread can return: its task work is done, and enough completions are there.
+    /// Whether a waiting thread can return: enough completions are there, and its task work is done, or as much as one `enter` does.
     pub(crate) fn can_return(&self, thread: ThreadId, wait: u32, interrupted: bool) -> bool {
         let state = &self.threads[thread.index()];
-        state.work.is_empty()
-            && (interrupted
-                || state
-                    .ring
-                    .is_some_and(|ring| self.rings[ring.index()].cq.len() >= wait as usize))
+        let there = state.ring.map_or(0, |ring| self.rings[ring.index()].cq.len());
+        // Before 6.18 all of it. Each piece posts a completion, and nobody reaps meanwhile.
+        let batches =
+            state.ring.is_some_and(|ring| self.rings[ring.index()].mode == RingMode::DeferTaskrun)
+                && self.device.as_ref().is_some_and(|device| device.kernel > KernelSeries::V6_12);
+        let done = state.work.is_empty() || batches && there >= TASK_WORK_BATCH;
+        done && (interrupted || there >= wait as usize)
     }
 
     /// What `enter` returns.

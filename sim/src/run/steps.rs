@@ -10,7 +10,7 @@ use crate::world::{ControlId, RequestId, RingId, ThreadId, TimerKind, World};
 
 /// Something that can happen next.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Step {
+pub(crate) enum Step {
     /// A thread goes on.
     Thread(ThreadId),
     /// TW.
@@ -43,7 +43,7 @@ pub(super) enum Step {
 
 impl Step {
     /// A number for the rolling hash.
-    pub(super) const fn code(self) -> u64 {
+    pub(crate) const fn code(self) -> u64 {
         let (kind, which) = match self {
             Self::Thread(id) => (1, id.0),
             Self::TaskWork(id) => (2, id.0),
@@ -65,7 +65,7 @@ impl Step {
 }
 
 /// Collects what can happen next, apart from time passing.
-pub(super) fn collect(world: &World, enabled: &mut Vec<Step>) {
+pub(crate) fn collect(world: &World, enabled: &mut Vec<Step>) {
     enabled.clear();
     for (index, thread) in world.threads.iter().enumerate() {
         let id = ThreadId::from_index(index);
@@ -132,7 +132,7 @@ pub(super) fn collect(world: &World, enabled: &mut Vec<Step>) {
 }
 
 /// Takes a step.
-pub(super) fn take(world: &mut World, run: &mut Run<'_>, step: Step) {
+pub(crate) fn take(world: &mut World, run: &mut Run<'_>, step: Step) {
     match step {
         Step::Thread(thread) => world.thread_step(run, thread),
         Step::TaskWork(thread) => world.task_work(run, thread),
@@ -152,7 +152,7 @@ pub(super) fn take(world: &mut World, run: &mut Run<'_>, step: Step) {
 }
 
 /// Time passes until the next timer, which fires. Returns how much.
-pub(super) fn advance(world: &mut World, run: &mut Run<'_>) -> u64 {
+pub(crate) fn advance(world: &mut World, run: &mut Run<'_>) -> u64 {
     let timer = world.timers.remove(0);
     for other in &mut world.timers {
         other.left_us -= timer.left_us;

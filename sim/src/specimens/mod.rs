@@ -162,6 +162,7 @@ impl Specimen {
             steps_max: 20_000,
             timeline: false,
             quiet: false,
+            cpus: 4,
         }
     }
 }

@@ -64,6 +64,11 @@ struct Dump {
 
 /// Adds a device and returns when it is live; also returns the finished command, for what it printed.
 pub(super) fn add(wanted: &Wanted) -> Checked<Device> {
+    add_with(wanted, &[])
+}
+
+/// The same with more arguments.
+pub(super) fn add_with(wanted: &Wanted, more: &[&str]) -> Checked<Device> {
     let mut arguments = vec!["add".to_owned(), wanted.target.name().to_owned()];
     if wanted.target == Target::Loop {
         let size = u64::from(wanted.size_mib) << 20;
@@ -85,6 +90,7 @@ pub(super) fn add(wanted: &Wanted) -> Checked<Device> {
         wanted.data.name().to_owned(),
     ]);
     arguments.extend(wanted.options.iter().map(|&option| option.to_owned()));
+    arguments.extend(more.iter().map(|argument| (*argument).to_owned()));
     let program = Program::start(PROGRAM, &arguments)?;
     let output = program.stdout_file().clone();
     let ended = program.wait()?.success()?;

@@ -8,6 +8,7 @@ mod init;
 mod kmsg;
 mod proc;
 mod program;
+mod record;
 mod recovery;
 mod runner;
 mod scenario;

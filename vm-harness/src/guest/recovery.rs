@@ -75,7 +75,7 @@ fn survives(
 }
 
 /// Waits until the device is LIVE with another worker.
-fn until_served(device: &Device, before: i32) -> Checked {
+pub(super) fn until_served(device: &Device, before: i32) -> Checked {
     loop {
         let listed = blkproof::listed(device.id)?;
         if listed.state == "LIVE" && listed.worker_pid.is_some_and(|pid| pid != before) {

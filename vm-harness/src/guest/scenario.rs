@@ -17,7 +17,7 @@ use super::canary;
 use super::fio::Fio;
 use super::proc;
 use super::program::{Checked, Program, broken, failed, run};
-use super::{recovery, stage};
+use super::{record, recovery, stage};
 use crate::plan::{Action, Data, IoCase, Order, Plant, Target, Victim};
 
 /// SHA-256 of every file of a tree, by its path inside the tree.
@@ -58,6 +58,7 @@ pub(super) struct Done {
 pub(super) fn perform(action: &Action, doing: &Doing) -> Checked<Done> {
     let detail = match action {
         Action::Script(text) => return script(text, doing),
+        Action::Record(case) => return record::record(case, doing),
         Action::Canary => {
             doing.now("the control experiment");
             canary::run()
@@ -339,7 +340,7 @@ pub(super) fn progress(device: &Device, load: &mut Program) -> Checked {
     Ok(())
 }
 
-fn load_ended(load: Program, doing: &Doing) -> Checked {
+pub(super) fn load_ended(load: Program, doing: &Doing) -> Checked {
     doing.now("the load's end, after its device went away");
     let ended = load.wait()?;
     if ended.status.success() {

@@ -1,0 +1,482 @@
+//! The world of a trace: what the kernel and its clients do by themselves between two records.
+
+use std::cell::RefCell;
+
+use blkproof_engine::link::Link;
+use blkproof_engine::sys::{BackendOp, Cqe, Ret, RingMode, Sqe, Token, WorkerExit};
+use blkproof_engine::uapi::{IoDesc, RequestOp};
+
+use crate::choices::{Choices, Site};
+use crate::config::{Config, TargetKind};
+use crate::kernel::block::{BlockOp, Issuer, Phase};
+use crate::kernel::errno;
+use crate::kernel::process::{ThreadState, Work};
+use crate::kernel::tags::TagState;
+use crate::run::Run;
+use crate::run::steps::{self, Step};
+use crate::world::{ProcessId, RequestId, RingId, SECTOR, ThreadId, TimerKind, World};
+
+/// Sectors of every request with data: one part of it can be done, and all of it.
+const SECTORS: u16 = 2;
+
+/// Answers as if there were no adversity; nothing that a trace leaves open is asked.
+pub(super) struct Calm;
+
+impl Choices for Calm {
+    fn choose(&mut self, _site: Site, _n: u32) -> u32 {
+        0
+    }
+}
+
+/// The configuration of a world that a trace is held against.
+pub(super) fn config(kernel: blkproof_engine::uapi::KernelSeries, cpus: u16) -> Config {
+    Config {
+        kernel,
+        cpus,
+        requests: 0,
+        quiet: true,
+        timeline: true,
+        // Nobody remembers data.
+        target: TargetKind::Null,
+        ..Config::engine()
+    }
+}
+
+/// A completion that a thread is going to reap, and the request that it says was delivered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Want {
+    pub(super) cqe: Cqe,
+    pub(super) desc: Option<IoDesc>,
+}
+
+/// A recorded thread inside the world.
+#[derive(Clone, Debug)]
+pub(super) struct Player {
+    pub(super) thread: ThreadId,
+    /// Its completions are posted by itself alone, inside `enter`.
+    pub(super) defers: bool,
+    /// What it is going to reap before it enters again.
+    pub(super) wants: Vec<Want>,
+    /// How many of them were posted.
+    pub(super) posted: usize,
+    /// How many of them it has reaped.
+    pub(super) reaped: usize,
+    /// What the `enter` that it is in returned; `None`: it never did.
+    pub(super) returns: Option<Ret>,
+    /// It is inside `enter`.
+    pub(super) entered: bool,
+}
+
+/// A process that ends once its trace is over.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Leaver {
+    pub(super) process: ProcessId,
+    pub(super) exit: WorkerExit,
+    /// All its records were taken.
+    pub(super) over: bool,
+    pub(super) gone: bool,
+}
+
+/// The world, and who plays in it.
+pub(super) struct Stage<'c> {
+    pub(super) world: World,
+    pub(super) run: RefCell<Run<'c>>,
+    pub(super) players: Vec<Player>,
+    pub(super) leavers: Vec<Leaver>,
+    /// The descriptor of each request, by its slot.
+    descs: Vec<IoDesc>,
+    /// Steps that the kernel took by itself.
+    pub(super) steps: u64,
+}
+
+impl<'c> Stage<'c> {
+    pub(super) fn new(config: &Config, run: Run<'c>) -> Self {
+        let mut world = World::new(config);
+        world.clients.clear();
+        Self {
+            world,
+            run: RefCell::new(run),
+            players: Vec::new(),
+            leavers: Vec::new(),
+            descs: Vec::new(),
+            steps: 0,
+        }
+    }
+
+    /// What is outside the trace settles after every step.
+    fn settle(&mut self) {
+        self.steps += 1;
+        self.world.settle_device(self.run.get_mut());
+        // What a client hears is nobody's business here.
+        self.world.script_events.clear();
+    }
+
+    /// Does something to the world.
+    pub(super) fn act<T>(&mut self, act: impl FnOnce(&mut World, &mut Run<'c>) -> T) -> T {
+        let result = act(&mut self.world, self.run.get_mut());
+        self.settle();
+        result
+    }
+
+    pub(super) fn ring(&self, thread: ThreadId) -> Option<RingId> {
+        self.world.threads[thread.index()].ring
+    }
+
+    /// Completions that a thread could reap now.
+    pub(super) fn ready(&self, thread: ThreadId) -> impl ExactSizeIterator<Item = &Cqe> {
+        let none = const { &std::collections::VecDeque::new() };
+        self.ring(thread).map_or(none, |ring| &self.world.rings[ring.index()].cq).iter()
+    }
+
+    /// Everybody does what can be done without the kernel's own work: submits, is served by clients, disk and others, returns.
+    pub(super) fn pump(&mut self) {
+        while (0..self.players.len()).any(|player| self.pump_one(player)) {}
+    }
+
+    fn pump_one(&mut self, player: usize) -> bool {
+        let mut moved = false;
+        while self.pump_step(player) {
+            moved = true;
+        }
+        moved
+    }
+
+    fn pump_step(&mut self, player: usize) -> bool {
+        let Player { thread, defers, entered, .. } = self.players[player];
+        match self.world.threads[thread.index()].state {
+            ThreadState::Submitting { .. } if self.world.fetch_blocked(thread) => false,
+            ThreadState::Submitting { .. } => {
+                self.act(|world, run| world.submit_step(run, thread));
+                true
+            }
+            ThreadState::Waiting { .. } if defers => self.deferring(player),
+            ThreadState::Waiting { done, wait, .. } => {
+                let there = self.ready(thread).len();
+                if self.take_work(thread) {
+                    true
+                } else if there < wait as usize {
+                    self.next_missing(player).is_some_and(|want| self.supply(player, want))
+                } else {
+                    entered && self.leave(player, done, wait)
+                }
+            }
+            _ if !defers => self.take_work(thread),
+            _ => false,
+        }
+    }
+
+    /// A thread that does its own task work, and only where it waits.
+    fn deferring(&mut self, player: usize) -> bool {
+        let Player { thread, reaped, .. } = self.players[player];
+        let posted = reaped + self.ready(thread).len();
+        self.players[player].posted = posted;
+        let ThreadState::Waiting { done, wait, .. } = self.world.threads[thread.index()].state
+        else {
+            return false;
+        };
+        let wants = self.players[player].wants.len();
+        if posted >= wants
+            && self.players[player].returns.is_some()
+            && self.leave(player, done, wait)
+        {
+            return true;
+        }
+        if self.take_work(thread) {
+            return true;
+        }
+        let want = self.players[player].wants.get(posted).copied();
+        want.is_some_and(|want| self.supply(player, want))
+    }
+
+    /// Runs one piece of a thread's task work.
+    fn take_work(&mut self, thread: ThreadId) -> bool {
+        let can = self.world.can_run_task_work(thread);
+        if can {
+            self.act(|world, run| world.task_work(run, thread));
+        }
+        can
+    }
+
+    /// The `enter` returns, if it can return what it did.
+    fn leave(&mut self, player: usize, done: u32, wait: u32) -> bool {
+        let Player { thread, returns, entered, .. } = self.players[player];
+        let (Some(returns), true) = (returns, entered) else { return false };
+        let interrupted = returns == Ret::Failed(blkproof_engine::uapi::Errno::EINTR)
+            || self.players[player].wants.is_empty() && done > 0;
+        if let ThreadState::Waiting { interrupted: known, .. } =
+            &mut self.world.threads[thread.index()].state
+        {
+            *known |= interrupted;
+        }
+        let ThreadState::Waiting { interrupted, .. } = self.world.threads[thread.index()].state
+        else {
+            return false;
+        };
+        if !self.world.can_return(thread, wait, interrupted) {
+            return false;
+        }
+        let ret = self.world.returns(self.run.get_mut(), thread, done, wait);
+        self.world.threads[thread.index()].state = ThreadState::Ready(ret);
+        self.players[player].entered = false;
+        true
+    }
+
+    /// The first completion that a thread is going to reap and that is not there.
+    fn next_missing(&self, player: usize) -> Option<Want> {
+        let Player { thread, wants, reaped, .. } = &self.players[player];
+        let wants = &wants[(*reaped).min(wants.len())..];
+        let missing = |want: &&Want| {
+            let token = want.cqe.token;
+            let there = self.ready(*thread).any(|cqe| cqe.token == token);
+            !there && !self.has_work(*thread, token)
+        };
+        wants.iter().find(missing).copied()
+    }
+
+    /// Whether the completion is among a thread's task work.
+    fn has_work(&self, thread: ThreadId, token: Token) -> bool {
+        self.world.threads[thread.index()]
+            .work
+            .iter()
+            .any(|work| matches!(work, Work::Complete(_, cqe) if cqe.token == token))
+    }
+
+    /// Somebody outside the kernel does what leads to a completion: a client, the disk, a peer, the clock.
+    pub(super) fn supply(&mut self, player: usize, want: Want) -> bool {
+        let Player { thread, .. } = self.players[player];
+        let Some(ring) = self.ring(thread) else { return false };
+        let Want { cqe, desc } = want;
+        match cqe.token {
+            Token::Io(tag) if cqe.res == 0 => self.deliver(thread, tag.0, desc),
+            Token::Io(_) | Token::Slot(_) | Token::Worker | Token::Control(_) | Token::Cancel => {
+                false
+            }
+            Token::Backend(tag) => {
+                let under_way = &mut self.world.disk.in_flight;
+                let at = under_way.iter().position(|one| {
+                    (one.ring, one.tag) == (ring, tag.0) && may_return(&one.op, cqe.res)
+                });
+                let Some(at) = at else { return false };
+                under_way.remove(at);
+                self.act(|world, _| world.post_by_task_work(thread, ring, cqe));
+                true
+            }
+            Token::Link(link) => {
+                let watches = &mut self.world.rings[ring.index()].watches;
+                let at = watches.iter().position(|one| *one == link);
+                self.fires(at, thread, ring, cqe, |ring, at| {
+                    ring.watches.remove(at);
+                })
+            }
+            Token::Supervisor => {
+                let watches = &self.world.rings[ring.index()].watches_processes;
+                let at = watches.iter().position(|(_, token)| *token == cqe.token);
+                self.fires(at, thread, ring, cqe, |ring, at| {
+                    ring.watches_processes.remove(at);
+                })
+            }
+            Token::Timer(generation) => {
+                let what = TimerKind::Ring(ring, generation);
+                let at = self.world.timers.iter().position(|timer| timer.what == what);
+                let Some(at) = at.filter(|_| cqe.res == -errno::ETIME) else { return false };
+                self.world.timers.remove(at);
+                self.act(|world, _| world.post_by_task_work(thread, ring, cqe));
+                true
+            }
+        }
+    }
+
+    fn fires(
+        &mut self,
+        at: Option<usize>,
+        thread: ThreadId,
+        ring: RingId,
+        cqe: Cqe,
+        remove: impl FnOnce(&mut crate::kernel::ring::Ring, usize),
+    ) -> bool {
+        let Some(at) = at else { return false };
+        remove(&mut self.world.rings[ring.index()], at);
+        self.act(|world, _| world.post_by_task_work(thread, ring, cqe));
+        true
+    }
+
+    /// A client asks for what the trace is about to deliver on this tag. Not while the kernel could not take it.
+    fn deliver(&mut self, thread: ThreadId, tag: u16, desc: Option<IoDesc>) -> bool {
+        let queue = self.world.threads[thread.index()].queue;
+        let Some(device) = &self.world.device else { return false };
+        if queue >= device.queues || tag >= device.depth {
+            return false;
+        }
+        let hw = &device.hw[usize::from(queue)];
+        let open = device.disk.as_ref().is_some_and(|disk| disk.attached)
+            && !(device.quiesced || hw.canceling || hw.force_abort || hw.fail_io);
+        let armed = matches!(device.tags[device.slot(queue, tag)].state, TagState::Armed(_));
+        if !open || !armed {
+            return false;
+        }
+        let desc = desc.unwrap_or_default();
+        let Some(id) = self.waiting(queue, tag, &desc).or_else(|| self.issue(queue, tag, desc))
+        else {
+            return false;
+        };
+        self.act(|world, run| world.admit(run, id));
+        true
+    }
+
+    /// A request that was delivered before, and is to be delivered again.
+    fn waiting(&mut self, queue: u16, tag: u16, desc: &IoDesc) -> Option<RequestId> {
+        let descs = &self.descs;
+        let at = self.world.requests.iter().enumerate().position(|(at, request)| {
+            request.as_ref().is_some_and(|request| {
+                request.phase == Phase::Waiting
+                    && request.queue == queue
+                    && request.tag.is_none_or(|own| own == tag)
+                    && descs.get(at).is_some_and(|known| same_request(known, desc))
+            })
+        })?;
+        Some(RequestId::from_index(at))
+    }
+
+    /// A request enters the block layer, and takes this tag.
+    fn issue(&mut self, queue: u16, tag: u16, desc: IoDesc) -> Option<RequestId> {
+        let requests = &self.world.requests;
+        let taken = requests.iter().flatten().any(|one| (one.queue, one.tag) == (queue, Some(tag)));
+        if taken {
+            return None;
+        }
+        let at = requests.iter().position(Option::is_none).unwrap_or(requests.len());
+        let (op, sectors) = match desc.op() {
+            Some(RequestOp::Read) => (BlockOp::Read, SECTORS),
+            Some(RequestOp::Write) => (BlockOp::Write { fua: false }, SECTORS),
+            // No data that the kernel moves: whatever is not negative completes it.
+            _ => (BlockOp::Flush, 0),
+        };
+        let run = self.run.get_mut();
+        self.world.issue(run, Issuer::Script(0), op, (0, sectors), queue).ok()?;
+        let (Some(request), Some(device)) = (&mut self.world.requests[at], &mut self.world.device)
+        else {
+            return None;
+        };
+        request.tag = Some(tag);
+        device.hw[usize::from(queue)].busy += 1;
+        if self.descs.len() <= at {
+            self.descs.resize(at + 1, IoDesc::default());
+        }
+        self.descs[at] = desc;
+        Some(RequestId::from_index(at))
+    }
+
+    /// The descriptor of the request that the server holds on a tag.
+    pub(super) fn described(&self, queue: u16, tag: u16) -> Option<IoDesc> {
+        let request = self.world.request_of(queue, tag)?;
+        self.descs.get(request.index()).copied()
+    }
+
+    /// A commit as the model means it: nothing, a part, all of the request, or more.
+    pub(super) fn commit(&self, queue: u16, sqe: Sqe) -> Sqe {
+        let Sqe::Commit { tag, result, address } = sqe else { return sqe };
+        let Some(desc) = self.described(queue, tag.0) else { return sqe };
+        let data = matches!(desc.op(), Some(RequestOp::Read | RequestOp::Write));
+        let bytes = i64::from(desc.nr_sectors) * SECTOR as i64;
+        let (part, all) = (SECTOR as i32, i32::from(SECTORS) * SECTOR as i32);
+        let result = match i64::from(result) {
+            _ if !data => result,
+            ..=0 => result,
+            same if same == bytes => all,
+            less if less < bytes => part,
+            _ => all + part,
+        };
+        Sqe::Commit { tag, result, address }
+    }
+
+    /// One step of the kernel's own, or the end of a process whose trace is over. The command of `prefer` comes first.
+    pub(super) fn advance(&mut self, prefer: Option<u32>) -> bool {
+        let mut enabled = Vec::new();
+        steps::collect(&self.world, &mut enabled);
+        let sequence = |step: &Step| match step {
+            Step::Control(id) => {
+                self.world.controls[id.index()].as_ref().map(|control| control.sequence)
+            }
+            _ => None,
+        };
+        let rank = |step: &Step| match step {
+            Step::Control(_) if prefer.is_some() && sequence(step) == prefer => Some(0),
+            Step::Control(_) => Some(1),
+            Step::Release => Some(2),
+            Step::Admit(id) if self.fails(*id) => Some(3),
+            Step::Fallback(_) => Some(4),
+            Step::RingExit(_) => Some(5),
+            Step::Die(_) => Some(6),
+            // Of recorded threads, and of clients, that is not the kernel's to say.
+            Step::Thread(_)
+            | Step::TaskWork(_)
+            | Step::Admit(_)
+            | Step::Scan
+            | Step::Disk(_)
+            | Step::Client(_)
+            | Step::Udev
+            | Step::Operator
+            | Step::Clock => None,
+        };
+        let first = enabled.iter().filter_map(|step| Some((rank(step)?, *step)));
+        if let Some((_, step)) = first.min_by_key(|(rank, _)| *rank) {
+            self.act(|world, run| steps::take(world, run, step));
+            self.pump();
+            return true;
+        }
+        let leaver = self.leavers.iter_mut().find(|one| one.over && !one.gone);
+        let Some(leaver) = leaver else { return false };
+        leaver.gone = true;
+        let Leaver { process, exit, .. } = *leaver;
+        self.act(|world, _| world.begin_exit(process, exit));
+        true
+    }
+
+    /// Whether a request that waits is going to fail.
+    fn fails(&self, id: RequestId) -> bool {
+        let request = self.world.requests[id.index()].as_ref();
+        let device = self.world.device.as_ref();
+        request.zip(device).is_some_and(|(request, device)| {
+            let hw = &device.hw[usize::from(request.queue)];
+            hw.fail_io || hw.force_abort || hw.canceling
+        })
+    }
+
+    /// What could explain that nothing more happens: what each control command waits for.
+    pub(super) fn waits(&self) -> Vec<String> {
+        self.world
+            .controls
+            .iter()
+            .flatten()
+            .map(|control| self.world.control_awaits(control))
+            .collect()
+    }
+}
+
+/// Whether two descriptors are of the same request.
+fn same_request(one: &IoDesc, other: &IoDesc) -> bool {
+    (one.op_flags, one.nr_sectors, one.start_sector)
+        == (other.op_flags, other.nr_sectors, other.start_sector)
+}
+
+/// Whether a backend operation may have this result.
+fn may_return(op: &BackendOp, res: i32) -> bool {
+    res < 0
+        || match *op {
+            BackendOp::Read { len, .. } | BackendOp::Write { len, .. } => res.unsigned_abs() <= len,
+            BackendOp::Sync | BackendOp::PunchHole { .. } | BackendOp::ZeroRange { .. } => res == 0,
+        }
+}
+
+/// Whether a ring's task work waits for its thread.
+pub(super) fn defers(mode: RingMode) -> bool {
+    match mode {
+        RingMode::Control | RingMode::Default => false,
+        RingMode::DeferTaskrun => true,
+    }
+}
+
+/// Whether a completion of this kind comes from outside the kernel, whenever that likes.
+pub(super) fn is_outside(token: Token) -> bool {
+    matches!(token, Token::Link(Link::Supervisor | Link::Worker | Link::Queues | Link::Operator))
+}
