@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use blkproof_sim::run::Sabotage;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::kernel::{KernelChoice, Series};
@@ -145,7 +146,7 @@ pub struct ConformanceArgs {
     /// The first of these seeds.
     #[arg(long, value_name = "SEED", default_value_t = 1)]
     pub seed: u64,
-    /// Only this script: a name of the written ones, or `seed-7`. May be repeated.
+    /// Only this script: a name of the written ones, `seed-7`, or a file that ends in .script. May be repeated.
     #[arg(long, value_name = "NAME")]
     pub only: Vec<String>,
     /// Guests at a time.
@@ -155,6 +156,12 @@ pub struct ConformanceArgs {
     /// script that was changed, or a kernel of another release, begins anew.
     #[arg(long, value_name = "FILE")]
     pub resume: Option<PathBuf>,
+    /// Longest time, in seconds, to make the first script that differs on a kernel shorter; 0: leave it as it is.
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    pub shrink: u64,
+    /// Plant an error in the model, to see it found.
+    #[arg(long, value_name = "ERROR", hide = true)]
+    pub plant: Option<Plant>,
     /// Write what was observed here: DIR/SERIES/NAME.trace.
     #[arg(long, value_name = "DIR")]
     pub record: Option<PathBuf>,
@@ -189,6 +196,27 @@ pub struct SelftestArgs {
     /// How.
     #[command(flatten)]
     pub guest: GuestArgs,
+}
+
+/// What can be wrong with the model, on purpose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Plant {
+    /// A FETCH of an armed tag is EBUSY.
+    WrongErrno,
+    /// Any task may commit.
+    AnyoneCommits,
+    /// An abort shows on a ring that was not entered.
+    EagerAbort,
+}
+
+impl From<Plant> for Sabotage {
+    fn from(plant: Plant) -> Self {
+        match plant {
+            Plant::WrongErrno => Self::WrongErrno,
+            Plant::AnyoneCommits => Self::AnyoneCommits,
+            Plant::EagerAbort => Self::EagerAbort,
+        }
+    }
 }
 
 /// How QEMU shall execute code.

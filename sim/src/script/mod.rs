@@ -26,6 +26,7 @@ pub mod generate;
 pub mod model;
 mod observation;
 mod parse;
+pub mod shrink;
 
 pub(crate) use model::Actor;
 pub use observation::{Delivered, Event, Observation, Site, State, Trace};

@@ -125,6 +125,19 @@ pub fn check_planted(
     Ok(())
 }
 
+/// What a model with an error planted does: one of its ways.
+#[cfg(test)]
+pub(super) fn played(script: &Script, kernel: KernelSeries, planted: Sabotage) -> Trace {
+    let mut model = Model { planted: Some(planted), ..Model::new(kernel) };
+    let mut trace = Trace::default();
+    for (number, step) in (1..).zip(&script.steps) {
+        let Some((observation, worlds)) = model.step(number, step).pop_first() else { break };
+        trace.observations.push(observation);
+        model.worlds = worlds;
+    }
+    trace
+}
+
 /// All that the model allows to be observed after each step, whatever was observed before; as far as the step after which
 /// a kernel may crash.
 pub fn allowed(script: &Script, kernel: KernelSeries) -> Vec<Vec<Observation>> {

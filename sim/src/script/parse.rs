@@ -179,6 +179,14 @@ fn addr<'a, 'w>(words: &'w [&'a str]) -> Result<(Addr, &'w [&'a str]), String> {
     Ok((Addr::Auto(AutoBufReg { index: number(index, "slot")?, fallback }), rest))
 }
 
+/// Whether every step makes sense after those before it.
+pub(super) fn well_formed(script: &Script) -> bool {
+    let mut cast = Cast::new();
+    script.steps.iter().enumerate().all(|(index, step)| {
+        cancels_a_command(step, &script.steps[..index]).is_ok() && cast.play(step).is_ok()
+    })
+}
+
 /// What `cancel` names must be a control command that the same actor submitted before.
 fn cancels_a_command(step: &Step, before: &[Step]) -> Result<(), String> {
     let Step::Do { actor, op: Op::Cancel { step: of } } = step else { return Ok(()) };

@@ -2,6 +2,8 @@
 //!
 //! The same scripts are carried out by real kernels, in guests, and by the model. What a kernel does must be among what the model allows.
 
+mod shrink;
+
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -9,14 +11,16 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use blkproof_engine::uapi::KernelSeries;
+use blkproof_sim::run::Sabotage;
 use blkproof_sim::script::generate::generate;
-use blkproof_sim::script::model::{check, is_dangerous};
+use blkproof_sim::script::model::{Difference, check_planted, is_dangerous};
 use blkproof_sim::script::{Script, Trace};
 use sha2::{Digest, Sha256};
 
+use self::shrink::Shrink;
 use crate::cli::ConformanceArgs;
 use crate::error::{Attempt, Error, Result};
 use crate::fetch::Store;
@@ -39,6 +43,14 @@ const DEADLINE: u32 = 90;
 
 /// The same for one that a guest need not survive.
 const DEADLINE_ALONE: u32 = 30;
+
+/// The model that a kernel is held against.
+#[derive(Clone, Copy)]
+struct Model {
+    series: KernelSeries,
+    /// What is wrong with it, on purpose.
+    planted: Option<Sabotage>,
+}
 
 /// A script with its name.
 struct Named {
@@ -95,10 +107,11 @@ pub fn run(args: &ConformanceArgs) -> Result<u8> {
                     all - scripts.len()
                 );
             }
+            let model = Model { series, planted: args.plant.map(Into::into) };
             let judge = Judge {
                 narrator: Narrator::new(&kernel.release),
                 release: &kernel.release,
-                series,
+                model,
                 scripts: &scripts,
                 journal: &journal,
             };
@@ -121,6 +134,21 @@ pub fn run(args: &ConformanceArgs) -> Result<u8> {
                 {
                     keep(&dir.join(series.to_string()), script, record)?;
                 }
+            }
+            let differs = scripts.iter().zip(&records).find_map(|(named, record)| {
+                let differs = record.outcome == Outcome::Failed;
+                Some((named, model.differs(named, record).filter(|_| differs)?))
+            });
+            if let Some((named, at)) = differs.filter(|_| args.shrink > 0) {
+                let shrink = Shrink {
+                    model,
+                    session: |number| session(accelerator, number),
+                    jobs: args.jobs,
+                    time: Duration::from_secs(args.shrink),
+                    dir: dir.join("shorter"),
+                    kernel: &choice.to_string(),
+                };
+                shrink.run(named, at)?;
             }
             let agree = records.iter().filter(|r| r.outcome == Outcome::Passed).count();
             let known = all - scripts.len();
@@ -176,16 +204,15 @@ fn written(dir: &Path) -> Result<Vec<Named>> {
         fs::read_dir(dir).attempting(reading)?.flatten().map(|entry| entry.path()).collect();
     files.retain(|file| file.extension().is_some_and(|extension| extension == "script"));
     files.sort();
-    files
-        .into_iter()
-        .map(|file| {
-            let text =
-                fs::read_to_string(&file).attempting(|| format!("read {}", file.display()))?;
-            let script = text.parse().attempting(|| format!("understand {}", file.display()))?;
-            let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-            Ok(Named { name, script })
-        })
-        .collect()
+    files.iter().map(|file| read(file)).collect()
+}
+
+/// A script in a file, named after it.
+fn read(file: &Path) -> Result<Named> {
+    let text = fs::read_to_string(file).attempting(|| format!("read {}", file.display()))?;
+    let script = text.parse().attempting(|| format!("understand {}", file.display()))?;
+    let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    Ok(Named { name, script })
 }
 
 /// The scripts for a kernel: written, then made from seeds.
@@ -194,13 +221,18 @@ fn choose(written: &[Named], series: KernelSeries, args: &ConformanceArgs) -> Re
     let fits = |one: &&Named| one.script.kernels.contains(&series);
     if !args.only.is_empty() {
         let find = |name: &String| {
+            if name.ends_with(".script") {
+                return read(Path::new(name));
+            }
             let seed = name.strip_prefix("seed-").and_then(|seed| seed.parse().ok());
             let known = written.iter().find(|one| one.name == *name);
             let known = known.map(|one| Named { name: name.clone(), script: one.script.clone() });
             known.or_else(|| seed.map(generated)).ok_or_else(|| {
                 Error::usage(format!("carry out only `{name}`"))
                     .answer("there is no such script")
-                    .advice(format!("the written ones are in {SCRIPTS}; others are named seed-7"))
+                    .advice(format!(
+                        "the written ones are in {SCRIPTS}; others are seed-7, or a file x.script"
+                    ))
             })
         };
         let found: Vec<Named> = args.only.iter().map(find).collect::<Result<_>>()?;
@@ -270,7 +302,7 @@ impl Journal {
 struct Judge<'a> {
     narrator: Narrator,
     release: &'a str,
-    series: KernelSeries,
+    model: Model,
     scripts: &'a [Named],
     journal: &'a Journal,
 }
@@ -287,7 +319,7 @@ impl Progress for Judge<'_> {
     fn judge(&self, record: &mut StepRecord) {
         let script = self.scripts.iter().find(|script| step(script).name == record.name);
         if let Some(script) = script {
-            judge(script, self.series, record);
+            self.model.judge(script, record);
             if record.outcome == Outcome::Passed {
                 self.journal.add(self.release, script);
             }
@@ -299,39 +331,53 @@ impl Progress for Judge<'_> {
     }
 }
 
-/// Turns a record of what was observed into one of whether the model allows it.
-fn judge(named: &Named, series: KernelSeries, record: &mut StepRecord) {
-    let dangerous = is_dangerous(&named.script, series);
-    if dangerous && record.outcome == Outcome::Hung {
-        *record = StepRecord::new(&record.name, Outcome::Passed, record.seconds, "");
-        record.detail = "the guest did not survive it, which the model expects".into();
-        return;
+impl Model {
+    /// Turns a record of what was observed into one of whether the model allows it.
+    fn judge(self, named: &Named, record: &mut StepRecord) {
+        let dangerous = is_dangerous(&named.script, self.series);
+        if dangerous && record.outcome == Outcome::Hung {
+            *record = StepRecord::new(&record.name, Outcome::Passed, record.seconds, "");
+            record.detail = "the guest did not survive it, which the model expects".into();
+            return;
+        }
+        let Some(text) = &record.trace else { return };
+        if record.outcome != Outcome::Passed {
+            return;
+        }
+        let difference = match text.parse::<Trace>() {
+            Ok(trace) => match self.check(named, &trace) {
+                Ok(()) if dangerous || trace.observations.len() == named.script.steps.len() => {
+                    return;
+                }
+                Ok(()) => {
+                    record.outcome = Outcome::Failed;
+                    record.detail = "the script could not be carried out to its end".into();
+                    return;
+                }
+                Err(difference) => {
+                    let so_far = Trace {
+                        observations: trace.observations[..usize::from(difference.step)].to_vec(),
+                    };
+                    format!("{}\n{difference}", so_far.with(&named.script))
+                }
+            },
+            Err(error) => format!("the trace makes no sense: {error}"),
+        };
+        record.outcome = Outcome::Failed;
+        record.detail = "the kernel does what the model does not allow".into();
+        let notes = std::mem::take(&mut record.evidence);
+        record.evidence = difference.lines().map(ToOwned::to_owned).chain(notes).collect();
     }
-    let Some(text) = &record.trace else { return };
-    if record.outcome != Outcome::Passed {
-        return;
+
+    /// The step, counted from 1, after which the kernel did what the model does not allow.
+    fn differs(self, named: &Named, record: &StepRecord) -> Option<u16> {
+        let trace = record.trace.as_ref()?.parse().ok()?;
+        self.check(named, &trace).err().map(|difference| difference.step)
     }
-    let difference = match text.parse::<Trace>() {
-        Ok(trace) => match check(&named.script, series, &trace) {
-            Ok(()) if dangerous || trace.observations.len() == named.script.steps.len() => return,
-            Ok(()) => {
-                record.outcome = Outcome::Failed;
-                record.detail = "the script could not be carried out to its end".into();
-                return;
-            }
-            Err(difference) => {
-                let so_far = Trace {
-                    observations: trace.observations[..usize::from(difference.step)].to_vec(),
-                };
-                format!("{}\n{difference}", so_far.with(&named.script))
-            }
-        },
-        Err(error) => format!("the trace makes no sense: {error}"),
-    };
-    record.outcome = Outcome::Failed;
-    record.detail = "the kernel does what the model does not allow".into();
-    let notes = std::mem::take(&mut record.evidence);
-    record.evidence = difference.lines().map(ToOwned::to_owned).chain(notes).collect();
+
+    fn check(self, named: &Named, trace: &Trace) -> Result<(), Difference> {
+        check_planted(&named.script, self.series, trace, self.planted)
+    }
 }
 
 fn keep(dir: &Path, named: &Named, record: &StepRecord) -> Result<()> {
