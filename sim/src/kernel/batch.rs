@@ -47,12 +47,16 @@ impl Device {
         self.info.flags.contains(Features::BATCH_IO)
     }
 
-    /// Whether what goes with a batch does not fit the device's mode.
+    /// Whether what goes with a batch is not for the device's mode.
     fn refuses_batch(&self, addr: Addr) -> bool {
         let automatic = self.info.flags.contains(Features::AUTO_BUF_REG);
         let fallback = matches!(addr, Addr::Auto(AutoBufReg { fallback: true, .. }));
-        let buffers = addr == Addr::Buffer;
-        buffers != self.copies() || fallback && !automatic
+        addr == Addr::Buffer && !self.copies() || fallback && !automatic
+    }
+
+    /// Whether an element lacks its buffer.
+    fn lacks_buffer(&self, addr: Addr) -> bool {
+        self.copies() && addr != Addr::Buffer
     }
 
     /// A fetch command of a ring that an exit can cancel: its queue, and its place in the pool.
@@ -96,6 +100,9 @@ impl World {
             return -errno;
         }
         let Some(device) = &mut self.device else { return -errno::ENODEV };
+        if device.lacks_buffer(addr) {
+            return -errno::EINVAL;
+        }
         let before = (device.tags.clone(), device.hw.clone(), device.completed);
         for (nth, &tag) in tags.iter().enumerate() {
             if let Err(errno) = device.prep_one(queue, tag, addr_of(addr, nth)) {
@@ -121,7 +128,7 @@ impl World {
         }
         let bytes = ELEMENT_BYTES[usize::from(addr == Addr::Buffer)];
         for (nth, &(tag, result)) in results.iter().enumerate() {
-            match self.may_commit_batch(queue, tag) {
+            match self.may_commit_batch(queue, tag, addr) {
                 Ok(request) => {
                     if let Some(device) = &mut self.device {
                         let slot = device.slot(queue, tag);
@@ -136,12 +143,13 @@ impl World {
         bytes * results.len() as i32
     }
 
-    fn may_commit_batch(&self, queue: u16, tag: u16) -> Result<RequestId, i32> {
+    fn may_commit_batch(&self, queue: u16, tag: u16, addr: Addr) -> Result<RequestId, i32> {
         let Some(device) = &self.device else { return Err(errno::ENODEV) };
         if tag >= device.depth {
             return Err(errno::EINVAL);
         }
         match device.tags[device.slot(queue, tag)].state {
+            TagState::Served(_) if device.lacks_buffer(addr) => Err(errno::EINVAL),
             TagState::Served(request) => Ok(request),
             TagState::Announced(_)
             | TagState::Lingering(..)

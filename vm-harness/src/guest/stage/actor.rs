@@ -101,6 +101,11 @@ enum Submitted {
     },
     /// A registered buffer is written to a file.
     BufRead(File),
+    /// PREP_IO_CMDS; with buffers or without.
+    Prep {
+        queue: u16,
+        buffers: bool,
+    },
     /// FETCH_IO_CMDS.
     FetchTags {
         queue: u16,
@@ -238,6 +243,9 @@ impl Company {
             // 0: delivered. 1: a write was announced, its data is not there yet.
             Some(Submitted::Io { queue, tag, buffer }) if result == 0 || result == 1 => {
                 self.describe(&mut completion, (*queue, *tag), *buffer && result == 0);
+            }
+            Some(Submitted::Prep { queue, buffers: false }) if result == 0 => {
+                lock(&self.bufferless).insert(*queue);
             }
             Some(Submitted::BufRead(file)) if result > 0 => {
                 let mut bytes = vec![0; result as usize];
@@ -382,9 +390,6 @@ impl Actor {
             }
             Op::Prep { queue, ref tags, addr } => {
                 let elements: Vec<_> = tags.iter().map(|tag| (*tag, 0)).collect();
-                if addr != Addr::Buffer {
-                    lock(&self.company.bufferless).insert(queue);
-                }
                 self.without_privilege(|actor| {
                     actor.batch(step, IoOp::PrepIoCmds, queue, &elements, addr)
                 })
@@ -543,7 +548,11 @@ impl Actor {
         }
         let elements = elements.len() as u16;
         let command = BatchIo { queue: QueueId(queue), flags, elements, element_bytes };
-        lock(&self.company.submitted).insert(step, Submitted::Plain);
+        let submitted = match op {
+            IoOp::PrepIoCmds => Submitted::Prep { queue, buffers: buf_addr },
+            _ => Submitted::Plain,
+        };
+        lock(&self.company.submitted).insert(step, submitted);
         ring.batch(device, op, command, bytes, u64::from(step))?;
         LATER
     }
