@@ -204,6 +204,17 @@ impl<'c> Run<'c> {
         }
     }
 
+    /// How far the run is, to go [back to](Self::back_to).
+    pub(crate) fn mark(&self) -> (usize, bool) {
+        (self.timeline.len(), self.struck.get())
+    }
+
+    /// What was done since the mark is undone: it is not told, and a planted fault may strike again.
+    pub(crate) fn back_to(&mut self, (told, struck): (usize, bool)) {
+        self.timeline.truncate(told);
+        self.struck.set(struck);
+    }
+
     /// A number in `0..n`.
     pub(crate) fn choose(&mut self, site: Site, n: u32) -> u32 {
         if n <= 1 {

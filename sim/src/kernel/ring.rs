@@ -449,7 +449,8 @@ impl World {
             return false;
         }
         device.hw[queue].canceling = true;
-        device.release = Some(ReleaseStep::Lock);
+        // Work that is under way finds nothing to do when it runs again.
+        device.release.get_or_insert(ReleaseStep::Lock);
         let mut held = Vec::new();
         let depth = usize::from(device.depth);
         for slot in device.tags.iter_mut().skip(queue * depth).take(depth) {

@@ -482,6 +482,7 @@ impl<'t, 'c> Checker<'t, 'c> {
             return;
         }
         self.before_cancel(player);
+        self.before_info(stream, player);
         self.stage.act(|world, run| world.enter(run, thread, left, wait));
         self.stage.pump();
     }
@@ -530,6 +531,27 @@ impl<'t, 'c> Checker<'t, 'c> {
         while !far_enough(&self.stage.world) && self.stage.advance(sequence) {}
     }
 
+    /// How far the kernel is when it is asked for a device's state, the answer tells.
+    fn before_info(&mut self, stream: usize, player: usize) {
+        let Some(ring) = self.stage.ring(self.stage.players[player].thread) else { return };
+        let asked = self.stage.world.rings[ring.index()].sq.iter().find_map(|entry| match entry {
+            Entry::Control(sequence, Command::GetDevInfo(_)) => Some(*sequence),
+            _ => None,
+        });
+        let Some(asked) = asked else { return };
+        let mut later = self.ahead(stream).skip_while(
+            |event| !matches!(event, Event::Cqe(cqe) if cqe.token == Token::Control(asked)),
+        );
+        let Some(Event::Reply(Reply::DevInfo(told))) = later.nth(1) else { return };
+        let told = self.seen_of(*told, true);
+        let differs = |checker: &Self| {
+            let world = &checker.stage.world;
+            let known = world.device.as_ref().map(|device| world.dev_info(device));
+            known.map(|known| checker.seen_of(known, false)) != Some(told)
+        };
+        while differs(self) && self.stage.advance(None) {}
+    }
+
     fn ends(&mut self, stream: usize, player: usize, ret: Ret) -> Verdict {
         let Some(call) = self.streams[stream].call.take() else {
             return Err(Objection::new("the thread is in no call"));
@@ -570,7 +592,7 @@ impl<'t, 'c> Checker<'t, 'c> {
     fn answers(&mut self, thread: ThreadId, ret: Ret) -> Verdict {
         let mut others = Vec::new();
         loop {
-            let before = self.stage.world.clone();
+            let before = (self.stage.world.clone(), self.stage.run.get_mut().mark());
             self.stage.act(|world, run| world.thread_step(run, thread));
             match self.stage.world.threads[thread.index()].state {
                 ThreadState::Ready(answer) if answer == ret => {
@@ -585,7 +607,7 @@ impl<'t, 'c> Checker<'t, 'c> {
                 }
                 _ => {}
             }
-            self.stage.world = before;
+            self.stage.back_to(before);
             if !self.stage.advance(None) {
                 return Err(Objection::but("the call answers something else", others));
             }

@@ -10,7 +10,7 @@ use crate::choices::{Choices, Site};
 use crate::config::{Config, TargetKind};
 use crate::kernel::block::{BlockOp, Issuer, Phase};
 use crate::kernel::errno;
-use crate::kernel::process::{ThreadState, Work};
+use crate::kernel::process::{ProcessState, ThreadState, Work};
 use crate::kernel::tags::TagState;
 use crate::run::Run;
 use crate::run::steps::{self, Step};
@@ -257,8 +257,13 @@ impl<'c> Stage<'c> {
                     (one.ring, one.tag) == (ring, tag.0) && may_return(&one.op, cqe.res)
                 });
                 let Some(at) = at else { return false };
-                under_way.remove(at);
-                self.act(|world, _| world.post_by_task_work(thread, ring, cqe));
+                let done = under_way.remove(at);
+                self.act(|world, run| {
+                    if let Some(request) = done.pages {
+                        world.let_go(run, request);
+                    }
+                    world.post_by_task_work(thread, ring, cqe);
+                });
                 true
             }
             Token::Link(link) => {
@@ -334,6 +339,8 @@ impl<'c> Stage<'c> {
                     && descs.get(at).is_some_and(|known| same_request(known, desc))
             })
         })?;
+        // Its data has another address with the next worker.
+        self.descs[at] = *desc;
         Some(RequestId::from_index(at))
     }
 
@@ -407,6 +414,7 @@ impl<'c> Stage<'c> {
             Step::Fallback(_) => Some(4),
             Step::RingExit(_) => Some(5),
             Step::Die(_) => Some(6),
+            Step::Disk(index) if self.nobody_hears(usize::from(*index)) => Some(7),
             // Of recorded threads, and of clients, that is not the kernel's to say.
             Step::Thread(_)
             | Step::TaskWork(_)
@@ -418,11 +426,14 @@ impl<'c> Stage<'c> {
             | Step::Operator
             | Step::Clock => None,
         };
-        let first = enabled.iter().filter_map(|step| Some((rank(step)?, *step)));
-        if let Some((_, step)) = first.min_by_key(|(rank, _)| *rank) {
-            self.act(|world, run| steps::take(world, run, step));
-            self.pump();
-            return true;
+        let mut ranked: Vec<_> =
+            enabled.iter().filter_map(|step| Some((rank(step)?, *step))).collect();
+        ranked.sort_by_key(|(rank, _)| *rank);
+        for (_, step) in ranked {
+            if self.takes(step) {
+                self.pump();
+                return true;
+            }
         }
         let leaver = self.leavers.iter_mut().find(|one| one.over && !one.gone);
         let Some(leaver) = leaver else { return false };
@@ -430,6 +441,52 @@ impl<'c> Stage<'c> {
         let Leaver { process, exit, .. } = *leaver;
         self.act(|world, _| world.begin_exit(process, exit));
         true
+    }
+
+    /// Takes a step, unless a command would complete with another result than it did: then something else comes before it.
+    fn takes(&mut self, step: Step) -> bool {
+        let Step::Control(id) = step else {
+            if let Step::Disk(index) = step {
+                let done = self.world.disk.in_flight.remove(usize::from(index));
+                self.act(|world, run| done.pages.map(|request| world.let_go(run, request)));
+            } else {
+                self.act(|world, run| steps::take(world, run, step));
+            }
+            return true;
+        };
+        let before = (self.world.clone(), self.run.get_mut().mark());
+        let of = before.0.controls[id.index()].as_ref().map(|one| (one.thread, one.sequence));
+        self.act(|world, run| steps::take(world, run, step));
+        let wrong = of.is_some_and(|(thread, sequence)| {
+            let token = Token::Control(sequence);
+            let told = self.players.iter().filter(|one| one.thread == thread);
+            let told = told.flat_map(|one| &one.wants).find(|want| want.cqe.token == token);
+            told.is_some_and(|told| {
+                let other = |cqe: &Cqe| cqe.token == token && cqe.res != told.cqe.res;
+                self.ready(thread).any(other)
+                    || self.world.threads[thread.index()]
+                        .work
+                        .iter()
+                        .any(|work| matches!(work, Work::Complete(_, cqe) if other(cqe)))
+            })
+        });
+        if wrong {
+            self.back_to(before);
+        }
+        !wrong
+    }
+
+    /// What was done since is undone.
+    pub(super) fn back_to(&mut self, (world, mark): (World, (usize, bool))) {
+        self.world = world;
+        self.run.get_mut().back_to(mark);
+    }
+
+    /// Whether whoever began an operation on the disk is gone: no record will tell how it ended.
+    fn nobody_hears(&self, index: usize) -> bool {
+        let thread = self.world.disk.in_flight[index].thread;
+        self.world.threads[thread.index()].state == ThreadState::Dead
+            || self.world.process_of(thread).state != ProcessState::Running
     }
 
     /// Whether a request that waits is going to fail.
