@@ -86,6 +86,8 @@ pub enum Sabotage {
     ForgetRequeued,
     /// A commit is lost, and a queue is woken for nothing, again and again: livelock.
     EndlessWakeUps,
+    /// 6.12: no request timer fires: a server that died with every tag in its hands is never noticed.
+    NoRequestTimer,
     /// The model answers a FETCH of an armed tag with EBUSY: conformance.
     WrongErrno,
     /// The model lets any task commit: conformance.

@@ -94,6 +94,8 @@ pub(crate) enum TimerKind {
     Udev,
     /// The disk is through with an operation.
     Disk,
+    /// 6.12: the block layer finds that requests of this hardware queue take long (`ublk_timeout`).
+    Requests(u16),
 }
 
 /// The world.

@@ -139,6 +139,32 @@ fn everything_at_once() {
     }
 }
 
+/// How a schedule with lost workers ends on 6.12. Before its server is up, 6.12 may crash whatever is done (H07): that is no finding.
+fn on_6_12(recovery: Recovery, seed: u64, sabotage: Option<Sabotage>) -> Option<String> {
+    let config = recovering(seed, recovery, KILLS);
+    let config = Config { kernel: KernelSeries::V6_12, target: TargetKind::File, ..config };
+    let outcome = run_sabotaged(&config, &mut Random::new(seed), sabotage);
+    let clean = outcome.verdict == Verdict::Clean || outcome.oracle == "K5";
+    (!clean).then(|| format!("{}: {}", outcome.oracle, outcome.finding))
+}
+
+/// H55: the request timer alone tells 6.12 that a worker is gone which had everything in its hands.
+#[test]
+fn linux_6_12_notices_late_and_gives_the_device_back() {
+    for recovery in [Recovery::Requeue, Recovery::Reissue] {
+        for_each_seed("linux_6_12_notices_late_and_gives_the_device_back", 0..SEEDS, |seed| {
+            assert_eq!(on_6_12(recovery, seed, None), None, "{recovery:?} seed {seed}");
+        });
+    }
+}
+
+#[test]
+fn a_6_12_that_never_notices_is_found() {
+    let planted = Some(Sabotage::NoRequestTimer);
+    let found = (0..300).filter_map(|seed| on_6_12(Recovery::Reissue, seed, planted));
+    assert!(found.count() > 10);
+}
+
 /// Loses workers until the planted bug is caught; every catch must be by that oracle.
 fn caught(sabotage: Sabotage, verdict: Verdict, oracle: &str) {
     let times = catches(DataMode::Copy, sabotage, verdict, oracle);

@@ -234,6 +234,16 @@ impl Device {
         usize::from(queue) * usize::from(self.depth) + usize::from(tag)
     }
 
+    /// 6.12: this thread serves the queue, and every one of its tags is in its hands.
+    pub(crate) fn is_forgotten(&self, queue: u16, server: ThreadId) -> bool {
+        let first = self.slot(queue, 0);
+        self.kernel == KernelSeries::V6_12
+            && self.hw[usize::from(queue)].daemon == Some(server)
+            && self.tags[first..][..usize::from(self.depth)]
+                .iter()
+                .all(|slot| slot.served().is_some())
+    }
+
     /// The file is open: somebody references it.
     pub(crate) const fn file_open(&self) -> bool {
         self.file_refs > 0 || self.armed > 0

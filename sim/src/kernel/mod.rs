@@ -15,7 +15,7 @@
 //! * An interruptible wait of an io-wq worker may be interrupted under the fault *signal*, although only SIGKILL and task work reach such a worker.
 //! * Memory is sequentially consistent; what a weaker order would allow has to be spelled out by a specimen.
 //! * Copies never fault, but for user copies under the fault `disk`; buffers are pinned.
-//! * GET_FEATURES and GET_DEV_INFO run inline. The request timer (30 s, re-armed for ever on a privileged device) has no effect and is left out.
+//! * GET_FEATURES and GET_DEV_INFO run inline. The request timer (30 s) is there only where it does something (H55).
 //! * A request holds exactly one version for all its sectors: a torn write is seen only at the sectors where a short one ended.
 
 pub(crate) mod batch;

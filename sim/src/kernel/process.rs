@@ -288,6 +288,7 @@ impl World {
     pub(crate) fn thread_dies(&mut self, run: &mut Run<'_>, thread: ThreadId) {
         self.threads[thread.index()].state = ThreadState::Dead;
         run.note(actor::thread(thread), || "D1: dead".into());
+        self.requests_are_forgotten(thread);
         let process = self.threads[thread.index()].process;
         for lock in &mut self.processes[process.index()].locks {
             if *lock == Some(thread) {

@@ -20,6 +20,8 @@ use crate::world::{ProcessId, RequestId, RingId, ThreadId, TimerKind, World};
 
 /// Pieces of task work after which an `enter` may leave the rest to the next one (`IO_LOCAL_TW_DEFAULT_MAX`).
 const TASK_WORK_BATCH: usize = 20;
+/// What the block layer gives a request before it asks the driver about it, in microseconds.
+const REQUEST_TIMEOUT_US: u64 = 30_000_000;
 
 /// A submission queue entry.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -465,6 +467,29 @@ impl World {
             self.abort_request(run, request, waits);
         }
         true
+    }
+
+    /// 6.12: a thread is gone. Where it was the server of a queue and has every tag in its hands, no command is left that could be cancelled.
+    pub(crate) fn requests_are_forgotten(&mut self, thread: ThreadId) {
+        let Some(device) = self.device.as_ref() else { return };
+        let forgotten = (0..device.queues).filter(|queue| device.is_forgotten(*queue, thread));
+        for queue in forgotten.collect::<Vec<_>>() {
+            self.arm(REQUEST_TIMEOUT_US, TimerKind::Requests(queue));
+        }
+    }
+
+    /// 6.12: the request timer of a queue fires (`ublk_timeout`).
+    pub(crate) fn requests_take_long(&mut self, run: &mut Run<'_>, queue: u16) {
+        let Some(device) = self.device.as_ref() else { return };
+        let daemon = device.hw[usize::from(queue)].daemon;
+        let dead = |thread: ThreadId| self.threads[thread.index()].state == ThreadState::Dead;
+        let forgotten =
+            daemon.filter(|daemon| dead(*daemon) && device.is_forgotten(queue, *daemon));
+        if forgotten.is_some() && run.sabotage != Some(Sabotage::NoRequestTimer) {
+            let slot = device.slot(queue, 0);
+            run.kernel(|| format!("the request timer of queue {queue} fires"));
+            self.abandon_queue(run, slot);
+        }
     }
 
     /// X1: the round's first cancel. False: it was not the first.

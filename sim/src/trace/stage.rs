@@ -435,6 +435,15 @@ impl<'c> Stage<'c> {
                 return true;
             }
         }
+        let long =
+            self.world.timers.iter().position(|one| matches!(one.what, TimerKind::Requests(_)));
+        if let Some(at) = long {
+            if let TimerKind::Requests(queue) = self.world.timers.remove(at).what {
+                self.act(|world, run| world.requests_take_long(run, queue));
+            }
+            self.pump();
+            return true;
+        }
         let leaver = self.leavers.iter_mut().find(|one| one.over && !one.gone);
         let Some(leaver) = leaver else { return false };
         leaver.gone = true;
