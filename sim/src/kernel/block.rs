@@ -56,6 +56,8 @@ pub(crate) enum Issuer {
 /// Where a request is (K2).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum Phase {
+    /// Before the block layer, whose queue is frozen.
+    Entering,
     /// In the block layer, without a tag.
     Waiting,
     /// Started: on a tag.
@@ -103,6 +105,7 @@ impl World {
         if alive.is_none_or(|disk| disk.dead) {
             return Err(());
         }
+        let frozen = self.device.as_ref().is_some_and(|device| device.frozen);
         let (first, count) = (usize::from(start), usize::from(sectors));
         let (mut version, mut allowed) = (0, Allowed::new());
         match op {
@@ -135,7 +138,7 @@ impl World {
             version,
             data: [stale; BUFFER_SECTORS],
             allowed,
-            phase: Phase::Waiting,
+            phase: if frozen { Phase::Entering } else { Phase::Waiting },
             tag: None,
             done: 0,
             holders: 0,
@@ -166,6 +169,9 @@ impl World {
 
     /// Whether a waiting request can be admitted: its queue has a free tag.
     pub(crate) fn can_admit(&self, request: &Request) -> bool {
+        if request.phase == Phase::Entering {
+            return self.device.as_ref().is_some_and(|device| !device.frozen);
+        }
         request.phase == Phase::Waiting
             && self.device.as_ref().is_some_and(|device| {
                 let free = device.hw[usize::from(request.queue)].busy < device.depth;
@@ -180,6 +186,15 @@ impl World {
             return;
         };
         let (queue, what) = (request.queue, request.op.name());
+        if request.phase == Phase::Entering {
+            let gone = device.disk.as_ref().is_none_or(|disk| disk.dead);
+            request.phase = Phase::Waiting;
+            run.kernel(|| format!("{what} enters the block layer"));
+            if gone {
+                self.end_request(run, id, Err(errno::EIO));
+            }
+            return;
+        }
         let hw = &device.hw[usize::from(queue)];
         if hw.fail_io {
             run.kernel(|| format!("Q: no server, {what} fails"));

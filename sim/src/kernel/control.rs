@@ -97,6 +97,10 @@ pub(crate) enum Pc {
     StopCancel,
     /// DEL phase 1: take `ublk_ctl_mutex`.
     DelLock,
+    /// REG_BUF, UNREG_BUF: take `ub->mutex`, and freeze the queue if there is a disk.
+    ShmemLock,
+    /// Wait until no request is inside (`blk_mq_freeze_queue_wait`); then change the table.
+    ShmemFrozen,
     /// DEL phases 2 and 3: the node is removed, references dropped.
     DelRemove,
     /// DEL phase 4: wait until the number is free.
@@ -266,7 +270,9 @@ impl World {
             | Pc::RecoverLocked
             | Pc::RecoverBegin
             | Pc::Resize
-            | Pc::Quiesce => unlocked,
+            | Pc::Quiesce
+            | Pc::ShmemLock => unlocked,
+            Pc::ShmemFrozen => self.is_drained(),
             Pc::StartWait | Pc::RecoverWait => device.is_none_or(start_may_go_on),
             Pc::StopIdle => {
                 device.is_none_or(|it| it.state != State::Live && it.kernel > KernelSeries::V6_12)
@@ -402,6 +408,11 @@ impl World {
                 run.kernel(|| "every queue is canceling".into());
                 Next::Go(Pc::StopCancel)
             }
+            Pc::ShmemLock => Next::Go(self.shmem_locked(run, id)),
+            Pc::ShmemFrozen => {
+                let process = self.threads[control.thread.index()].process;
+                Next::Done(self.shmem_done(run, process, &control.command), Reply::Nothing)
+            }
             Pc::TryStop => {
                 let disk = self.device.as_ref().and_then(|device| device.disk.as_ref());
                 match disk.filter(|disk| disk.attached) {
@@ -506,6 +517,14 @@ impl World {
                 } else {
                     Next::error(errno::EOPNOTSUPP)
                 };
+            }
+            Asked::Plain(ControlOp::RegBuf | ControlOp::UnregBuf, id, _) => {
+                let shares = |it: &Device| it.info.flags.contains(Features::SHMEM_ZC);
+                if !known(*id).is_some_and(shares) {
+                    return Next::error(errno::EOPNOTSUPP);
+                }
+                let refused = Self::shmem_refused(&control.command);
+                return refused.map_or(Next::Go(Pc::ShmemLock), Next::error);
             }
             Asked::Plain(ControlOp::DelDevAsync, ..) => return Next::Go(Pc::DelLock),
             Asked::Plain(ControlOp::StartUserRecovery, ..) => return Next::Go(Pc::RecoverBegin),
@@ -718,13 +737,15 @@ impl World {
             | Pc::RecoverLocked
             | Pc::RecoverBegin
             | Pc::Resize
-            | Pc::Quiesce => {
+            | Pc::Quiesce
+            | Pc::ShmemLock => {
                 format!("{name} waits for ub->mutex, held by {}", mutex())
             }
             Pc::Add | Pc::DelLock => format!("{name} waits for ublk_ctl_mutex"),
             Pc::StopMark | Pc::TryStop => {
                 format!("{name} waits for disk->open_mutex, held by the partition scan")
             }
+            Pc::ShmemFrozen => format!("{name} waits until no request is inside"),
             Pc::StopIdle => format!("{name} waits for the requests that are started"),
             Pc::StopDrain => format!("{name} waits for {} request(s)", self.requests_live),
             Pc::StopScan => format!("{name} waits for the partition scan"),
@@ -762,9 +783,11 @@ fn granted_flags(kernel: KernelSeries, asked: Features) -> Option<Features> {
     let quiesces = asked.contains(Features::QUIESCE);
     let sets = Features(asked.0 & reissue.union(fails).0);
     let known = [Features::NONE, Features::USER_RECOVERY, reissue, fails].contains(&sets);
+    let shares =
+        Features(if kernel == KernelSeries::V7_3 { asked.0 & Features::SHMEM_ZC.0 } else { 0 });
     let alone = quiesces && !sets.contains(Features::USER_RECOVERY);
     let granted = if quiesces { sets.union(Features::QUIESCE) } else { sets };
-    (known && !alone).then_some(granted.union(data))
+    (known && !alone).then_some(granted.union(data).union(shares))
 }
 
 /// The data modes beside copy mode.

@@ -4,6 +4,7 @@ use blkproof_engine::uapi::{DevId, DevInfo, Features, KernelSeries, Params};
 
 use crate::kernel::batch::Batch;
 use crate::kernel::release::ReleaseStep;
+use crate::kernel::shmem::Registration;
 use crate::kernel::tags::{TagSlot, TagState};
 use crate::run::{Run, Sabotage};
 use crate::server::Program;
@@ -69,8 +70,12 @@ pub(crate) struct Device {
     pub(crate) forgot: bool,
     /// The block layer admits nothing: 6.12 while QUIESCED, and every kernel while it is about to force aborts.
     pub(crate) quiesced: bool,
+    /// A control command waits until no request is inside the block layer; new ones wait outside.
+    pub(crate) frozen: bool,
     pub(crate) hw: Vec<HwQueue>,
     pub(crate) tags: Vec<TagSlot>,
+    /// What REG_BUF registered, by index.
+    pub(crate) shmem: Vec<Option<Registration>>,
     pub(crate) disk: Option<Gendisk>,
     pub(crate) release: Option<ReleaseStep>,
 }
@@ -168,8 +173,10 @@ impl Device {
             poisoned: false,
             forgot: false,
             quiesced: false,
+            frozen: false,
             hw: vec![hw; usize::from(queues)],
             tags: vec![TagSlot::UNFETCHED; tags],
+            shmem: Vec::new(),
             disk: None,
             release: None,
         }

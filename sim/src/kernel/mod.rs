@@ -26,6 +26,7 @@ pub(crate) mod device;
 pub(crate) mod process;
 pub(crate) mod release;
 pub(crate) mod ring;
+pub(crate) mod shmem;
 pub(crate) mod tags;
 pub(crate) mod udev;
 

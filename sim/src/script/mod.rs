@@ -39,6 +39,8 @@ use blkproof_engine::uapi::{AutoBufReg, Features, KernelSeries};
 
 /// The actor that every script begins with: a process of its own, for control commands.
 pub const CONTROLLER: &str = "ctl";
+/// Pages that each process keeps for REG_BUF.
+pub const SHARED_PAGES: u16 = 16;
 
 /// What the names of flags begin with, in the kernel's header and not here.
 const FLAG_PREFIX: &str = "UBLK_F_";
@@ -310,6 +312,18 @@ pub enum Op {
         /// How long it may wait, in milliseconds.
         ms: u32,
     },
+    /// `regbuf FIRST+COUNT`: REG_BUF of so many of the 16 pages that the actor's process keeps for that. Result: the index.
+    RegBuf {
+        /// The first page.
+        first: u16,
+        /// How many.
+        count: u16,
+    },
+    /// `unregbuf INDEX`: UNREG_BUF.
+    UnregBuf {
+        /// REG_BUF's result.
+        index: u32,
+    },
     /// `trystop`: TRY_STOP_DEV.
     TryStop,
     /// `stop`: STOP_DEV.
@@ -365,6 +379,8 @@ impl Op {
                 | Self::DelAsync
                 | Self::Resize { .. }
                 | Self::Quiesce { .. }
+                | Self::RegBuf { .. }
+                | Self::UnregBuf { .. }
                 | Self::TryStop
                 | Self::Stop
                 | Self::Del
@@ -486,6 +502,8 @@ impl fmt::Display for Op {
             Self::DelAsync => f.write_str("delasync"),
             Self::Resize { sectors } => write!(f, "resize sectors={sectors}"),
             Self::Quiesce { ms } => write!(f, "quiesce {ms}"),
+            Self::RegBuf { first, count } => write!(f, "regbuf {first}+{count}"),
+            Self::UnregBuf { index } => write!(f, "unregbuf {index}"),
             Self::TryStop => f.write_str("trystop"),
             Self::Stop => f.write_str("stop"),
             Self::Del => f.write_str("del"),

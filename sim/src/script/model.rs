@@ -17,6 +17,7 @@ use crate::kernel::device::{self, Device};
 use crate::kernel::errno;
 use crate::kernel::process::{SIGKILL, ThreadState};
 use crate::kernel::ring::Entry;
+use crate::kernel::shmem;
 use crate::kernel::tags::{By, TagState};
 use crate::run::{Run, Sabotage, rest};
 use crate::server::Program;
@@ -484,6 +485,14 @@ impl World {
                 let asked = Asked::Plain(ControlOp::QuiesceDev, id, u64::from(ms));
                 self.control(run, thread, step, asked);
             }
+            Op::RegBuf { first, count } => {
+                let asked = Asked::Plain(ControlOp::RegBuf, id, shmem::word(first, count));
+                self.control(run, thread, step, asked);
+            }
+            Op::UnregBuf { index } => {
+                let asked = Asked::Plain(ControlOp::UnregBuf, id, u64::from(index));
+                self.control(run, thread, step, asked);
+            }
             Op::TryStop => {
                 self.control(run, thread, step, Asked::Plain(ControlOp::TryStopDev, id, 0));
             }
@@ -786,10 +795,11 @@ fn site(pc: Pc) -> Site {
         | Pc::RecoverLocked
         | Pc::RecoverBegin
         | Pc::Resize
-        | Pc::Quiesce => Site::DeviceMutex,
+        | Pc::Quiesce
+        | Pc::ShmemLock => Site::DeviceMutex,
         Pc::Add | Pc::DelLock => Site::GlobalMutex,
         Pc::StopMark | Pc::TryStop => Site::OpenMutex,
-        Pc::StopIdle | Pc::StopDrain => Site::Requests,
+        Pc::StopIdle | Pc::StopDrain | Pc::ShmemFrozen => Site::Requests,
         Pc::DelWait => Site::Number,
         Pc::Queued
         | Pc::StartPublish

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use blkproof_engine::uapi::{AutoBufReg, Features, KernelSeries};
 
-use super::{Addr, CONTROLLER, FLAG_PREFIX, Op, Script, Step};
+use super::{Addr, CONTROLLER, FLAG_PREFIX, Op, SHARED_PAGES, Script, Step};
 
 /// What is wrong with a text.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -325,6 +325,14 @@ fn op(words: &[&str]) -> Result<Op, String> {
             Op::Resize { sectors: number(sectors, "number of sectors")? }
         }
         ["quiesce", ms] => Op::Quiesce { ms: number(ms, "number of milliseconds")? },
+        ["regbuf", range] => {
+            let (first, count) = pair(range, '+', RANGE)?;
+            if u32::from(first) + u32::from(count) > u32::from(SHARED_PAGES) {
+                return Err(format!("{range}: there are {SHARED_PAGES} pages"));
+            }
+            Op::RegBuf { first, count }
+        }
+        ["unregbuf", index] => Op::UnregBuf { index: number(index, "index")? },
         ["trystop"] => Op::TryStop,
         ["stop"] => Op::Stop,
         ["del"] => Op::Del,

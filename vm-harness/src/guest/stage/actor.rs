@@ -17,10 +17,10 @@ use std::thread;
 use blkproof_engine::control::{Command, Kind, PAYLOAD_BYTES_MAX, Reply};
 use blkproof_engine::uapi::{
     AutoBufReg, BatchElement, BatchFlags, BatchIo, ControlOp, CtrlCmd, DevId, DevInfo, IoCmd, IoOp,
-    QueueId, RequestFlags, RequestOp, Tag,
+    QueueId, RequestFlags, RequestOp, ShmemBufReg, Tag,
 };
 use blkproof_sim::script::model::{BUFFER_BYTES, params};
-use blkproof_sim::script::{Addr, Op};
+use blkproof_sim::script::{Addr, Op, SHARED_PAGES};
 use io_uring::squeue;
 use rustix::fs::{MemfdFlags, OFlags};
 use rustix::thread::{CapabilitySet, CpuSet, capabilities, set_capabilities};
@@ -30,6 +30,7 @@ use super::os::{Buffers, Descriptors, IoRing, Payload, Reader, Ring, Submitter, 
 
 const CONTROL: &str = "/dev/ublk-control";
 const SECTOR: usize = 512;
+const PAGE: u64 = 4096;
 /// Queues and tags that have a buffer of their own; what is beyond shares the last.
 const QUEUES: u16 = 4;
 const TAGS: u16 = 16;
@@ -59,6 +60,7 @@ fn listen() -> io::Result<()> {
         buffers: Buffers::new(usize::from(QUEUES * TAGS), BUFFER_BYTES as usize)?,
         tag_lists: Buffers::new(usize::from(TAG_LISTS), TAGS_PER_LIST * size_of::<u16>())?,
         tag_lists_used: AtomicU16::new(0),
+        shared: Buffers::new(1, usize::from(SHARED_PAGES) * PAGE as usize)?,
         bufferless: Mutex::default(),
     });
     let mut actors: BTreeMap<u16, mpsc::Sender<Act>> = BTreeMap::new();
@@ -131,6 +133,8 @@ struct Company {
     /// Where batch fetches write tags, and how many of them are in use.
     tag_lists: Buffers,
     tag_lists_used: AtomicU16,
+    /// Memory for REG_BUF.
+    shared: Buffers,
     /// Queues that were prepared without buffers.
     bufferless: Mutex<BTreeSet<u16>>,
 }
@@ -454,6 +458,18 @@ impl Actor {
             }
             Op::Resize { sectors } => self.plain(step, ControlOp::UpdateSize, id, sectors),
             Op::Quiesce { ms } => self.plain(step, ControlOp::QuiesceDev, id, u64::from(ms)),
+            Op::RegBuf { first, count } => {
+                let addr = self.company.shared.address(0) + u64::from(first) * PAGE;
+                let buffer = ShmemBufReg { addr, len: u64::from(count) * PAGE, read_only: false };
+                let mut bytes = [0; PAYLOAD_BYTES_MAX];
+                bytes[..ShmemBufReg::SIZE].copy_from_slice(&buffer.encode());
+                let len = ShmemBufReg::SIZE as u16;
+                let queue_id = CtrlCmd::NO_QUEUE;
+                let header =
+                    CtrlCmd { dev_id: id, queue_id, len, addr: 0, data: 0, dev_path_len: 0 };
+                self.control(step, ControlOp::RegBuf, header, bytes, None)
+            }
+            Op::UnregBuf { index } => self.plain(step, ControlOp::UnregBuf, id, u64::from(index)),
             Op::TryStop => self.plain(step, ControlOp::TryStopDev, id, 0),
             Op::DelAsync => self.plain(step, ControlOp::DelDevAsync, id, 0),
             Op::Stop => self.command(step, &Command::StopDev(id)),

@@ -224,7 +224,7 @@ impl Submitter<squeue::Entry128> {
         let entry =
             opcode::UringCmd80::new(Fd(device), op.ioctl()).cmd(bytes).build().user_data(user_data);
         // SAFETY: there is one submitter for each ring, and it is borrowed exclusively. The command names no memory but a payload, as
-        // much of it as there is, and payloads stay for ever.
+        // much of it as there is, and pages to be pinned; payloads and those pages stay for ever.
         unsafe { self.0.submit(&entry) }
     }
 

@@ -104,6 +104,9 @@ impl Sleep {
             Op::Stop | Op::TryStop => {
                 self.has("ublk_ctrl_stop_dev") || !self.has("ublk_ctrl_del_dev")
             }
+            Op::RegBuf { .. } | Op::UnregBuf { .. } => {
+                self.has("ublk_ctrl_reg_buf") || self.has("ublk_ctrl_unreg_buf")
+            }
             Op::EndRecovery { .. } => self.has("ublk_ctrl_end_recovery"),
             Op::Del | Op::DelAsync => self.has("ublk_ctrl_del_dev"),
             _ => false,
