@@ -12,7 +12,7 @@ use crate::modules::Module;
 use crate::protocol::Job;
 use crate::tools;
 
-/// Where the guest finds its job.
+/// Where an interactive guest finds its job.
 pub const JOB: &str = "/job.json";
 /// Where the guest finds the programs that were copied from the host.
 pub const PROGRAMS: &str = "/programs";
@@ -28,13 +28,14 @@ pub struct Contents<'a> {
     pub programs: &'a [(&'a str, PathBuf)],
     /// Modules in loading order.
     pub modules: &'a [Module],
-    /// What the guest shall do.
-    pub job: &'a Job,
+    /// What an interactive guest shall do.
+    pub job: Option<&'a Job>,
 }
 
 /// Writes the initramfs to `path`.
 pub fn write(path: &Path, contents: &Contents<'_>) -> Result<()> {
-    let job = serde_json::to_vec(contents.job).attempting(|| "describe the guest's job".into())?;
+    let job = contents.job.map(serde_json::to_vec).transpose();
+    let job = job.attempting(|| "describe the guest's job".into())?;
     let mut libraries = BTreeSet::new();
     closure(contents.runner, &mut libraries)?;
     for (_, program) in contents.programs {
@@ -50,7 +51,9 @@ pub fn write(path: &Path, contents: &Contents<'_>) -> Result<()> {
         // The standard library refuses to start with standard streams closed, and the kernel opens this node for them.
         archive.character_device("/dev/console", 5, 1)?;
         archive.file("/init", &fs::read(contents.runner)?)?;
-        archive.file(JOB, &job)?;
+        if let Some(job) = &job {
+            archive.file(JOB, job)?;
+        }
         for (index, module) in contents.modules.iter().enumerate() {
             archive.file(&format!("{MODULES}/{index:03}-{}.ko", module.name), &module.image)?;
         }

@@ -1,7 +1,8 @@
 //! Real kernels in QEMU, end-to-end scenarios, and verdicts that tell code from environment.
 //!
 //! One program with two roles. On the host it finds or fetches kernels ([`fetch`], [`kernel`]), builds a guest image from this very program and
-//! what it calls ([`modules`], [`image`]), boots it ([`qemu`]), watches it ([`session`]) and reports ([`report`]). In the guest it is init and
+//! what it calls ([`modules`], [`image`]), boots it ([`qemu`]) or goes on from one that has booted ([`frozen`]), watches it ([`session`]) and reports
+//! ([`report`]). In the guest it is init and
 //! runner ([`guest`]): it carries out the steps of the plan ([`plan`], [`pairwise`]) and sends events home ([`protocol`]).
 //!
 //! Scripts are carried out on real kernels ([`conformance`]) and what is observed is held against the model.
@@ -16,6 +17,7 @@ pub mod conformance;
 pub mod error;
 pub mod facts;
 pub mod fetch;
+pub mod frozen;
 pub mod guest;
 pub mod image;
 pub mod kernel;

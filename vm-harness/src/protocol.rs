@@ -1,4 +1,4 @@
-//! What host and guest say to each other: the job goes in with the image, events come out as lines of JSON on a port of their own.
+//! What host and guest say to each other, as lines of JSON on a port of their own: the guest says hello, the host gives it its job, and events come out.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ pub const PORT: &str = "org.blkproof.vm-harness";
 /// How often a runner says that it is alive.
 pub const HEARTBEAT: Duration = Duration::from_secs(2);
 
-/// What a guest shall do. Part of its image.
+/// What a guest shall do. It is given after the hello; an interactive guest, to whose port nobody writes, finds it in its image.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Job {
     /// The steps, in order. None: say hello and power off.
@@ -31,7 +31,7 @@ pub struct Job {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
-    /// The runner is up.
+    /// The runner is up, and waits for its job.
     Hello {
         /// `uname -r`.
         release: String,

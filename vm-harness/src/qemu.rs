@@ -3,7 +3,8 @@
 use std::env;
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
+use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -15,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Attempt, Error, Result};
 use crate::kmsg::{self, Complaint};
-use crate::protocol::{Event, PORT};
+use crate::protocol::{Event, Job, PORT};
 use crate::tools;
 
 /// The kernel clamps queues to CPUs, and four queues are tested.
@@ -94,6 +95,10 @@ pub struct Machine<'a> {
     pub accelerator: Accelerator,
     /// Give the user the console, and send events to this file instead of the pipe.
     pub interactive: Option<&'a Path>,
+    /// Go on from this state of a machine that was the same ([`crate::frozen`]), instead of booting.
+    pub state: Option<&'a Path>,
+    /// Where to listen for orders to the emulator itself (QMP).
+    pub orders: Option<&'a Path>,
 }
 
 /// Name of the hidden subcommand that becomes QEMU.
@@ -183,10 +188,16 @@ impl Machine<'_> {
             "console=ttyS0,115200 loglevel=7 panic=-1 oops=continue random.trust_cpu=on nokaslr"
                 .into(),
         ]);
+        if let Some(state) = self.state {
+            arguments.extend(["-incoming".into(), format!("exec:cat {}", quoted(state))]);
+        }
+        if let Some(socket) = self.orders {
+            arguments.extend(["-qmp".into(), format!("unix:{},server=on,wait=off", path(socket))]);
+        }
         arguments
     }
 
-    /// Boots. Events arrive in the returned guest.
+    /// Boots, or goes on. Events arrive in the returned guest.
     pub fn boot(&self) -> Result<Guest> {
         File::create(self.scratch)
             .and_then(|f| f.set_len(SCRATCH_BYTES))
@@ -236,7 +247,27 @@ impl Machine<'_> {
     }
 }
 
+/// A path for the shell that QEMU gives a command to.
+pub(crate) fn quoted(path: &Path) -> String {
+    format!("'{}'", path.display().to_string().replace('\'', r"'\''"))
+}
+
 impl Guest {
+    /// Gives it its job, after its hello.
+    pub fn give(&self, job: &Job) -> Result<()> {
+        let giving = || "give the guest its job".into();
+        let mut line = serde_json::to_vec(job).attempting(giving)?;
+        line.push(b'\n');
+        // The pipe stays open as long as the guest shall live.
+        let pipe = self.child.stdin.as_ref().map(|pipe| pipe.as_fd().try_clone_to_owned());
+        if let Some(pipe) = pipe {
+            let mut pipe = File::from(pipe.attempting(giving)?);
+            // A guest that does not take it is noticed by its silence.
+            thread::spawn(move || pipe.write_all(&line));
+        }
+        Ok(())
+    }
+
     /// The guest's events, in order.
     pub fn events(&self) -> &Receiver<Line> {
         &self.events
@@ -377,6 +408,8 @@ mod tests {
             console: Path::new("/r/a.log"),
             accelerator: Accelerator::Tcg,
             interactive: None,
+            state: Some(Path::new("/r/it's.state")),
+            orders: None,
         };
         insta::assert_snapshot!(machine.arguments().join(" ").replace(" -", "\n-"));
     }

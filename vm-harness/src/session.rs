@@ -1,13 +1,15 @@
-//! One kernel's run: boot a pristine guest, watch it, and boot another for the steps that a hang left undone.
+//! One kernel's run: a pristine guest, watched, and another for the steps that a hang left undone.
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
-use crate::error::{Error, Result};
+use crate::error::{Attempt, Error, Result};
 use crate::facts::HangFacts;
+use crate::frozen::{Frozen, freeze};
 use crate::image::{self, Contents};
 use crate::kernel::Kernel;
 use crate::modules;
@@ -74,6 +76,8 @@ pub struct Session<'a> {
     guests_max: usize,
     /// What the guest may take beyond a step's deadline.
     grace: Duration,
+    /// What its guests go on from, instead of booting.
+    frozen: Option<Arc<Frozen>>,
 }
 
 /// What came of the steps on one kernel.
@@ -116,6 +120,7 @@ impl<'a> Session<'a> {
             second_chance: true,
             guests_max: GUESTS,
             grace: GRACE,
+            frozen: None,
         })
     }
 
@@ -143,6 +148,44 @@ impl<'a> Session<'a> {
     pub fn with_guests(mut self, guests_max: usize) -> Self {
         self.guests_max = guests_max;
         self
+    }
+
+    /// Lets its guests go on from one that has booted.
+    #[must_use]
+    pub fn going_on(mut self, from: Option<Arc<Frozen>>) -> Self {
+        self.frozen = from;
+        self
+    }
+
+    /// Boots a guest for any steps but interactive ones, and keeps it.
+    pub fn freeze(&mut self, progress: &dyn Progress) -> Result<Frozen> {
+        let traces = self.next_traces();
+        let dir = tempfile::tempdir().attempting(|| "make a temporary directory".into())?;
+        let orders = dir.path().join("qmp");
+        let mut guest = self.boot(&Job::default(), &traces, None, Some(&orders))?;
+        progress.started("boot");
+        let begun = Instant::now();
+        let until = begun + BOOT.mul_f64(self.setup.patience);
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            match guest.events().recv_timeout(left) {
+                Ok(Line::Event(event @ Event::Hello { .. })) => {
+                    progress.note(&is_up(&event, begun));
+                    break;
+                }
+                Ok(Line::Event(_) | Line::Garbage(_)) => {}
+                Ok(Line::End) | Err(_) => {
+                    let complaints = guest.complaints();
+                    return Err(self.no_boot(&traces, &format!("no hello {complaints}")));
+                }
+            }
+        }
+        let state = traces.initramfs.with_extension("state");
+        let frozen = Frozen { initramfs: traces.initramfs.clone(), state };
+        freeze(&orders, &frozen.state)?;
+        drop(guest);
+        let _ = fs::remove_file(&traces.scratch);
+        Ok(frozen)
     }
 
     /// Carries out the steps, in as many guests as it takes. Every step gets a record; what was learnt before an error is kept.
@@ -229,7 +272,7 @@ impl<'a> Session<'a> {
         let accelerator = std::mem::replace(&mut self.accelerator, Accelerator::Kvm);
         let job = Job::default();
         let traces = Traces::new(&self.dir, 0);
-        let booted = self.boot(&job, &traces, None).is_ok_and(|guest| {
+        let booted = self.boot(&job, &traces, None, None).is_ok_and(|guest| {
             let until = Instant::now() + PROBE;
             while let Some(left) = until.checked_duration_since(Instant::now()) {
                 match guest.events().recv_timeout(left) {
@@ -255,7 +298,7 @@ impl<'a> Session<'a> {
             canary_passed: false,
             shell: true,
         };
-        let guest = self.boot(&job, &traces, Some(&traces.events))?;
+        let guest = self.boot(&job, &traces, Some(&traces.events), None)?;
         guest.wait();
         traces.clean();
         Ok(traces.events)
@@ -266,7 +309,13 @@ impl<'a> Session<'a> {
         Traces::new(&self.dir, self.guests)
     }
 
-    fn boot(&self, job: &Job, traces: &Traces, interactive: Option<&Path>) -> Result<Guest> {
+    fn boot(
+        &self,
+        job: &Job,
+        traces: &Traces,
+        interactive: Option<&Path>,
+        orders: Option<&Path>,
+    ) -> Result<Guest> {
         let mut programs: Vec<(&str, PathBuf)> = Vec::new();
         let mut add = |tool: Tool| {
             if let Some(path) = tools::find(tool.program) {
@@ -291,18 +340,23 @@ impl<'a> Session<'a> {
                 runner: &self.setup.runner,
                 programs: &programs,
                 modules: &self.modules,
-                job,
+                job: interactive.is_some().then_some(job),
             },
         )?;
+        Machine { interactive, orders, ..self.machine(&traces.initramfs, traces) }.boot()
+    }
+
+    fn machine<'t>(&'t self, initramfs: &'t Path, traces: &'t Traces) -> Machine<'t> {
         Machine {
             kernel: &self.kernel.image,
-            initramfs: &traces.initramfs,
+            initramfs,
             scratch: &traces.scratch,
             console: &traces.console,
             accelerator: self.accelerator,
-            interactive,
+            interactive: None,
+            state: None,
+            orders: None,
         }
-        .boot()
     }
 
     /// Runs one guest. Appends a record for every step that began.
@@ -313,9 +367,16 @@ impl<'a> Session<'a> {
         progress: &dyn Progress,
     ) -> Result<GuestEnd> {
         let traces = self.next_traces();
-        progress.started("boot");
         let begun = Instant::now();
-        let mut guest = self.boot(job, &traces, None)?;
+        let mut guest = if let Some(frozen) = &self.frozen {
+            let machine = self.machine(&frozen.initramfs, &traces);
+            let guest = Machine { state: Some(&frozen.state), ..machine }.boot()?;
+            guest.give(job)?;
+            guest
+        } else {
+            progress.started("boot");
+            self.boot(job, &traces, None, None)?
+        };
         let end = self.watch(&mut guest, &traces, job, records, progress, begun);
         drop(guest);
         traces.clean();
@@ -332,7 +393,8 @@ impl<'a> Session<'a> {
         begun: Instant,
     ) -> GuestEnd {
         let patient = |duration: Duration| duration.mul_f64(self.setup.patience);
-        let mut up = false;
+        // One that goes on said its hello before.
+        let mut up = self.frozen.is_some();
         let mut current: Option<(String, Instant)> = None;
         let mut quiet_until = begun + patient(BOOT);
         let mut step_until: Option<Instant> = None;
@@ -354,12 +416,12 @@ impl<'a> Session<'a> {
             };
             quiet_until = Instant::now() + patient(if up { SILENCE } else { BOOT });
             match line {
-                Line::Event(Event::Hello { release, cpus, uptime_s }) => {
+                Line::Event(event @ Event::Hello { .. }) => {
                     up = true;
-                    progress.note(&format!(
-                        "{release} is up after {:.1} s ({uptime_s:.1} s by its own clock), {cpus} CPUs",
-                        begun.elapsed().as_secs_f64()
-                    ));
+                    progress.note(&is_up(&event, begun));
+                    if let Err(error) = guest.give(job) {
+                        return GuestEnd::Unfit(error);
+                    }
                 }
                 Line::Event(Event::Alive) => {}
                 Line::Event(Event::StepStarted { name, deadline_s }) => {
@@ -424,6 +486,13 @@ impl<'a> Session<'a> {
                 traces.console.display()
             ))
     }
+}
+
+/// A guest's hello, for people.
+fn is_up(hello: &Event, begun: Instant) -> String {
+    let Event::Hello { release, cpus, uptime_s } = hello else { return String::new() };
+    let after = begun.elapsed().as_secs_f64();
+    format!("{release} is up after {after:.1} s ({uptime_s:.1} s by its own clock), {cpus} CPUs")
 }
 
 /// The step that a guest owes next: it fell silent between two.

@@ -9,7 +9,7 @@ use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -114,6 +114,18 @@ pub fn run(args: &ConformanceArgs) -> Result<u8> {
                 model,
                 scripts: &scripts,
                 journal: &journal,
+            };
+            first.set_accelerator(accelerator);
+            // One boot for all of its guests. Where that cannot be had, each boots by itself.
+            let frozen = match first.freeze(&judge) {
+                Ok(frozen) => Some(Arc::new(frozen)),
+                Err(error) => {
+                    judge.note(&format!("every guest boots by itself: {error}"));
+                    None
+                }
+            };
+            let session = |accelerator, number| {
+                session(accelerator, number).map(|session| session.going_on(frozen.clone()))
             };
             let calm = scripts.iter().filter(|named| !is_dangerous(&named.script, series)).count();
             let (steps, dangerous) = steps.split_at(calm);

@@ -41,7 +41,7 @@ pub fn init() -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// The job inside the image.
+/// The job inside the image of an interactive guest.
 pub(super) fn job() -> Option<Job> {
     serde_json::from_slice(&fs::read(image::JOB).ok()?).ok()
 }

@@ -1,7 +1,7 @@
 //! The guest's runner: takes the job, carries out its steps under a watch, reports every event to the host.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -31,14 +31,16 @@ pub fn run() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let Some(job) = init::job() else {
-        Report::new(port).send(&Event::SetupFailed { detail: "the image holds no job".into() });
-        return ExitCode::FAILURE;
-    };
-    if let Ok(reader) = port.try_clone() {
-        thread::spawn(move || end_with_the_host(reader));
-    }
+    let reader = port.try_clone();
     let report = Report::new(port);
+    report.send(&hello());
+    let job = match reader.and_then(take_job) {
+        Ok(job) => job,
+        Err(error) => {
+            report.send(&Event::SetupFailed { detail: format!("no job: {error}") });
+            return ExitCode::FAILURE;
+        }
+    };
     let heart = report.clone();
     thread::spawn(move || {
         loop {
@@ -91,8 +93,31 @@ fn port_path() -> Option<PathBuf> {
     })
 }
 
-/// The host never writes to the port; when it is gone, reading ends, and so must the guest.
-fn end_with_the_host(mut reader: File) {
+fn hello() -> Event {
+    let uptime = fs::read_to_string("/proc/uptime").unwrap_or_default();
+    Event::Hello {
+        release: rustix::system::uname().release().to_string_lossy().into_owned(),
+        cpus: thread::available_parallelism().map_or(0, Into::into),
+        uptime_s: uptime.split_whitespace().next().and_then(|s| s.parse().ok()).unwrap_or(0.0),
+    }
+}
+
+/// The job that the host gives, or that is in the image.
+fn take_job(port: File) -> io::Result<Job> {
+    if let Some(job) = init::job() {
+        return Ok(job);
+    }
+    let mut reader = BufReader::new(port);
+    let mut line = String::new();
+    if reader.read_line(&mut line)? == 0 {
+        init::power_off();
+    }
+    thread::spawn(move || end_with_the_host(reader));
+    serde_json::from_str(&line).map_err(io::Error::other)
+}
+
+/// The host writes nothing but the job; when it is gone, reading ends, and so must the guest.
+fn end_with_the_host(mut reader: impl Read) {
     let mut byte = [0];
     loop {
         match reader.read(&mut byte) {
@@ -136,13 +161,6 @@ impl Runner {
     }
 
     fn run(&mut self) {
-        let release = rustix::system::uname().release().to_string_lossy().into_owned();
-        let uptime = fs::read_to_string("/proc/uptime").unwrap_or_default();
-        self.report.send(&Event::Hello {
-            release,
-            cpus: thread::available_parallelism().map_or(0, Into::into),
-            uptime_s: uptime.split_whitespace().next().and_then(|s| s.parse().ok()).unwrap_or(0.0),
-        });
         if self.job.steps.is_empty() {
             self.report.send(&Event::Finished);
             return;

@@ -26,7 +26,7 @@ use io_uring::squeue;
 
 use self::cue::{Answer, Cue, Device};
 use self::os::{Payload, Reader, Ring, Submitter, ends};
-use self::waits::Sleep;
+use self::waits::{Sleep, Workers};
 use super::program::{Checked, broken};
 use super::scenario::Doing;
 
@@ -111,6 +111,7 @@ struct Stage {
     ops: BTreeMap<u16, Op>,
     events: Vec<Event>,
     inspector: Inspector,
+    workers: Workers,
     /// How long a kernel worker is waited for.
     work: Duration,
     notes: Vec<String>,
@@ -126,6 +127,7 @@ impl Stage {
             ops: BTreeMap::new(),
             events: Vec::new(),
             inspector: Inspector::new()?,
+            workers: Workers::default(),
             work: WORK[0],
             notes: Vec::new(),
         };
@@ -241,7 +243,7 @@ impl Stage {
             if calm < SAMPLES && !over {
                 continue;
             }
-            if waits::a_worker_is_busy() {
+            if self.workers.are_busy() {
                 if begun.elapsed() < self.work {
                     calm = 0;
                     continue;

@@ -1,5 +1,6 @@
 //! Who sleeps, and where: samples of `/proc`.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -46,13 +47,32 @@ fn numbers(dir: &Path) -> Vec<i32> {
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
 }
 
-/// Whether a kernel worker is in the middle of something, such as taking down a ring.
-pub(super) fn a_worker_is_busy() -> bool {
-    numbers(Path::new("/proc")).into_iter().any(|pid| {
-        let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-        // A plus stands before the queue that is worked on, a minus before the last one.
-        name.starts_with("kworker/") && name.contains('+')
-    })
+/// Watches the kernel's workers.
+#[derive(Debug, Default)]
+pub(super) struct Workers {
+    /// Processes that are something else, for as long as they live: they need not be asked again.
+    others: BTreeSet<i32>,
+}
+
+impl Workers {
+    /// Whether one is in the middle of something, such as taking down a ring.
+    pub(super) fn are_busy(&mut self) -> bool {
+        let pids = numbers(Path::new("/proc"));
+        self.others = pids.iter().copied().filter(|pid| self.others.contains(pid)).collect();
+        for pid in pids {
+            if self.others.contains(&pid) {
+                continue;
+            }
+            let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            if !name.starts_with("kworker/") {
+                self.others.insert(pid);
+            } else if name.contains('+') {
+                // A plus stands before the queue that is worked on, a minus before the last one.
+                return true;
+            }
+        }
+        false
+    }
 }
 
 /// Where a task sleeps.
