@@ -40,7 +40,7 @@ impl Drop for Frozen {
 pub fn freeze(orders: &Path, state: &Path) -> Result<()> {
     let freezing = || "keep a guest that has booted".to_owned();
     let mut emulator = Emulator::connect(orders).attempting(freezing)?;
-    let mut order = |name, arguments| emulator.order(name, arguments).attempting(freezing);
+    let mut order = |name, arguments: Value| emulator.order(name, &arguments).attempting(freezing);
     order("qmp_capabilities", json!({}))?;
     order("migrate-set-parameters", json!({ "max-bandwidth": BANDWIDTH }))?;
     order("migrate", json!({ "uri": format!("exec:cat > {}", quoted(state)) }))?;
@@ -74,7 +74,7 @@ impl Emulator {
         Ok(Self { answers: BufReader::new(orders.try_clone()?), orders })
     }
 
-    fn order(&mut self, name: &str, arguments: Value) -> io::Result<Value> {
+    fn order(&mut self, name: &str, arguments: &Value) -> io::Result<Value> {
         let order = json!({ "execute": name, "arguments": arguments });
         writeln!(self.orders, "{order}")?;
         answer(&mut self.answers, name)

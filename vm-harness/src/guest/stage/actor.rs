@@ -23,7 +23,7 @@ use blkproof_sim::script::model::{BUFFER_BYTES, params};
 use blkproof_sim::script::{Addr, Op, SHARED_PAGES};
 use io_uring::squeue;
 use rustix::fs::{MemfdFlags, OFlags};
-use rustix::thread::{CapabilitySet, CpuSet, capabilities, set_capabilities};
+use rustix::thread::{CapabilitySet, CpuSet, capabilities, sched_setaffinity, set_capabilities};
 
 use super::cue::{Answer, Brought, Completion, Cue, Device};
 use super::os::{Buffers, Descriptors, IoRing, Payload, Reader, Ring, Submitter, UNHEARD, ends};
@@ -294,6 +294,10 @@ impl Actor {
     }
 
     fn play(mut self, cues: &mpsc::Receiver<Act>) {
+        // The process listens on one CPU; an actor may run on any.
+        let mut any = CpuSet::new();
+        (0..CpuSet::MAX_CPU).for_each(|cpu| any.set(cpu));
+        let _ = sched_setaffinity(None, &any);
         let tid = rustix::thread::gettid().as_raw_nonzero().get();
         self.company.answer(&Answer::Entered { thread: self.number, tid });
         for act in cues {
@@ -669,7 +673,7 @@ impl Disk {
     /// What the thread asks next goes to this hardware queue.
     fn use_queue(&self, queue: u16) -> io::Result<()> {
         if let Some(cpus) = self.cpus.get(usize::from(queue)).or(self.cpus.last()) {
-            rustix::thread::sched_setaffinity(None, cpus)?;
+            sched_setaffinity(None, cpus)?;
         }
         Ok(())
     }

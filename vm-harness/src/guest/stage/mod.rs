@@ -23,6 +23,7 @@ use blkproof_engine::control::{Command, Kind, PAYLOAD_BYTES_MAX, Reply};
 use blkproof_engine::uapi::{DevId, DevInfo, DeviceState};
 use blkproof_sim::script::{CONTROLLER, Event, Observation, Op, Script, Site, State, Step, Trace};
 use io_uring::squeue;
+use rustix::thread::{CpuSet, sched_setaffinity};
 
 use self::cue::{Answer, Cue, Device};
 use self::os::{Payload, Reader, Ring, Submitter, ends};
@@ -119,6 +120,10 @@ struct Stage {
 
 impl Stage {
     fn new() -> io::Result<Self> {
+        // Conductor and listeners wake each other all the time, which is cheap on one CPU only.
+        let mut one = CpuSet::new();
+        one.set(0);
+        sched_setaffinity(None, &one)?;
         let mut stage = Self {
             companies: Vec::new(),
             parts: BTreeMap::new(),
@@ -273,17 +278,16 @@ impl Stage {
     /// Takes what the actors have to say. True if that is anything.
     fn hear(&mut self) -> io::Result<bool> {
         let mut heard = false;
-        for index in 0..self.companies.len() {
-            let company = &mut self.companies[index];
-            if company.gone {
-                continue;
-            }
+        // All are asked before the first has answered.
+        for company in self.companies.iter_mut().filter(|company| !company.gone) {
             if company.leaves {
                 heard |= company.reap()?;
             } else {
                 company.send(&Cue::Peek)?;
             }
-            let answers = company.listen()?;
+        }
+        for index in 0..self.companies.len() {
+            let answers = self.companies[index].listen()?;
             for answer in answers {
                 heard |= self.take(index, answer);
             }
