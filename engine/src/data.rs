@@ -10,6 +10,9 @@ pub enum DataMode {
     /// The driver copies between the request and the tag's buffer: before it delivers a write, and when a read is committed.
     #[default]
     Copy,
+    /// As [`DataMode::Copy`], but a write is announced first, and copied when the server asks for it (`UBLK_F_NEED_GET_DATA`). Nothing is gained by
+    /// that here, as buffers are pinned for all tags anyway.
+    GetData,
     /// The server copies, by `pread` and `pwrite` of the character device, while it owns the tag (`UBLK_F_USER_COPY`).
     UserCopy,
     /// The driver puts each request's pages into the queue ring's table of buffers, in the slot of the tag's number, and the backend's operations
@@ -24,10 +27,14 @@ impl DataMode {
         .union(Features::USER_COPY)
         .union(Features::AUTO_BUF_REG);
 
+    /// Every mode.
+    pub const ALL: [Self; 4] = [Self::Copy, Self::GetData, Self::UserCopy, Self::ZeroCopy];
+
     /// Its name.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Copy => "copy",
+            Self::GetData => "get-data",
             Self::UserCopy => "user-copy",
             Self::ZeroCopy => "zero-copy",
         }
@@ -37,6 +44,7 @@ impl DataMode {
     pub const fn features(self) -> Features {
         match self {
             Self::Copy => Features::NONE,
+            Self::GetData => Features::NEED_GET_DATA,
             Self::UserCopy => Features::USER_COPY,
             Self::ZeroCopy => Features::AUTO_BUF_REG.union(Features::SUPPORT_ZERO_COPY),
         }
@@ -44,14 +52,14 @@ impl DataMode {
 
     /// The mode of a device with these features. `None` if it has some that the engine does not serve.
     pub fn of(granted: Features) -> Option<Self> {
-        let modes = [Self::Copy, Self::UserCopy, Self::ZeroCopy];
-        modes.into_iter().find(|mode| Features(granted.0 & Self::DECISIVE.0) == mode.features())
+        Self::ALL.into_iter().find(|mode| Features(granted.0 & Self::DECISIVE.0) == mode.features())
     }
 
     /// What a FETCH or COMMIT says of the data. Anything else is refused with EINVAL.
     pub const fn address(self, tag: Tag) -> Address {
         match self {
-            Self::Copy => Address::Buffer,
+            // Where an announced write shall go, could also be said later.
+            Self::Copy | Self::GetData => Address::Buffer,
             Self::UserCopy => Address::Nothing,
             // One slot for each tag: two that share one fail each other's requests (H41).
             Self::ZeroCopy => Address::Slot(AutoBufReg { index: tag.0, fallback: true }),
@@ -61,7 +69,7 @@ impl DataMode {
     /// What a queue has for each tag. `backend`: whether its target works with backend operations, whose data must be in memory.
     pub const fn tag_memory(self, backend: bool) -> TagMemory {
         match self {
-            Self::Copy => TagMemory::Buffer,
+            Self::Copy | Self::GetData => TagMemory::Buffer,
             Self::UserCopy if backend => TagMemory::Buffer,
             Self::UserCopy => TagMemory::Nothing,
             Self::ZeroCopy => TagMemory::Slot,

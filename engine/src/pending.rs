@@ -26,6 +26,8 @@ pub enum Awaits {
     Aborts(u16),
     /// The answers to so many commands that register a request's pages or give them back.
     Registrations(u16),
+    /// The data of so many announced writes.
+    WriteData(u16),
     /// The results of so many backend operations.
     BackendResults(u16),
     /// The kernel taking so many prepared entries.
@@ -111,6 +113,7 @@ impl fmt::Display for Awaits {
             Self::Requests(n) => write!(f, "a request on {n} armed tag(s)"),
             Self::Aborts(n) => write!(f, "the abort of {n} armed tag(s)"),
             Self::Registrations(n) => write!(f, "{n} registration(s) of pages"),
+            Self::WriteData(n) => write!(f, "the data of {n} announced write(s)"),
             Self::BackendResults(n) => write!(f, "{n} backend result(s)"),
             Self::Submission(n) => write!(f, "the submission of {n} entr(ies)"),
             Self::QueuesPrimed(n) => write!(f, "{n} queue(s) to be primed"),

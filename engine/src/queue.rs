@@ -13,7 +13,7 @@ use crate::sys::{
 };
 use crate::tag::{Sent, TagAction, TagEvent, TagState};
 use crate::target::{Op, Request, Step, Target};
-use crate::uapi::{Errno, FetchResult, IoDesc, QueueId, RequestFlags, Tag};
+use crate::uapi::{Errno, FetchResult, IoDesc, QueueId, RequestFlags, RequestOp, Tag};
 
 /// The most entries that handling one completion pushes: a commit, a backend operation, or a watch renewed.
 const PUSHES_PER_COMPLETION_MAX: u8 = 1;
@@ -85,6 +85,8 @@ pub struct Queue<T: Target> {
     owned: u16,
     /// Those of them whose pages the kernel is asked to register or to give back.
     slots: u16,
+    /// Those of them that carry an announced write, whose data the kernel is asked for.
+    announced: u16,
     /// Tags the kernel aborted.
     dead: u16,
     /// Told to finish what it holds and exit.
@@ -110,6 +112,7 @@ impl<T: Target> Queue<T> {
             jobs: vec![None; depth].into_boxed_slice(),
             owned: 0,
             slots: 0,
+            announced: 0,
             dead: 0,
             quitting: false,
         }
@@ -204,7 +207,8 @@ impl<T: Target> Queue<T> {
                     let tag = Tag(armed);
                     push(io, Sqe::Fetch { tag, address: self.config.data.address(tag) });
                 }
-                TagAction::Serve
+                TagAction::GetData
+                | TagAction::Serve
                 | TagAction::Register
                 | TagAction::Begin
                 | TagAction::Unregister
@@ -234,8 +238,7 @@ impl<T: Target> Queue<T> {
                     FetchResult::Request => TagEvent::Delivered,
                     FetchResult::Abort => TagEvent::Aborted,
                     FetchResult::Error(errno) => TagEvent::Refused(errno),
-                    // Never negotiated.
-                    FetchResult::NeedGetData => return Err(self.violation()),
+                    FetchResult::NeedGetData => self.announcement(tag, io)?,
                 };
                 self.advance(tag, event, io)
             }
@@ -281,10 +284,23 @@ impl<T: Target> Queue<T> {
         self.owned -= u16::from(before.is_owned());
         self.slots += u16::from(after.awaits_slot());
         self.slots -= u16::from(before.awaits_slot());
+        self.announced += u16::from(after.awaits_data());
+        self.announced -= u16::from(before.awaits_data());
         match action {
+            TagAction::GetData => {
+                push(io, Sqe::GetData { tag, address: self.config.data.address(tag) });
+                Ok(())
+            }
             TagAction::Serve => {
-                // I2: the descriptor is read here, where the server has just become the tag's owner, and nowhere else.
+                // I2: the server has just become the tag's owner, or has got the data that it asked for.
                 let desc = io.descriptor(tag);
+                if let TagState::Announced { sectors, refused: _ } = before
+                    && desc.op() == Some(RequestOp::Write)
+                    && desc.nr_sectors != sectors
+                {
+                    // A page of the buffer was not there. What is left must not be taken for the whole write (H20).
+                    return self.finish(tag, Errno::EIO.to_result(), io);
+                }
                 match Request::parse(&desc, self.config.sectors, self.config.buffer_bytes) {
                     Ok(request) if self.is_unregistered(&desc, &request) => {
                         self.jobs[usize::from(tag.0)] = Some((request, None));
@@ -325,6 +341,20 @@ impl<T: Target> Queue<T> {
         }
     }
 
+    /// What the kernel announced on a tag.
+    fn announcement(&self, tag: Tag, io: &impl QueueIo) -> Result<TagEvent, Cause> {
+        match self.config.data {
+            DataMode::GetData if tag.0 < self.config.depth => {
+                // I2: the server has just become the tag's owner.
+                Ok(TagEvent::Announced { sectors: io.descriptor(tag).nr_sectors })
+            }
+            // Never negotiated.
+            DataMode::GetData | DataMode::Copy | DataMode::UserCopy | DataMode::ZeroCopy => {
+                Err(self.violation())
+            }
+        }
+    }
+
     /// What each tag has.
     fn tag_memory(&self) -> TagMemory {
         self.config.data.tag_memory(self.target.has_backend())
@@ -333,7 +363,7 @@ impl<T: Target> Queue<T> {
     /// Whether the driver was to register a request's pages and could not.
     fn is_unregistered(&self, desc: &IoDesc, request: &Request) -> bool {
         match self.config.data {
-            DataMode::Copy | DataMode::UserCopy => false,
+            DataMode::Copy | DataMode::GetData | DataMode::UserCopy => false,
             DataMode::ZeroCopy => {
                 request.op.carries_data() && desc.flags().contains(RequestFlags::NEED_REG_BUF)
             }
@@ -343,7 +373,7 @@ impl<T: Target> Queue<T> {
     /// Whether the data passes through the tag's buffer because the backend cannot reach the request's own.
     fn bounces(&self) -> bool {
         match self.config.data {
-            DataMode::Copy | DataMode::ZeroCopy => false,
+            DataMode::Copy | DataMode::GetData | DataMode::ZeroCopy => false,
             DataMode::UserCopy => self.target.has_backend(),
         }
     }
@@ -458,6 +488,11 @@ impl<T: Target> Queue<T> {
                 "I5: tags whose slot changes"
             );
             assert_eq!(
+                count(|tag| tag.awaits_data()),
+                usize::from(self.announced),
+                "I5: announced writes"
+            );
+            assert_eq!(
                 count(|tag| *tag == TagState::Dead),
                 usize::from(self.dead),
                 "I5: dead tags"
@@ -485,7 +520,10 @@ impl<T: Target> Queue<T> {
                 if self.slots > 0 {
                     add(Awaits::Registrations(self.slots), Owner::Kernel, otherwise);
                 }
-                let backend = self.owned - self.slots;
+                if self.announced > 0 {
+                    add(Awaits::WriteData(self.announced), Owner::Kernel, otherwise);
+                }
+                let backend = self.owned - self.slots - self.announced;
                 if backend > 0 {
                     add(Awaits::BackendResults(backend), Owner::Backend, otherwise);
                 }

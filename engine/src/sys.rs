@@ -191,6 +191,13 @@ pub enum Sqe {
         /// Where the data is, and that of the next request is to be.
         address: Address,
     },
+    /// `UBLK_IO_NEED_GET_DATA` for a tag on which a write was announced.
+    GetData {
+        /// The tag.
+        tag: Tag,
+        /// Where its data is to be.
+        address: Address,
+    },
     /// `UBLK_U_IO_REGISTER_IO_BUF`: put the pages of a tag's request into the tag's slot. Completes at once.
     Register {
         /// The tag.
@@ -345,7 +352,7 @@ pub struct Cqe {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Token {
-    /// A FETCH or COMMIT of this tag.
+    /// A FETCH, COMMIT or NEED_GET_DATA of this tag.
     Io(Tag),
     /// A backend operation of this tag.
     Backend(Tag),
@@ -369,7 +376,9 @@ impl Sqe {
     /// The token its completion will carry.
     pub const fn token(&self) -> Token {
         match *self {
-            Self::Fetch { tag, .. } | Self::Commit { tag, .. } => Token::Io(tag),
+            Self::Fetch { tag, .. } | Self::Commit { tag, .. } | Self::GetData { tag, .. } => {
+                Token::Io(tag)
+            }
             Self::Backend { tag, .. } => Token::Backend(tag),
             Self::Register { tag } | Self::Unregister { tag } => Token::Slot(tag),
             Self::Watch { link } => Token::Link(link),

@@ -2,7 +2,7 @@
 
 use crate::uapi::Errno;
 
-/// How often a commit that the kernel refused with EINVAL is sent again. After such an error the request is still ours.
+/// How often a commit, or a request for data, that the kernel refused with EINVAL is sent again. After such an error the request is still ours.
 pub const COMMIT_RETRIES_MAX: u8 = 3;
 
 /// Who owns the tag, as far as the server knows.
@@ -14,6 +14,13 @@ pub enum TagState {
     Armed(Sent),
     /// The server owns it: a request was delivered and is not committed yet.
     Owned,
+    /// Owned: a write was announced, and the kernel is asked for its data.
+    Announced {
+        /// The sectors that were announced. Fewer may come (H20).
+        sectors: u32,
+        /// How often that was refused so far.
+        refused: u8,
+    },
     /// Owned, and its pages are being registered by hand.
     Registering,
     /// Owned, and its pages are registered by hand.
@@ -48,6 +55,11 @@ pub enum TagEvent {
     Prime,
     /// The kernel delivered a request.
     Delivered,
+    /// The kernel announced a write.
+    Announced {
+        /// Its sectors.
+        sectors: u32,
+    },
     /// What was delivered says that the driver could not register the pages.
     NotRegistered,
     /// REGISTER_IO_BUF or UNREGISTER_IO_BUF was done.
@@ -71,6 +83,8 @@ pub enum TagEvent {
 pub enum TagAction {
     /// Push a FETCH.
     Fetch,
+    /// Push a NEED_GET_DATA.
+    GetData,
     /// Read the descriptor and serve the request.
     Serve,
     /// Push a REGISTER_IO_BUF.
@@ -96,7 +110,11 @@ impl TagState {
     /// Whether the server owns the tag.
     pub const fn is_owned(self) -> bool {
         match self {
-            Self::Owned | Self::Registering | Self::Registered | Self::Unregistering { .. } => true,
+            Self::Owned
+            | Self::Announced { .. }
+            | Self::Registering
+            | Self::Registered
+            | Self::Unregistering { .. } => true,
             Self::Idle | Self::Armed(_) | Self::Dead => false,
         }
     }
@@ -105,7 +123,26 @@ impl TagState {
     pub const fn awaits_slot(self) -> bool {
         match self {
             Self::Registering | Self::Unregistering { .. } => true,
-            Self::Owned | Self::Registered | Self::Idle | Self::Armed(_) | Self::Dead => false,
+            Self::Owned
+            | Self::Announced { .. }
+            | Self::Registered
+            | Self::Idle
+            | Self::Armed(_)
+            | Self::Dead => false,
+        }
+    }
+
+    /// Whether the kernel owes it the data of a write.
+    pub const fn awaits_data(self) -> bool {
+        match self {
+            Self::Announced { .. } => true,
+            Self::Owned
+            | Self::Registering
+            | Self::Registered
+            | Self::Unregistering { .. }
+            | Self::Idle
+            | Self::Armed(_)
+            | Self::Dead => false,
         }
     }
 
@@ -115,6 +152,7 @@ impl TagState {
             Self::Idle => Self::idle(event),
             Self::Armed(sent) => Self::armed(sent, event),
             Self::Owned => Self::owned(event),
+            Self::Announced { sectors, refused } => Self::announced(sectors, refused, event),
             Self::Registering => Self::registering(event),
             Self::Registered => Self::registered(event),
             Self::Unregistering { result } => Self::unregistering(result, event),
@@ -128,6 +166,7 @@ impl TagState {
         match event {
             TagEvent::Prime => (Self::Armed(Sent::Fetch), TagAction::Fetch),
             TagEvent::Delivered
+            | TagEvent::Announced { .. }
             | TagEvent::NotRegistered
             | TagEvent::SlotDone
             | TagEvent::SlotRefused(_)
@@ -141,6 +180,7 @@ impl TagState {
         match event {
             TagEvent::Prime
             | TagEvent::Delivered
+            | TagEvent::Announced { .. }
             | TagEvent::NotRegistered
             | TagEvent::SlotDone
             | TagEvent::SlotRefused(_)
@@ -153,6 +193,9 @@ impl TagState {
     fn armed(sent: Sent, event: TagEvent) -> (Self, TagAction) {
         match (sent, event) {
             (_, TagEvent::Delivered) => (Self::Owned, TagAction::Serve),
+            (_, TagEvent::Announced { sectors }) => {
+                (Self::Announced { sectors, refused: 0 }, TagAction::GetData)
+            }
             (_, TagEvent::Aborted) => (Self::Dead, TagAction::Retire),
             (Sent::Fetch, TagEvent::Refused(errno)) => (Self::Idle, TagAction::Fail(errno)),
             (Sent::Commit { result, refused }, TagEvent::Refused(errno)) => {
@@ -185,10 +228,35 @@ impl TagState {
             TagEvent::NotRegistered => (Self::Registering, TagAction::Register),
             TagEvent::Prime
             | TagEvent::Delivered
+            | TagEvent::Announced { .. }
             | TagEvent::SlotDone
             | TagEvent::SlotRefused(_)
             | TagEvent::Aborted
             | TagEvent::Refused(_) => (Self::Owned, TagAction::Violation),
+        }
+    }
+
+    fn announced(sectors: u32, refused: u8, event: TagEvent) -> (Self, TagAction) {
+        match event {
+            TagEvent::Delivered => (Self::Owned, TagAction::Serve),
+            // Nothing could be copied. The kernel has queued the request anew, and the tag was armed like after a FETCH (H19).
+            TagEvent::Announced { sectors } => {
+                (Self::Announced { sectors, refused: 0 }, TagAction::GetData)
+            }
+            TagEvent::Aborted => (Self::Dead, TagAction::Retire),
+            TagEvent::Refused(errno) if errno == Errno::EINVAL && refused < COMMIT_RETRIES_MAX => {
+                (Self::Announced { sectors, refused: refused + 1 }, TagAction::GetData)
+            }
+            TagEvent::Refused(errno) => {
+                (Self::Announced { sectors, refused }, TagAction::Fail(errno))
+            }
+            TagEvent::Prime
+            | TagEvent::NotRegistered
+            | TagEvent::SlotDone
+            | TagEvent::SlotRefused(_)
+            | TagEvent::Finished { .. } => {
+                (Self::Announced { sectors, refused }, TagAction::Violation)
+            }
         }
     }
 
@@ -199,6 +267,7 @@ impl TagState {
             TagEvent::SlotRefused(_) => Self::commit(Errno::EIO.to_result()),
             TagEvent::Prime
             | TagEvent::Delivered
+            | TagEvent::Announced { .. }
             | TagEvent::NotRegistered
             | TagEvent::Finished { .. }
             | TagEvent::Aborted
@@ -213,6 +282,7 @@ impl TagState {
             }
             TagEvent::Prime
             | TagEvent::Delivered
+            | TagEvent::Announced { .. }
             | TagEvent::NotRegistered
             | TagEvent::SlotDone
             | TagEvent::SlotRefused(_)
@@ -230,6 +300,7 @@ impl TagState {
             }
             TagEvent::Prime
             | TagEvent::Delivered
+            | TagEvent::Announced { .. }
             | TagEvent::NotRegistered
             | TagEvent::Finished { .. }
             | TagEvent::Aborted

@@ -63,6 +63,7 @@ fn other_data_modes_allocate_nothing_after_start() {
     let file = File { sectors: 2048, logical_bs_shift: 9, discard: true, write_zeroes: true };
     assert_eq!(allocations_in(DataMode::ZeroCopy, AnyTarget::File(file.clone())), 0);
     for target in [AnyTarget::Mem(Mem { sectors: 2048 }), AnyTarget::File(file)] {
+        assert_eq!(allocations_in(DataMode::GetData, target.clone()), 0);
         assert_eq!(allocations_in(DataMode::UserCopy, target), 0);
     }
 }

@@ -303,6 +303,66 @@ fn a_tag_has_what_its_data_needs() {
     assert_eq!(memory(queue, kernel), TagMemory::Slot);
 }
 
+#[test]
+fn an_announced_write_is_asked_for_and_a_read_is_not() {
+    let (mut queue, mut kernel) = mem_queue_in(DataMode::GetData, 2, 4);
+    let _ = settle(&mut queue, &mut kernel, Ret::Start);
+    kernel.deliver(Tag(0), desc(WRITE, 8, 8));
+    kernel.deliver(Tag(1), desc(READ, 8, 8));
+    let _ = settle(&mut queue, &mut kernel, Ret::Submitted(0));
+    assert_eq!(kernel.commits, [(Tag(1), 4096), (Tag(0), 4096)]);
+}
+
+#[test]
+fn a_write_of_which_a_part_did_not_come_fails() {
+    for lost in [1, 7, 8] {
+        let (mut queue, mut kernel) = mem_queue_in(DataMode::GetData, 1, 4);
+        let _ = settle(&mut queue, &mut kernel, Ret::Start);
+        kernel.lost = lost;
+        kernel.deliver(Tag(0), desc(WRITE, 8, 8));
+        let _ = settle(&mut queue, &mut kernel, Ret::Submitted(0));
+        assert_eq!((kernel.commits, kernel.memory), (vec![(Tag(0), -5)], 0), "H20: {lost}");
+    }
+}
+
+#[test]
+fn data_that_is_refused_with_einval_is_asked_for_again_and_otherwise_ends_the_queue() {
+    let (mut queue, mut kernel) = mem_queue_in(DataMode::GetData, 1, 4);
+    let _ = settle(&mut queue, &mut kernel, Ret::Start);
+    kernel.refuses_data = Some(-22);
+    kernel.deliver(Tag(0), desc(WRITE, 8, 8));
+    let _ = settle(&mut queue, &mut kernel, Ret::Submitted(0));
+    assert_eq!(kernel.commits, [(Tag(0), 4096)]);
+    kernel.refuses_data = Some(-16);
+    kernel.deliver(Tag(0), desc(WRITE, 8, 8));
+    let call = settle(&mut queue, &mut kernel, Ret::Submitted(0));
+    assert!(matches!(call, Call::Exit(Exit::Failed(_))), "{call:?}");
+    assert_eq!(kernel.commits.len(), 1, "nothing is committed that did not come");
+}
+
+#[test]
+fn a_queue_that_waits_for_data_says_who_owes_it() {
+    let (mut queue, mut kernel) = mem_queue_in(DataMode::GetData, 1, 4);
+    let _ = settle(&mut queue, &mut kernel, Ret::Start);
+    kernel.deliver(Tag(0), desc(WRITE, 0, 8));
+    let _ = queue.resume(Ret::Submitted(0), &mut kernel);
+    let mut waits = Vec::new();
+    queue.pending(&mut waits);
+    let waits: Vec<_> = waits.iter().map(ToString::to_string).collect();
+    let expected =
+        "waits for the data of 1 announced write(s) (kernel owes it; otherwise waits on)";
+    assert_eq!(waits, [expected]);
+}
+
+#[test]
+fn an_announcement_that_was_not_negotiated_ends_the_queue() {
+    let (mut queue, mut kernel) = mem_queue(1, 4);
+    let _ = settle(&mut queue, &mut kernel, Ret::Start);
+    kernel.cq.push_back(Cqe { token: Token::Io(Tag(0)), res: 1 });
+    let call = settle(&mut queue, &mut kernel, Ret::Submitted(0));
+    assert!(matches!(call, Call::Exit(Exit::Failed(_))), "{call:?}");
+}
+
 fn zero_copy_queue(depth: u16) -> (Queue<AnyTarget>, Kernel) {
     file_queue_in(DataMode::ZeroCopy, depth, 2 * u32::from(depth))
 }
@@ -416,6 +476,8 @@ enum Event {
     },
     /// The next automatic registration fails.
     FallBack,
+    /// So many sectors of the next announced write cannot be copied.
+    Lose(u32),
     /// The next registration by hand is refused.
     RefuseSlot,
     /// The next memory operation ends like this.
@@ -434,6 +496,7 @@ fn event() -> impl Strategy<Value = Event> {
         4 => (0usize..8, 0u8..6).prop_map(|(index, kind)| Event::Backend { index, kind }),
         1 => prop_oneof![Just(-14), Just(0), Just(512), Just(i32::MAX)].prop_map(Event::Memory),
         2 => Just(Event::FallBack),
+        1 => (1u32..8).prop_map(Event::Lose),
         1 => Just(Event::RefuseSlot),
         1 => Just(Event::Stop),
         1 => Just(Event::Quit),
@@ -450,7 +513,7 @@ proptest! {
         depth in 1u16..6,
         entries in prop_oneof![Just(2u32), Just(4), Just(8)],
         target in 0u8..3,
-        data in prop_oneof![Just(DataMode::Copy), Just(DataMode::UserCopy), Just(DataMode::ZeroCopy)],
+        data in proptest::sample::select(&DataMode::ALL[..]),
         events in proptest::collection::vec(event(), 0..120),
     ) {
         let config = QueueConfig { data, ..config(depth, entries) };
@@ -500,6 +563,7 @@ proptest! {
                 }
                 Event::Backend { index, kind } => answer(&mut kernel, index, kind),
                 Event::FallBack => kernel.falls_back = true,
+                Event::Lose(sectors) => kernel.lost = sectors,
                 Event::RefuseSlot => {
                     if !kernel.slots.contains(&Slot::ByHand) {
                         kernel.refuses_slot = Some(-12);
@@ -524,7 +588,9 @@ proptest! {
             while !kernel.backend.is_empty() {
                 answer(&mut kernel, 0, 0);
             }
-            if kernel.tags_in(KernelTag::Served).is_empty() {
+            if kernel.tags_in(KernelTag::Served).is_empty()
+                && kernel.tags_in(KernelTag::Announced).is_empty()
+            {
                 for tag in kernel.tags_in(KernelTag::Armed) {
                     kernel.abort(tag);
                 }

@@ -77,7 +77,7 @@ pub fn tag(data: &[u8]) {
     let mut state = TagState::Idle;
     for byte in data {
         let before = state;
-        let event = match byte % 9 {
+        let event = match byte % 10 {
             0 => TagEvent::Prime,
             1 => TagEvent::Delivered,
             2 => TagEvent::Finished { result: i32::from(*byte) },
@@ -86,6 +86,7 @@ pub fn tag(data: &[u8]) {
             5 => TagEvent::NotRegistered,
             6 => TagEvent::SlotDone,
             7 => TagEvent::SlotRefused(Errno::ENOMEM),
+            8 => TagEvent::Announced { sectors: u32::from(*byte) },
             _ => TagEvent::Refused(Errno::EBUSY),
         };
         let action = state.handle(event);
@@ -95,7 +96,12 @@ pub fn tag(data: &[u8]) {
                 assert_eq!((before, state), (TagState::Idle, TagState::Armed(Sent::Fetch)));
             }
             TagAction::Serve => {
-                assert!(matches!(before, TagState::Armed(_)) && state == TagState::Owned);
+                assert!(matches!(before, TagState::Armed(_) | TagState::Announced { .. }));
+                assert_eq!(state, TagState::Owned);
+            }
+            TagAction::GetData => {
+                assert!(matches!(before, TagState::Armed(_) | TagState::Announced { .. }));
+                assert!(matches!(state, TagState::Announced { .. }));
             }
             TagAction::Commit { result } => {
                 let TagState::Armed(Sent::Commit { result: sent, .. }) = state else {
@@ -116,7 +122,12 @@ pub fn tag(data: &[u8]) {
             }
             TagAction::Retire => assert_eq!(state, TagState::Dead),
             TagAction::Fail(_) => {
-                assert!(matches!(before, TagState::Armed(_) | TagState::Unregistering { .. }));
+                assert!(matches!(
+                    before,
+                    TagState::Armed(_)
+                        | TagState::Announced { .. }
+                        | TagState::Unregistering { .. }
+                ));
             }
         }
         if before == TagState::Dead {

@@ -197,6 +197,9 @@ impl From<RecoveryMode> for Recovery {
 enum Data {
     /// The driver copies it to and from buffers of the server. Every kernel and target
     Copy,
+    /// As copy, but the driver announces each write and copies it when the server asks: an exercise of the protocol that only costs,
+    /// because the server's buffers are pinned anyway. Every kernel and target
+    GetData,
     /// The server copies it, for null and mem straight to its place, without buffers. Every kernel and target; loop gains nothing by it
     UserCopy,
     /// Nobody copies: loop's file is read into and written from the pages of the request, and null's zeroes. Linux 6.18 or later, and copy mode before; not mem
@@ -207,6 +210,7 @@ impl From<Data> for DataMode {
     fn from(data: Data) -> Self {
         match data {
             Data::Copy => Self::Copy,
+            Data::GetData => Self::GetData,
             Data::UserCopy => Self::UserCopy,
             Data::ZeroCopy => Self::ZeroCopy,
         }

@@ -126,6 +126,7 @@ pub fn recovery(name: &str) -> Result<Recovery, Unknown> {
 pub const fn data_name(data: DataMode) -> &'static str {
     match data {
         DataMode::Copy => "copy",
+        DataMode::GetData => "get-data",
         DataMode::UserCopy => "user-copy",
         DataMode::ZeroCopy => "zero-copy",
     }
@@ -138,9 +139,10 @@ pub const fn data_name(data: DataMode) -> &'static str {
 pub fn data(name: &str) -> Result<DataMode, Unknown> {
     match name {
         "copy" => Ok(DataMode::Copy),
+        "get-data" => Ok(DataMode::GetData),
         "user-copy" => Ok(DataMode::UserCopy),
         "zero-copy" => Ok(DataMode::ZeroCopy),
-        _ => Err(unknown("data mode", name, "copy, user-copy or zero-copy")),
+        _ => Err(unknown("data mode", name, "copy, get-data, user-copy or zero-copy")),
     }
 }
 
@@ -276,11 +278,7 @@ pub fn validate(config: &Config) -> Result<(), Unknown> {
     }
     if config.data == DataMode::ZeroCopy && config.target == TargetKind::Mem {
         let got = data_name(config.data);
-        return Err(unknown(
-            "data mode",
-            got,
-            "copy or user-copy: mem has no backend to hand pages to",
-        ));
+        return Err(unknown("data mode", got, "another: mem has no backend to hand pages to"));
     }
     if config.requests > 10_000 {
         return Err(unknown("number of requests", &config.requests.to_string(), "0 to 10000"));

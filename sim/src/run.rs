@@ -66,6 +66,10 @@ pub enum Sabotage {
     LateCopy,
     /// A user copy is said to have happened, and did not: O5.
     LoseCopy,
+    /// A NEED_GET_DATA is not submitted: deadlock.
+    DropGetData,
+    /// The descriptor does not tell that a part of a write could not be copied: O5 (H20).
+    StaleDescriptor,
     /// Pages are said to have been given back, and were not: deadlock (H11).
     KeepPages,
     /// Every tag names the same slot: L1 (H41).

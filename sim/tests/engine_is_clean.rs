@@ -106,6 +106,31 @@ fn user_copies_end_early() {
 }
 
 #[test]
+fn announced_writes_are_asked_for() {
+    for_each_seed("announced_writes_are_asked_for", 0..SEEDS, |seed| {
+        let kernel = KernelSeries::ALL[(seed % 3) as usize];
+        let config = engine_in(DataMode::GetData, seed / 3, Faults::NONE);
+        clean(&Config { kernel, ..config }, seed);
+    });
+}
+
+#[test]
+fn a_part_of_an_announced_write_is_not_acknowledged() {
+    for_each_seed("a_part_of_an_announced_write_is_not_acknowledged", 0..SEEDS, |seed| {
+        let kernel = KernelSeries::ALL[(seed % 3) as usize];
+        let config = engine_in(DataMode::GetData, seed / 3, Faults { disk: 64, ..Faults::NONE });
+        clean(&Config { kernel, ..config }, seed);
+    });
+}
+
+#[test]
+fn announced_writes_survive_everything_at_once() {
+    for_each_seed("announced_writes_survive_everything_at_once", 0..SEEDS, |seed| {
+        clean(&engine_in(DataMode::GetData, seed, Faults::ALL), seed);
+    });
+}
+
+#[test]
 fn zero_copy_uses_the_pages_in_place() {
     for_each_seed("zero_copy_uses_the_pages_in_place", 0..SEEDS, |seed| {
         let kernel = [KernelSeries::V7_3, KernelSeries::V6_18][(seed % 2) as usize];

@@ -102,7 +102,7 @@ fn a_dead_worker_leaves_the_disk_at_work() {
 /// Workers die while they copy, and with the pages of requests in their rings' tables.
 #[test]
 fn a_device_comes_back_in_its_own_data_mode() {
-    for data in [DataMode::UserCopy, DataMode::ZeroCopy] {
+    for data in [DataMode::GetData, DataMode::UserCopy, DataMode::ZeroCopy] {
         for recovery in [Recovery::Requeue, Recovery::Reissue, Recovery::FailIo] {
             for_each_seed("a_device_comes_back_in_its_own_data_mode", 0..SEEDS, |seed| {
                 let faults = Faults { disk: 48, resource: 12, ..KILLS };
@@ -131,7 +131,7 @@ fn other_commands_run_beside_a_recovery() {
 fn everything_at_once() {
     for recovery in [Recovery::Requeue, Recovery::Reissue, Recovery::FailIo] {
         for_each_seed("everything_at_once", 0..SEEDS, |seed| {
-            for data in [DataMode::Copy, DataMode::UserCopy, DataMode::ZeroCopy] {
+            for data in DataMode::ALL {
                 let config = recovering_in(data, seed, recovery, Faults::ALL);
                 clean(&Config { kernel: KernelSeries::V7_3, ..config }, seed);
             }

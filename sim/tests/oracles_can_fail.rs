@@ -116,6 +116,30 @@ fn o5_sees_a_user_copy_that_did_not_happen() {
     }
 }
 
+/// What is caught of a bug in what follows an announcement.
+fn caught_in_get_data(sabotage: Sabotage, faults: Faults, verdict: Verdict, oracle: &str) {
+    let config = Config {
+        data: DataMode::GetData,
+        deadlines: Deadlines::NONE,
+        requests: 8,
+        steps_max: 2_000,
+        faults,
+        ..Config::engine()
+    };
+    caught_in(&config, sabotage, verdict, oracle);
+}
+
+#[test]
+fn an_announced_write_that_nobody_asks_for_is_a_deadlock() {
+    caught_in_get_data(Sabotage::DropGetData, Faults::NONE, Verdict::Deadlock, "deadlock");
+}
+
+#[test]
+fn o5_sees_a_write_of_which_only_a_part_came() {
+    let faults = Faults { disk: 64, ..Faults::NONE };
+    caught_in_get_data(Sabotage::StaleDescriptor, faults, Verdict::DataLoss, "O5");
+}
+
 fn zero_copy(faults: Faults) -> Config {
     Config {
         target: TargetKind::File,

@@ -33,6 +33,8 @@ impl Target {
 pub enum Data {
     /// Through the tags' buffers.
     Copy,
+    /// The same, with writes announced first.
+    GetData,
     /// By `pread` and `pwrite` of the character device.
     UserCopy,
     /// Not at all: the backend uses the pages of the request.
@@ -44,6 +46,7 @@ impl Data {
     pub fn name(self) -> &'static str {
         match self {
             Self::Copy => "copy",
+            Self::GetData => "get-data",
             Self::UserCopy => "user-copy",
             Self::ZeroCopy => "zero-copy",
         }
@@ -288,13 +291,15 @@ const DEPTHS: [u32; 3] = [1, 64, 128];
 const ORDERS: [Order; 2] = [Order::Sequential, Order::Random];
 const BLOCKS_KIB: [u32; 4] = [4, 16, 128, 1024];
 
-const RECORDED: [(Target, Data, u32, u32, RecordEnd); 9] = [
+const RECORDED: [(Target, Data, u32, u32, RecordEnd); 11] = [
     (Target::Mem, Data::Copy, 2, 1, RecordEnd::Idle),
     (Target::Mem, Data::Copy, 4, 64, RecordEnd::Idle),
     (Target::Loop, Data::Copy, 2, 64, RecordEnd::Idle),
     (Target::Null, Data::Copy, 4, 64, RecordEnd::Loaded),
     (Target::Mem, Data::Copy, 4, 64, RecordEnd::Killed),
     (Target::Mem, Data::Copy, 2, 64, RecordEnd::Restarted),
+    (Target::Mem, Data::GetData, 2, 16, RecordEnd::Loaded),
+    (Target::Mem, Data::GetData, 2, 64, RecordEnd::Restarted),
     (Target::Mem, Data::UserCopy, 2, 16, RecordEnd::Loaded),
     (Target::Loop, Data::ZeroCopy, 2, 16, RecordEnd::Idle),
     // With more tags than requests: 6.12 notices at once that the server died.
@@ -332,7 +337,7 @@ pub fn steps(full: bool) -> Vec<Step> {
             Action::FileSystem(target),
         ));
     }
-    for data in [Data::UserCopy, Data::ZeroCopy] {
+    for data in [Data::GetData, Data::UserCopy, Data::ZeroCopy] {
         steps.push(Step::new(format!("data/{}", data.name()), 60, Action::Data(data)));
     }
     steps.push(Step::new("delete/idle", 45, Action::DeleteIdle));

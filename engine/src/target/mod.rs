@@ -141,7 +141,7 @@ pub trait Target: Clone + Eq + Hash + Debug {
     /// Whether it can serve a device whose data moves like this.
     fn serves_in(&self, data: DataMode) -> bool {
         match data {
-            DataMode::Copy | DataMode::UserCopy => true,
+            DataMode::Copy | DataMode::GetData | DataMode::UserCopy => true,
             DataMode::ZeroCopy => self.reaches_slots(),
         }
     }

@@ -19,6 +19,8 @@ pub enum KernelTag {
     Unfetched,
     /// A command waits for a request.
     Armed,
+    /// The server owns it, and must ask for a write's data.
+    Announced,
     /// The server owns it.
     Served,
     /// Aborted.
@@ -36,6 +38,8 @@ pub enum Slot {
     ByHand,
 }
 
+/// `UBLK_IO_OP_WRITE`.
+const WRITE: u32 = 1;
 /// `UBLK_IO_F_NEED_REG_BUF`.
 const NEED_REG_BUF: u32 = 1 << 17;
 
@@ -61,6 +65,10 @@ pub struct Kernel {
     pub slots: Vec<Slot>,
     /// The driver cannot register the next request's pages.
     pub falls_back: bool,
+    /// Announced writes: what the next NEED_GET_DATA is refused with.
+    pub refuses_data: Option<i32>,
+    /// How many sectors of the next announced write cannot be copied.
+    pub lost: u32,
     /// What the next REGISTER_IO_BUF or UNREGISTER_IO_BUF is refused with.
     pub refuses_slot: Option<i32>,
     /// What the next memory operations answer instead of their length.
@@ -88,6 +96,8 @@ impl Kernel {
             moved: vec![None; depth],
             slots: vec![Slot::Empty; depth],
             falls_back: false,
+            refuses_data: None,
+            lost: 0,
             refuses_slot: None,
             answers: VecDeque::with_capacity(4),
         }
@@ -120,6 +130,18 @@ impl Kernel {
                     assert_eq!(*state, KernelTag::Served, "O1: {tag:?} is committed when owned");
                     *state = KernelTag::Armed;
                     self.commits.push((tag, result));
+                }
+                Sqe::GetData { tag, address } => {
+                    assert_eq!(address, self.data.address(tag), "H19");
+                    let at = usize::from(tag.0);
+                    assert_eq!(self.tags[at], KernelTag::Announced, "EINVAL or EBUSY: {tag:?}");
+                    let res = self.refuses_data.take().unwrap_or(0);
+                    if res == 0 {
+                        self.tags[at] = KernelTag::Served;
+                        self.descs[at].nr_sectors -= self.lost.min(self.descs[at].nr_sectors);
+                        self.lost = 0;
+                    }
+                    self.cq.push_back(Cqe { token: Token::Io(tag), res });
                 }
                 Sqe::Backend { tag, op } => {
                     assert_eq!(self.tags[usize::from(tag.0)], KernelTag::Served);
@@ -220,6 +242,11 @@ impl Kernel {
         }
         self.descs[usize::from(tag.0)] = desc;
         self.moved[usize::from(tag.0)] = None;
+        if self.data == DataMode::GetData && desc.op_flags & 0xff == WRITE {
+            self.tags[usize::from(tag.0)] = KernelTag::Announced;
+            self.cq.push_back(Cqe { token: Token::Io(tag), res: 1 });
+            return;
+        }
         self.cq.push_back(Cqe { token: Token::Io(tag), res: 0 });
     }
 
@@ -267,7 +294,8 @@ impl QueueIo for Kernel {
         self.sent.push(message);
     }
     fn descriptor(&self, tag: Tag) -> IoDesc {
-        assert_eq!(self.tags[usize::from(tag.0)], KernelTag::Served, "I2: {tag:?}");
+        let state = self.tags[usize::from(tag.0)];
+        assert!(matches!(state, KernelTag::Served | KernelTag::Announced), "I2: {tag:?}");
         self.descs[usize::from(tag.0)]
     }
     fn memory(&mut self, tag: Tag, op: MemoryOp) -> i32 {

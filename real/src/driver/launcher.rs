@@ -94,6 +94,7 @@ impl Ring for LauncherDriver {
             Sqe::Watch { link: Link::Worker | Link::Queues }
             | Sqe::Fetch { .. }
             | Sqe::Commit { .. }
+            | Sqe::GetData { .. }
             | Sqe::Register { .. }
             | Sqe::Unregister { .. }
             | Sqe::Backend { .. }

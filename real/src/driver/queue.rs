@@ -94,6 +94,9 @@ impl Ring for QueueDriver {
             Sqe::Commit { tag, result, address } => {
                 ring.push_io(IoOp::CommitAndFetchReq, (tag, address), result, user_data)
             }
+            Sqe::GetData { tag, address } => {
+                ring.push_io(IoOp::NeedGetData, (tag, address), 0, user_data)
+            }
             Sqe::Register { tag } => ring.push_slot(IoOp::RegisterIoBuf, tag, user_data),
             Sqe::Unregister { tag } => ring.push_slot(IoOp::UnregisterIoBuf, tag, user_data),
             Sqe::Backend { tag, op } => ring.push_backend(op, tag, user_data),

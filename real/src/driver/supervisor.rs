@@ -249,6 +249,7 @@ impl Ring for SupervisorDriver {
             Sqe::Watch { .. }
             | Sqe::Fetch { .. }
             | Sqe::Commit { .. }
+            | Sqe::GetData { .. }
             | Sqe::Register { .. }
             | Sqe::Unregister { .. }
             | Sqe::Backend { .. } => {

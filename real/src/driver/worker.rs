@@ -169,6 +169,7 @@ impl Ring for WorkerDriver {
             Sqe::Watch { .. }
             | Sqe::Fetch { .. }
             | Sqe::Commit { .. }
+            | Sqe::GetData { .. }
             | Sqe::Register { .. }
             | Sqe::Unregister { .. }
             | Sqe::Backend { .. }

@@ -162,7 +162,7 @@ pub(super) struct What {
     /// What stands behind the device: null, mem or loop
     #[arg(long, value_parser = describe::target)]
     target: Option<TargetKind>,
-    /// How the engine asks data to move: copy, user-copy, or (null and loop) zero-copy
+    /// How the engine asks data to move: copy, get-data, user-copy, or (null and loop) zero-copy
     #[arg(long, value_parser = describe::data)]
     data: Option<DataMode>,
     /// What becomes of the device without a worker: none, requeue, reissue or fail-io

@@ -85,6 +85,8 @@ pub(crate) struct Request {
     pub(crate) tag: Option<u16>,
     /// Sectors that are done: a short commit redelivers the rest.
     pub(crate) done: u16,
+    /// Sectors at its end that the kernel could not copy (H20): a descriptor leaves them out.
+    pub(crate) lost: u16,
     /// Slots of buffer tables that its pages are in.
     pub(crate) holders: u8,
     /// The driver was to register its pages and could not.
@@ -141,6 +143,7 @@ impl World {
             phase: if frozen { Phase::Entering } else { Phase::Waiting },
             tag: None,
             done: 0,
+            lost: 0,
             holders: 0,
             unregistered: false,
         };
@@ -372,6 +375,7 @@ impl World {
         let Some(request) = &mut self.requests[id.index()] else { return };
         request.phase = Phase::Waiting;
         request.done += sectors;
+        request.lost = 0;
     }
 
     /// Whether FLUSH and FUA reach the server.
@@ -391,7 +395,7 @@ impl World {
             ),
             BlockOp::Write { fua } => (
                 1 | if fua { FUA } else { 0 },
-                u32::from(request.sectors - request.done),
+                u32::from(request.sectors - request.done - request.lost),
                 u64::from(request.start + request.done),
             ),
             BlockOp::Flush => (2, 0, u64::MAX),

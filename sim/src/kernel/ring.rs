@@ -176,6 +176,7 @@ impl World {
                     Entry::Plain(
                         Sqe::Fetch { .. }
                         | Sqe::Commit { .. }
+                        | Sqe::GetData { .. }
                         | Sqe::Register { .. }
                         | Sqe::Unregister { .. },
                     )
@@ -214,6 +215,10 @@ impl World {
                 Sqe::Commit { tag, result, address } => {
                     let by = (thread, ring, sqe.token());
                     self.commit(run, by, (queue, tag.0), result, address.into());
+                }
+                Sqe::GetData { tag, address: _ } => {
+                    let by = (thread, ring, sqe.token());
+                    self.get_data(run, by, (queue, tag.0));
                 }
                 Sqe::Register { tag } => {
                     let res = if self.refuse(run) {

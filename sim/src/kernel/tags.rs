@@ -4,6 +4,8 @@ use blkproof_engine::sys::{Cqe, Token};
 
 use blkproof_engine::uapi::{Errno, KernelSeries};
 
+use crate::choices::Site;
+use crate::config::Subject;
 use crate::kernel::block::BlockOp;
 use crate::kernel::device::Device;
 use crate::kernel::errno;
@@ -379,7 +381,7 @@ impl World {
         let (copies, announces) = (device.copies(), device.announces());
         device.tags[slot].state = TagState::Served(request);
         let Some(req) = &mut self.requests[request.index()] else { return };
-        req.unregistered = false;
+        (req.unregistered, req.lost) = (false, 0);
         if !self.registers_at_delivery(run, ring, (queue, tag)) {
             if let Some(device) = &mut self.device {
                 device.tags[slot].state = TagState::Armed(ring);
@@ -427,16 +429,39 @@ impl World {
         (queue, tag): (u16, u16),
     ) {
         let res = match self.may_get_data(thread, queue, tag) {
-            Err(errno) => -errno,
-            Ok(request) => {
-                let index = self.buffer_index(queue, tag);
-                if let Some(req) = &self.requests[request.index()] {
-                    self.buffers[index][..usize::from(req.sectors)].fill(req.version);
+            Err(errno) => {
+                if matches!(run.config.subject, Subject::Engine) {
+                    let text =
+                        format!("NEED_GET_DATA of queue {queue} tag {tag} refused ({errno})");
+                    run.violate("O1", text);
                 }
+                -errno
+            }
+            Ok(request) => {
+                let lost = self.copy_fails(run, request);
+                let index = self.buffer_index(queue, tag);
+                let mut none = false;
+                if let Some(req) = &mut self.requests[request.index()] {
+                    req.lost = lost;
+                    let whole = usize::from(req.sectors - req.done);
+                    let copied = whole - usize::from(lost);
+                    self.buffers[index][..copied].fill(req.version);
+                    none = copied == 0;
+                }
+                run.note(actor::thread(thread), || {
+                    format!("gets the data of tag {tag} of queue {queue}, but for {lost} sector(s)")
+                });
                 if let Some(device) = &mut self.device {
                     let slot = device.slot(queue, tag);
                     let slot = &mut device.tags[slot];
                     (slot.state, slot.token) = (TagState::Served(request), token);
+                    if none {
+                        // The request goes back, and the tag waits for one as after a FETCH (H19).
+                        slot.state = TagState::Armed(ring);
+                        device.armed += 1;
+                        self.requeue_rest(request, 0);
+                        return;
+                    }
                     if device.kernel == KernelSeries::V6_12 {
                         self.post_by_task_work(thread, ring, Cqe { token, res: 0 });
                         return;
@@ -447,6 +472,22 @@ impl World {
         };
         run.seen(u64::from(res.unsigned_abs()));
         self.post(ring, Cqe { token, res });
+    }
+
+    /// How many sectors at the end of an announced write cannot be copied: pages of the buffer that are not there. All the buffers of the engine are
+    /// pinned, so this is adversity beyond what it can meet.
+    fn copy_fails(&mut self, run: &mut Run<'_>, request: RequestId) -> u16 {
+        if self.budget.disks == 0 || !run.fault(run.config.faults.disk) {
+            return 0;
+        }
+        self.budget.disks -= 1;
+        let whole = self.requests[request.index()].as_ref().map_or(0, |req| req.sectors - req.done);
+        if run.choose(Site::Fault, 2) == 0 {
+            return whole;
+        }
+        // The request must then fail.
+        run.disk_failed = true;
+        whole.div_ceil(2)
     }
 
     fn may_get_data(&self, thread: ThreadId, queue: u16, tag: u16) -> Result<RequestId, i32> {

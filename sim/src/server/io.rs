@@ -107,6 +107,11 @@ impl Ring for Io<'_, '_, '_> {
             ) => register.index = 0,
             _ => {}
         }
+        if let (Sqe::GetData { .. }, Some(Sabotage::DropGetData)) = (sqe, self.run.sabotage)
+            && self.run.strikes()
+        {
+            return Ok(());
+        }
         self.world.rings[ring.index()].sq.push_back(Entry::Plain(sqe));
         Ok(())
     }
@@ -336,7 +341,11 @@ impl World {
     pub(crate) fn descriptor(&self, run: &Run<'_>, queue: u16, tag: u16) -> IoDesc {
         let request = self.request_of(queue, tag);
         if let Some(request) = request.and_then(|request| self.requests[request.index()].as_ref()) {
-            Self::describe_request(request)
+            let mut desc = Self::describe_request(request);
+            if run.sabotage == Some(Sabotage::StaleDescriptor) {
+                desc.nr_sectors += u32::from(request.lost);
+            }
+            desc
         } else {
             run.violate(
                 "O1",

@@ -247,7 +247,8 @@ impl<'c> Stage<'c> {
         let Some(ring) = self.ring(thread) else { return false };
         let Want { cqe, desc } = want;
         match cqe.token {
-            Token::Io(tag) if cqe.res == 0 => self.deliver(thread, tag.0, desc),
+            // 1: a write is announced.
+            Token::Io(tag) if (0..=1).contains(&cqe.res) => self.deliver(thread, tag.0, desc),
             Token::Io(_) | Token::Slot(_) | Token::Worker | Token::Control(_) | Token::Cancel => {
                 false
             }

@@ -132,7 +132,7 @@ pub(super) fn granted(wanted: Data) -> Checked<Data> {
     let features = || run(PROGRAM, &["features"]).map(|ended| ended.stdout);
     match wanted {
         Data::ZeroCopy if !features()?.contains("AUTO_BUF_REG") => Ok(Data::Copy),
-        Data::Copy | Data::UserCopy | Data::ZeroCopy => Ok(wanted),
+        Data::Copy | Data::GetData | Data::UserCopy | Data::ZeroCopy => Ok(wanted),
     }
 }
 

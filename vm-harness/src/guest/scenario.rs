@@ -149,7 +149,7 @@ fn io(case: &IoCase, data: Data, doing: &Doing) -> Checked<String> {
 fn data_mode(data: Data, doing: &Doing) -> Checked<String> {
     let mut told = Vec::new();
     let targets: &[Target] = match data {
-        Data::Copy | Data::UserCopy => &[Target::Null, Target::Mem, Target::Loop],
+        Data::Copy | Data::GetData | Data::UserCopy => &[Target::Null, Target::Mem, Target::Loop],
         // The store of mem is no file whose operations could use a request's pages.
         Data::ZeroCopy => &[Target::Null, Target::Loop],
     };
