@@ -127,7 +127,10 @@ fn a_command_that_makes_no_sense_is_a_usage_error() {
         (&["add", "null", "-d", "4097"], "4097 is not in 1..=4096"),
         (&["add", "null", "-n", "1048576"], "is not in 0..1048576"),
         (&["add", "null", "--buffer", "5K"], "not a multiple of 4K"),
-        (&["add", "null", "--data", "none"], "[possible values: copy, user-copy, zero-copy]"),
+        (
+            &["add", "null", "--data", "none"],
+            "[possible values: copy, get-data, user-copy, zero-copy]",
+        ),
         (&["add", "mem", "--size", "1M", "--data", "zero-copy"], "take --data user-copy"),
         (&["del"], "<ID|--all>"),
         (&["del", "0", "--all"], "cannot be used with"),
