@@ -193,6 +193,7 @@ impl From<RecoveryMode> for Recovery {
 }
 
 /// `--data`.
+#[expect(clippy::enum_variant_names, reason = "the modes' own names")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Data {
     /// The driver copies it to and from buffers of the server. Every kernel and target

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 
 use blkproof_engine::link::Link;
 use blkproof_engine::sys::{BackendOp, Cqe, Ret, RingMode, Sqe, Token, WorkerExit};
-use blkproof_engine::uapi::{IoDesc, RequestOp};
+use blkproof_engine::uapi::{IoDesc, RequestOp, Tag};
 
 use crate::choices::{Choices, Site};
 use crate::config::{Config, TargetKind};
@@ -181,11 +181,32 @@ impl<'c> Stage<'c> {
         {
             return true;
         }
+        let want = self.players[player].wants.get(posted).copied();
+        if let Some(want) = want.filter(|want| self.came_before(thread, *want)) {
+            let supplied = self.supply(player, want);
+            if supplied {
+                self.world.threads[thread.index()].work.rotate_right(1);
+            }
+            return supplied || self.take_work(thread);
+        }
         if self.take_work(thread) {
             return true;
         }
-        let want = self.players[player].wants.get(posted).copied();
         want.is_some_and(|want| self.supply(player, want))
+    }
+
+    /// Before 6.18 the answer to NEED_GET_DATA is task work, too. Whether a request is delivered before it, because it arrived before that was
+    /// submitted; here it only arrives when it is wanted.
+    fn came_before(&self, thread: ThreadId, want: Want) -> bool {
+        let work = &self.world.threads[thread.index()].work;
+        let Token::Io(Tag(wanted)) = want.cqe.token else { return false };
+        let is_wanted = |work: &Work| match *work {
+            Work::Dispatch { tag, .. } => tag == wanted,
+            Work::Complete(_, cqe) => cqe.token == want.cqe.token,
+            Work::Drain { .. } => false,
+        };
+        let answer = |work: &Work| matches!(work, Work::Complete(_, cqe) if cqe.res == 0 && matches!(cqe.token, Token::Io(_)));
+        work.front().is_some_and(answer) && !work.iter().any(is_wanted)
     }
 
     /// Runs one piece of a thread's task work.
