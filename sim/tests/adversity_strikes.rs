@@ -46,6 +46,24 @@ fn submissions() {
     strikes(Faults { submit: 64, ..Faults::NONE }, &texts);
 }
 
+/// Rings as the engine sizes them never overflow; in smaller ones its tags' aborts do, and it loses none.
+#[test]
+fn backlogs() {
+    let shown = |faults: Faults| {
+        (0..200)
+            .filter(|seed| {
+                let config = Config { depth: 16, timeline: true, ..engine(*seed, faults) };
+                let outcome = support::clean(&config, *seed);
+                outcome.timeline.iter().any(|record| record.text.contains("leave the backlog"))
+            })
+            .count()
+    };
+    let count = shown(Faults { submit: 64, ..Faults::NONE });
+    println!("a backlog in {count} of 200");
+    assert!(count > 0, "no run shows a backlog");
+    assert_eq!(shown(Faults::NONE), 0, "a backlog in a ring of the engine's own size");
+}
+
 #[test]
 fn resources() {
     let texts = [

@@ -62,6 +62,9 @@ pub enum Command {
     /// A process of a script's actors inside the guest; of no use anywhere else.
     #[command(hide = true)]
     Actor,
+    /// What an actor's process turns into when a script has it execute another program; of no use anywhere else.
+    #[command(hide = true)]
+    Idle,
     /// Becomes QEMU; the harness calls this itself.
     #[command(hide = true, disable_help_flag = true)]
     Emulate {

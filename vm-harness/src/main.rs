@@ -19,6 +19,7 @@ fn main() -> ExitCode {
         Command::Selftest(args) => run::selftest(&args),
         Command::Guest => return guest::run(),
         Command::Actor => return guest::actor(),
+        Command::Idle => return guest::idle(),
         Command::Emulate { arguments } => Err(qemu::emulate(&arguments)),
     };
     match code {

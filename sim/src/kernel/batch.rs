@@ -223,7 +223,7 @@ impl World {
                 return;
             }
             let ring = &mut self.rings[fetcher.ring.index()];
-            if ring.provided == 0 {
+            if ring.provided == 0 || ring.overflows() {
                 batch.active = None;
                 device.armed -= 1;
                 self.post(fetcher.ring, Cqe { token: fetcher.token, res: -errno::ENOBUFS });

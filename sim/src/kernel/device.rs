@@ -54,7 +54,7 @@ pub(crate) struct Device {
     pub(crate) open: bool,
     /// Who opened it in this round.
     pub(crate) tgid: Option<ProcessId>,
-    /// Before 7.3: whose memory the first mapping was made in. 6.12 never forgets, 6.18 only after a start.
+    /// Whose memory the first mapping of the round was made in. 6.12 never forgets, 6.18 only after a start.
     pub(crate) mm: Option<ProcessId>,
     /// References to the open file: descriptor tables, mappings, a STOP between ST6 and ST7. Armed commands are counted apart.
     pub(crate) file_refs: u16,

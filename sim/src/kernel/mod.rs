@@ -11,7 +11,7 @@
 //! * A client operation is exactly one request: nothing is split, merged or scheduled; requests of one queue are admitted in any order.
 //! * One queue's readiness and the clearing of its `canceling` are one step, as are X1 over all queues and RWc over all tags.
 //! * Polls, timeouts, backend operations and aborts complete by task work; control commands post their completion directly.
-//! * A completion queue never overflows: its backlog is not told from the queue.
+//! * COOP task work runs where default task work does. An exec is one step, and so is the death of an SQPOLL thread.
 //! * An interruptible wait of an io-wq worker may be interrupted under the fault *signal*, although only SIGKILL and task work reach such a worker.
 //! * Memory is sequentially consistent; what a weaker order would allow has to be spelled out by a specimen.
 //! * Copies never fault, but for user copies and those of announced writes under the fault `disk`; buffers are pinned.
@@ -23,6 +23,8 @@ pub(crate) mod block;
 pub(crate) mod control;
 pub(crate) mod data;
 pub(crate) mod device;
+pub(crate) mod heirs;
+pub(crate) mod poller;
 pub(crate) mod process;
 pub(crate) mod release;
 pub(crate) mod ring;

@@ -29,6 +29,10 @@ pub(crate) struct Process {
     pub(crate) geometry: Option<DeviceGeometry>,
     /// It has the character device open.
     pub(crate) char_open: bool,
+    /// And it stays so when it executes another program.
+    pub(crate) char_kept: bool,
+    /// It is stopped by a signal.
+    pub(crate) halted: bool,
     /// The process whose exit it watches and which it may kill.
     pub(crate) attached: Option<ProcessId>,
     /// The supervisor whose exit it watches.
@@ -156,6 +160,8 @@ impl World {
             parent,
             geometry: None,
             char_open: false,
+            char_kept: false,
+            halted: false,
             attached: None,
             attached_supervisor: None,
             cells: Vec::new(),
@@ -286,6 +292,9 @@ impl World {
 
     /// D1: a thread of a dying process is gone.
     pub(crate) fn thread_dies(&mut self, run: &mut Run<'_>, thread: ThreadId) {
+        if self.is_poller(thread) {
+            self.poller_dies(run, thread);
+        }
         self.threads[thread.index()].state = ThreadState::Dead;
         run.note(actor::thread(thread), || "D1: dead".into());
         self.requests_are_forgotten(thread);
@@ -318,9 +327,7 @@ impl World {
         }
         self.close_char(run, process);
         for index in 0..self.rings.len() {
-            if self.rings[index].process == process {
-                self.close_ring(RingId::from_index(index));
-            }
+            self.let_go_of_ring(RingId::from_index(index), process);
         }
         let (parent, pid) =
             (self.processes[process.index()].parent, self.processes[process.index()].pid);

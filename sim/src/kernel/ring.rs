@@ -47,6 +47,13 @@ pub(crate) struct Ring {
     pub(crate) state: RingState,
     pub(crate) sq: VecDeque<Entry>,
     pub(crate) cq: VecDeque<Cqe>,
+    /// How many completions the queue holds; what comes beyond waits in the backlog until a thread enters for completions.
+    pub(crate) cq_entries: u32,
+    pub(crate) backlog: VecDeque<Cqe>,
+    /// The kernel's thread that submits (SQPOLL).
+    pub(crate) poller: Option<ThreadId>,
+    /// An entry that is none does not end a submission (`IORING_SETUP_SUBMIT_ALL`).
+    pub(crate) submits_all: bool,
     /// Links with a poll armed.
     pub(crate) watches: Vec<Link>,
     /// The processes whose pidfds are polled, each with what its completion carries.
@@ -63,6 +70,10 @@ pub(crate) struct Ring {
     pub(crate) reply: Reply,
     /// The character device is registered in it, and stays open until it is freed (H66).
     pub(crate) holds_file: bool,
+    /// Processes that inherited its file.
+    pub(crate) heirs: Vec<ProcessId>,
+    /// Its own process has closed it.
+    pub(crate) left: bool,
 }
 
 /// Where a ring is in its life.
@@ -80,6 +91,27 @@ impl Ring {
     pub(crate) fn is_open(&self) -> bool {
         self.state == RingState::Open
     }
+
+    /// Whether the next completion has no room: in the queue, or behind those that had none (`io_cqe_cache_refill`).
+    pub(crate) fn overflows(&self) -> bool {
+        !self.backlog.is_empty() || self.cq.len() as u32 >= self.cq_entries
+    }
+
+    /// Completions that are there, or will be when somebody enters for them.
+    fn completed(&self) -> usize {
+        self.cq.len() + self.backlog.len()
+    }
+
+    /// The backlog moves into the queue, as far as there is room (`__io_cqring_overflow_flush`). How much of it.
+    fn flush(&mut self) -> usize {
+        let before = self.backlog.len();
+        while (self.cq.len() as u32) < self.cq_entries
+            && let Some(cqe) = self.backlog.pop_front()
+        {
+            self.cq.push_back(cqe);
+        }
+        before - self.backlog.len()
+    }
 }
 
 impl World {
@@ -87,14 +119,19 @@ impl World {
     pub(crate) fn setup_ring(&mut self, thread: ThreadId, spec: RingSpec) {
         let ring = RingId::from_index(self.rings.len());
         let process = self.threads[thread.index()].process;
+        let entries = spec.entries.next_power_of_two();
         self.rings.push(Ring {
             owner: thread,
             process,
             mode: spec.mode,
-            entries: spec.entries.next_power_of_two(),
+            entries,
             state: RingState::Open,
             sq: VecDeque::with_capacity(spec.entries as usize),
             cq: VecDeque::with_capacity(spec.entries as usize),
+            cq_entries: 2 * entries,
+            backlog: VecDeque::new(),
+            poller: None,
+            submits_all: false,
             watches: Vec::new(),
             watches_processes: Vec::new(),
             table: Vec::new(),
@@ -103,6 +140,8 @@ impl World {
             moved: Vec::new(),
             reply: Reply::Nothing,
             holds_file: false,
+            heirs: Vec::new(),
+            left: false,
         });
         self.threads[thread.index()].ring = Some(ring);
     }
@@ -202,7 +241,21 @@ impl World {
         self.threads[thread.index()].state =
             ThreadState::Submitting { done: done + 1, left: left - 1, wait };
         match entry {
-            None | Some(Entry::Unwritten) => {}
+            // More was asked for than there is.
+            None => {
+                self.threads[thread.index()].state =
+                    ThreadState::Submitting { done, left: 0, wait };
+            }
+            Some(Entry::Unwritten) => {}
+            Some(Entry::Script(step, Op::Junk)) => {
+                let token = Token::Control(u32::from(step));
+                self.post(ring, Cqe { token, res: -errno::EINVAL });
+                // It was taken, and nothing after it.
+                if !self.rings[ring.index()].submits_all {
+                    self.threads[thread.index()].state =
+                        ThreadState::Submitting { done: done + 1, left: 0, wait };
+                }
+            }
             Some(Entry::Control(sequence, command)) => {
                 self.submit_control(run, thread, ring, sequence, command);
             }
@@ -304,6 +357,10 @@ impl World {
     }
 
     fn begin_wait(&mut self, run: &mut Run<'_>, thread: ThreadId, done: u32, wait: u32) {
+        if self.is_poller(thread) {
+            self.threads[thread.index()].state = ThreadState::Sleeping;
+            return;
+        }
         let mut interrupted = false;
         if wait > 0 && self.budget.signals > 0 && run.fault(run.config.faults.signal) {
             self.budget.signals -= 1;
@@ -322,18 +379,32 @@ impl World {
     /// Whether a waiting thread can return: enough completions are there, and its task work is done, or as much as one `enter` does.
     pub(crate) fn can_return(&self, thread: ThreadId, wait: u32, interrupted: bool) -> bool {
         let state = &self.threads[thread.index()];
-        let there = state.ring.map_or(0, |ring| self.rings[ring.index()].cq.len());
+        let there = state.ring.map_or(0, |ring| self.rings[ring.index()].completed());
         // Before 6.18 all of it. Each piece posts a completion, and nobody reaps meanwhile.
         let batches =
             state.ring.is_some_and(|ring| self.rings[ring.index()].mode == RingMode::DeferTaskrun)
                 && self.device.as_ref().is_some_and(|device| device.kernel > KernelSeries::V6_12);
-        let done = state.work.is_empty() || batches && there >= TASK_WORK_BATCH;
+        let done = self.next_work(thread).is_none() || batches && there >= TASK_WORK_BATCH;
         done && (interrupted || there >= wait as usize)
     }
 
     /// What `enter` returns.
-    pub(crate) fn returns(&self, run: &mut Run<'_>, thread: ThreadId, done: u32, wait: u32) -> Ret {
+    pub(crate) fn returns(
+        &mut self,
+        run: &mut Run<'_>,
+        thread: ThreadId,
+        done: u32,
+        wait: u32,
+    ) -> Ret {
         let ring = self.threads[thread.index()].ring;
+        if let Some(ring) = ring {
+            let left = self.rings[ring.index()].flush();
+            if left > 0 {
+                run.note(actor::thread(thread), || {
+                    format!("{left} completion(s) leave the backlog")
+                });
+            }
+        }
         let there = ring.map_or(0, |ring| self.rings[ring.index()].cq.len());
         if there < wait as usize && done == 0 {
             run.note(actor::thread(thread), || "enter interrupted (EINTR)".into());
@@ -342,31 +413,48 @@ impl World {
         Ret::Submitted(done)
     }
 
-    /// The ring that a thread's next task work belongs to.
-    fn work_ring(&self, thread: ThreadId) -> Option<&Ring> {
-        let (Work::Dispatch { ring, .. } | Work::Drain { ring, .. } | Work::Complete(ring, _)) =
-            self.threads[thread.index()].work.front()?;
-        Some(&self.rings[ring.index()])
+    /// The first of a thread's task work that belongs to such a ring.
+    fn work_of(&self, thread: ThreadId, fits: impl Fn(RingId, &Ring) -> bool) -> Option<usize> {
+        self.threads[thread.index()].work.iter().position(|work| {
+            let (Work::Dispatch { ring, .. } | Work::Drain { ring, .. } | Work::Complete(ring, _)) =
+                work;
+            fits(*ring, &self.rings[ring.index()])
+        })
     }
 
-    /// Whether a thread may run its task work now: where, depends on the ring's mode.
-    pub(crate) fn can_run_task_work(&self, thread: ThreadId) -> bool {
-        let Some(ring) = self.work_ring(thread) else { return false };
-        let deferred = ring.mode == RingMode::DeferTaskrun;
-        match self.threads[thread.index()].state {
-            ThreadState::Waiting { .. } => true,
+    /// The task work that a thread may run now: which, depends on the rings' modes.
+    fn next_work(&self, thread: ThreadId) -> Option<usize> {
+        let state = &self.threads[thread.index()];
+        if state.work.is_empty() || self.process_of(thread).halted {
+            return None;
+        }
+        let entered = match state.state {
+            ThreadState::Waiting { .. } => state.ring,
             ThreadState::Ready(_)
             | ThreadState::Calling(_)
             | ThreadState::Sleeping
             | ThreadState::Awaiting(_)
-            | ThreadState::Locking(_) => !deferred,
-            ThreadState::Submitting { .. } | ThreadState::Dead => false,
-        }
+            | ThreadState::Locking(_) => None,
+            ThreadState::Submitting { .. } | ThreadState::Dead => return None,
+        };
+        // What was deferred runs where its own ring is entered.
+        self.work_of(thread, |id, ring| ring.mode != RingMode::DeferTaskrun || entered == Some(id))
+    }
+
+    /// Whether a thread may run task work now.
+    pub(crate) fn can_run_task_work(&self, thread: ThreadId) -> bool {
+        self.next_work(thread).is_some()
     }
 
     /// Step TW.
     pub(crate) fn task_work(&mut self, run: &mut Run<'_>, thread: ThreadId) {
-        match self.threads[thread.index()].work.pop_front() {
+        let next = self.next_work(thread);
+        self.run_work(run, thread, next.unwrap_or(0));
+    }
+
+    /// A piece of a thread's task work runs.
+    pub(crate) fn run_work(&mut self, run: &mut Run<'_>, thread: ThreadId, nth: usize) {
+        match self.threads[thread.index()].work.remove(nth) {
             Some(Work::Dispatch { queue, tag, .. }) => self.dispatch(run, thread, queue, tag),
             Some(Work::Drain { queue, .. }) => self.drain(run, queue),
             Some(Work::Complete(ring, cqe)) => self.post(ring, cqe),
@@ -376,15 +464,28 @@ impl World {
 
     /// Whether a kworker runs the task work of a thread that no longer can.
     pub(crate) fn can_run_fallback(&self, thread: ThreadId) -> bool {
-        let Some(ring) = self.work_ring(thread) else { return false };
+        self.next_fallback(thread).is_some()
+    }
+
+    fn next_fallback(&self, thread: ThreadId) -> Option<usize> {
         let dead = self.threads[thread.index()].state == ThreadState::Dead;
         // A DEFER_TASKRUN ring keeps its work until the ring itself exits (H04).
-        !ring.is_open() || (dead && ring.mode != RingMode::DeferTaskrun)
+        self.work_of(thread, |_, ring| {
+            !ring.is_open() || (dead && ring.mode != RingMode::DeferTaskrun)
+        })
     }
 
     /// Step TWX.
     pub(crate) fn fallback(&mut self, run: &mut Run<'_>, thread: ThreadId) {
-        match self.threads[thread.index()].work.pop_front() {
+        let Some(nth) = self.next_fallback(thread) else { return };
+        match self.threads[thread.index()].work.remove(nth) {
+            // 6.12: a thread that still can delivers, to a ring that is not there any more.
+            Some(Work::Dispatch { queue, tag, .. })
+                if run.config.kernel == KernelSeries::V6_12
+                    && self.threads[thread.index()].state != ThreadState::Dead =>
+            {
+                self.dispatch(run, thread, queue, tag);
+            }
             Some(Work::Dispatch { queue, tag, .. }) => self.dispatch_fails(run, queue, tag),
             Some(Work::Drain { queue, .. }) => self.drain_fails(run, queue),
             Some(Work::Complete(..)) | None => {}
@@ -395,7 +496,11 @@ impl World {
     pub(crate) fn post(&mut self, ring: RingId, cqe: Cqe) {
         let ring = &mut self.rings[ring.index()];
         if ring.is_open() {
-            ring.cq.push_back(cqe);
+            if ring.overflows() {
+                ring.backlog.push_back(cqe);
+            } else {
+                ring.cq.push_back(cqe);
+            }
         }
     }
 
@@ -415,6 +520,7 @@ impl World {
         state.state = RingState::Exiting;
         state.sq.clear();
         state.cq.clear();
+        state.backlog.clear();
         state.watches.clear();
         state.watches_processes.clear();
         self.timers.retain(|timer| !matches!(timer.what, TimerKind::Ring(of, _) if of == ring));
@@ -514,34 +620,58 @@ impl World {
     pub(crate) fn ring_exit_can_move(&self, ring: RingId) -> bool {
         self.rings[ring.index()].state == RingState::Exiting
             && (self.cancelable(ring).is_some()
+                || self.delivered_late(ring).is_some()
                 || self.device.as_ref().is_some_and(|device| device.fetcher_of(ring).is_some())
                 || !self.ring_is_busy(ring))
     }
 
     /// One step of ring exit: X1, X2 or RE.
     pub(crate) fn ring_exit_step(&mut self, run: &mut Run<'_>, ring: RingId) {
-        let fetcher = self.device.as_ref().and_then(|device| device.fetcher_of(ring));
-        if let Some((queue, at)) = fetcher {
-            if self.poison(run) {
-                return;
-            }
-            self.cancel_fetcher(run, queue, at);
-            return;
-        }
-        if let Some(slot) = self.cancelable(ring) {
-            let old = self.device.as_ref().is_some_and(|it| it.kernel == KernelSeries::V6_12);
-            if old && self.abandon_queue(run, slot) {
-                return;
-            }
-            if !old && self.poison(run) {
-                return;
-            }
-            self.cancel(run, slot);
+        if self.cancel_one(run, ring) {
             return;
         }
         self.rings[ring.index()].state = RingState::Gone;
         self.free_table(run, ring);
+        self.end_poller(ring);
         run.kernel(|| format!("RE: ring {} freed", ring.0));
         self.let_go_of_file(run, ring);
+    }
+
+    /// 6.12: a tag of an exiting ring whose request a living thread is about to deliver. Its queue is abandoned all the same.
+    fn delivered_late(&self, ring: RingId) -> Option<usize> {
+        let device = self.device.as_ref().filter(|it| it.kernel == KernelSeries::V6_12)?;
+        let alive = |task: ThreadId| self.threads[task.index()].state != ThreadState::Dead;
+        let depth = usize::from(device.depth);
+        device.tags.iter().enumerate().position(|(slot, tag)| {
+            matches!(tag.state, TagState::Queued(of, _) if of == ring)
+                && tag.task.is_some_and(alive)
+                && device.hw[slot / depth].daemon.is_some()
+                && !device.hw[slot / depth].canceling
+                && device.disk.as_ref().is_some_and(|disk| disk.attached)
+        })
+    }
+
+    /// X1, or X2 of one command of a ring. False: there is none that can be cancelled.
+    pub(crate) fn cancel_one(&mut self, run: &mut Run<'_>, ring: RingId) -> bool {
+        if let Some(slot) = self.delivered_late(ring) {
+            self.abandon_queue(run, slot);
+            return true;
+        }
+        let fetcher = self.device.as_ref().and_then(|device| device.fetcher_of(ring));
+        if let Some((queue, at)) = fetcher {
+            if !self.poison(run) {
+                self.cancel_fetcher(run, queue, at);
+            }
+            return true;
+        }
+        if let Some(slot) = self.cancelable(ring) {
+            let old = self.device.as_ref().is_some_and(|it| it.kernel == KernelSeries::V6_12);
+            if old && self.abandon_queue(run, slot) || !old && self.poison(run) {
+                return true;
+            }
+            self.cancel(run, slot);
+            return true;
+        }
+        false
     }
 }

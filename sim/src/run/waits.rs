@@ -46,6 +46,7 @@ fn serves(program: Option<&Program>) -> bool {
             Program::Launcher(_)
             | Program::Query(_)
             | Program::Script(_)
+            | Program::Poller
             | Program::Supervisor(_)
             | Program::Worker(_),
         )
@@ -200,7 +201,7 @@ fn peer(world: &World, program: &Program) -> Option<usize> {
             .or(world.links.supervisor),
         Program::Queue(_) => world.links.worker,
         Program::Launcher(_) => world.links.commanded,
-        Program::Query(_) | Program::Script(_) | Program::Specimen(_) => None,
+        Program::Query(_) | Program::Script(_) | Program::Poller | Program::Specimen(_) => None,
     };
     peer.map(|thread| actor::THREADS + thread.index())
 }

@@ -5,7 +5,7 @@
 use blkproof_engine::uapi::{AutoBufReg, Features, KernelSeries};
 
 use super::model::Model;
-use super::{Addr, CONTROLLER, Op, Script, Step};
+use super::{Addr, CONTROLLER, Op, RingAsked, RingKind, Script, Step};
 use crate::choices::{Choices, Site};
 use crate::drivers::Random;
 
@@ -259,8 +259,16 @@ impl Author<'_> {
     }
 
     fn ring(&mut self, server: &'static str) {
-        let defer = self.choose(2) == 0;
-        self.push(server, Op::Ring { defer });
+        let kind = match self.choose(8) {
+            0..=3 => RingKind::Defer,
+            4 | 5 => RingKind::Default,
+            6 => RingKind::Coop,
+            _ => RingKind::Sqpoll,
+        };
+        self.push(server, Op::Ring(RingAsked { kind, cq: None, all: false }));
+        if self.one_in(5) {
+            self.push(server, Op::FixFile);
+        }
         if self.mode.registers() && !self.one_in(6) {
             self.push(server, Op::Table { slots: 2 });
         }

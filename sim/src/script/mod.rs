@@ -26,6 +26,7 @@ pub mod generate;
 pub mod model;
 mod observation;
 mod parse;
+mod rings;
 pub mod shrink;
 
 pub(crate) use model::Actor;
@@ -76,6 +77,30 @@ pub enum Step {
         /// An actor of the process.
         actor: String,
     },
+    /// A child process of an actor's process, which inherits its files, rings and mappings and does nothing but sleep.
+    Fork {
+        /// The child's name.
+        name: String,
+        /// An actor of the process.
+        of: String,
+        /// `map=QUEUE`: the descriptors that it maps before it sleeps. Result of the step.
+        map: Option<u16>,
+    },
+    /// An actor's process executes a program that does nothing but sleep.
+    Exec {
+        /// The actor whose thread does it, and the only one of the process that is left.
+        actor: String,
+    },
+    /// SIGSTOP to an actor's process.
+    Halt {
+        /// An actor of the process.
+        actor: String,
+    },
+    /// SIGCONT to an actor's process.
+    Continue {
+        /// An actor of the process.
+        actor: String,
+    },
     /// Nothing for a while.
     Sleep {
         /// Milliseconds.
@@ -101,6 +126,41 @@ pub enum Addr {
     Auto(AutoBufReg),
 }
 
+/// When the task work of an actor's ring runs, and who submits to it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum RingKind {
+    /// At any kernel exit of the actor's thread, which is made to pass one.
+    Default,
+    /// `IORING_SETUP_COOP_TASKRUN`: the same, but a thread in user space is not interrupted for it.
+    Coop,
+    /// `IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_SINGLE_ISSUER`: when the thread enters the ring for completions.
+    Defer,
+    /// `IORING_SETUP_SQPOLL`: a thread of the kernel submits, and its task work is that thread's.
+    Sqpoll,
+}
+
+impl RingKind {
+    /// Each with its name.
+    const ALL: [(Self, &'static str); 4] = [
+        (Self::Default, "default"),
+        (Self::Coop, "coop"),
+        (Self::Defer, "defer"),
+        (Self::Sqpoll, "sqpoll"),
+    ];
+}
+
+/// What a ring is created with.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct RingAsked {
+    /// Its kind.
+    pub kind: RingKind,
+    /// `cq=N`: entries of its completion queue, a power of two, and no more of its submission queue. Without it more than a script
+    /// needs.
+    pub cq: Option<u16>,
+    /// `all`, `IORING_SETUP_SUBMIT_ALL`: an entry that is none does not end a submission.
+    pub all: bool,
+}
+
 impl From<Address> for Addr {
     fn from(address: Address) -> Self {
         match address {
@@ -114,15 +174,29 @@ impl From<Address> for Addr {
 /// What an actor does. Tags are written `QUEUE.TAG`, ranges `FIRST+COUNT` in sectors of 512 bytes.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Op {
-    /// `ring defer`, `ring default`: creates the actor's ring for I/O commands. Result 0.
-    Ring {
-        /// `IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_SINGLE_ISSUER`.
-        defer: bool,
+    /// `ring default|coop|defer|sqpoll [cq=N] [all]`: creates the actor's ring for I/O commands, in place of one that it has. Result 0.
+    Ring(RingAsked),
+    /// `spare`: puts the actor's ring aside, and takes the one that was put aside before, if any. Result 0.
+    Spare,
+    /// `hold`: from now on what the actor submits stays in the submission queue.
+    Hold,
+    /// `junk`: submits an entry that is none. Result: that of its completion.
+    Junk,
+    /// `submit COUNT`: enters the ring for so many entries of the submission queue; `hold` is over. Result: how many were taken.
+    Submit {
+        /// How many, at the most.
+        count: u16,
     },
+    /// `fixfile`: registers the character device in the actor's ring, whose commands use that from now on. Result 0.
+    FixFile,
+    /// `unfixfile`: takes it out of the ring again. Result 0.
+    UnfixFile,
     /// `closering`: closes it. Result 0.
     CloseRing,
     /// `open`: opens `/dev/ublkcN` for the actor's process. Result 0.
     Open,
+    /// `open kept`: the same, without O_CLOEXEC.
+    OpenKept,
     /// `close`: closes it.
     Close,
     /// `map QUEUE`: maps the descriptors. Result 0.
@@ -413,6 +487,13 @@ impl fmt::Display for Step {
             Self::Process { name } => write!(f, "process {name}"),
             Self::Thread { name, of } => write!(f, "thread {name} of {of}"),
             Self::Kill { actor } => write!(f, "kill {actor}"),
+            Self::Fork { name, of, map } => {
+                write!(f, "fork {name} of {of}")?;
+                map.map_or(Ok(()), |queue| write!(f, " map={queue}"))
+            }
+            Self::Exec { actor } => write!(f, "exec {actor}"),
+            Self::Halt { actor } => write!(f, "halt {actor}"),
+            Self::Continue { actor } => write!(f, "continue {actor}"),
             Self::Sleep { ms } => write!(f, "sleep {ms}"),
             Self::Do { actor, op } => write!(f, "{actor}: {op}"),
         }
@@ -434,11 +515,21 @@ impl fmt::Display for Addr {
 impl fmt::Display for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Ring { defer } => {
-                write!(f, "ring {}", if *defer { "defer" } else { "default" })
+            Self::Ring(RingAsked { kind, cq, all }) => {
+                let name = RingKind::ALL.iter().find(|(one, _)| one == kind);
+                write!(f, "ring {}", name.map_or("", |(_, name)| name))?;
+                cq.map_or(Ok(()), |cq| write!(f, " cq={cq}"))?;
+                f.write_str(if *all { " all" } else { "" })
             }
+            Self::Spare => f.write_str("spare"),
+            Self::Hold => f.write_str("hold"),
+            Self::Junk => f.write_str("junk"),
+            Self::Submit { count } => write!(f, "submit {count}"),
+            Self::FixFile => f.write_str("fixfile"),
+            Self::UnfixFile => f.write_str("unfixfile"),
             Self::CloseRing => f.write_str("closering"),
             Self::Open => f.write_str("open"),
+            Self::OpenKept => f.write_str("open kept"),
             Self::Close => f.write_str("close"),
             Self::Map { queue } => write!(f, "map {queue}"),
             Self::Unmap { queue } => write!(f, "unmap {queue}"),

@@ -9,14 +9,15 @@ use blkproof_engine::uapi::{
     BasicParams, ControlOp, DevId, DevInfo, KernelSeries, ParamAttrs, Params, RequestFlags,
 };
 
-use super::{CONTROLLER, Delivered, Event, Observation, Op, Script, Site, State, Step, Trace};
+use super::{
+    CONTROLLER, Delivered, Event, Observation, Op, RingKind, Script, Site, State, Step, Trace,
+};
 use crate::config::{Config, TargetKind};
 use crate::kernel::block::{BlockOp, Issuer, Request};
 use crate::kernel::control::{Asked, Pc};
 use crate::kernel::device::{self, Device};
 use crate::kernel::errno;
 use crate::kernel::process::{SIGKILL, ThreadState};
-use crate::kernel::ring::Entry;
 use crate::kernel::shmem;
 use crate::kernel::tags::{By, TagState};
 use crate::run::{Run, Sabotage, rest};
@@ -26,17 +27,24 @@ use crate::world::{BUFFER_SECTORS, RingId, SECTOR, ThreadId, Version, World};
 /// Worlds that one step may lead through.
 const WORLDS_MAX: usize = 200_000;
 /// Entries of an actor's rings: more than a script submits at once.
-const RING_ENTRIES: u32 = 64;
+pub(super) const RING_ENTRIES: u32 = 64;
 /// Bytes of each tag's buffer, as ADD_DEV asks for them.
 pub const BUFFER_BYTES: u32 = 64 * 1024;
 
 /// A thread that does what a script says.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each says one thing of the step that it is at")]
 pub(crate) struct Actor {
     /// The step that it is at.
     step: u16,
     /// The call's own result is that of the step.
-    answers: bool,
+    pub(super) answers: bool,
+    /// The number of entries that were taken is.
+    pub(super) counts: bool,
+    /// What it submits stays in the queue.
+    pub(super) holds: bool,
+    /// The ring that it put aside.
+    spare: Option<RingId>,
     /// It enters its ring for completions.
     pub(crate) reaps: bool,
     /// Queues whose descriptors it has mapped, and the one that it is mapping.
@@ -52,7 +60,9 @@ impl Actor {
     /// A call returned.
     pub(crate) fn returned(&mut self, ret: Ret) -> Option<Event> {
         self.reaps = false;
+        let counts = std::mem::take(&mut self.counts);
         let result = match ret {
+            Ret::Submitted(taken) if counts => taken as i32,
             Ret::Failed(errno) => -i32::from(errno.0),
             Ret::Start
             | Ret::Done
@@ -274,10 +284,43 @@ impl Model {
                     world.begin_exit(process, signal);
                 });
             }
+            Step::Fork { name, of, map } => {
+                let of = self.cast[of.as_str()];
+                let thread = self.enters(name);
+                self.act(|world, run| {
+                    world.fork(run, of, name);
+                    match map {
+                        None => world.answer(number, 0),
+                        Some(queue) => {
+                            let op = Op::Map { queue: *queue };
+                            world.perform(run, thread, number, &op, None);
+                        }
+                    }
+                });
+            }
+            Step::Exec { actor } => {
+                let thread = self.cast[actor.as_str()];
+                self.act(|world, run| {
+                    world.exec(run, thread);
+                    *world.actor(thread) = Actor::default();
+                });
+            }
+            Step::Halt { actor } | Step::Continue { actor } => {
+                let thread = self.cast[actor.as_str()];
+                let halted = matches!(step, Step::Halt { .. });
+                self.act(|world, _| {
+                    let process = world.threads[thread.index()].process;
+                    world.processes[process.index()].halted = halted;
+                });
+            }
             Step::Do { actor, op } => {
                 let thread = self.cast[actor.as_str()];
                 if op.is_control() {
                     self.commands.insert(number, op.clone());
+                }
+                if matches!(op, Op::Ring(asked) if asked.kind == RingKind::Sqpoll) {
+                    // Its thread has a number too.
+                    self.threads += 1;
                 }
                 let server = match op {
                     Op::Start { server: Some(server) }
@@ -301,7 +344,7 @@ impl Model {
 }
 
 impl World {
-    fn actor(&mut self, thread: ThreadId) -> &mut Actor {
+    pub(super) fn actor(&mut self, thread: ThreadId) -> &mut Actor {
         match self.threads[thread.index()].program.as_deref_mut() {
             Some(Program::Script(actor)) => actor,
             Some(_) | None => unreachable!("every thread of a script is an actor"),
@@ -317,7 +360,7 @@ impl World {
     }
 
     /// The step's result is known at once.
-    fn answer(&mut self, step: u16, result: i32) {
+    pub(super) fn answer(&mut self, step: u16, result: i32) {
         self.script_events.push(event(step, result));
     }
 
@@ -339,36 +382,55 @@ impl World {
             world.threads[thread.index()].state = ThreadState::Calling(call);
         };
         match *op {
-            Op::Ring { defer } => {
-                let mode = if defer { RingMode::DeferTaskrun } else { RingMode::Default };
-                self.setup_ring(thread, RingSpec { entries: RING_ENTRIES, mode });
+            Op::Ring(asked) => {
+                self.create_ring(run, thread, asked);
                 self.answer(step, 0);
             }
             Op::CloseRing => {
-                let ring = self.threads[thread.index()].ring.take();
-                if let Some(ring) = ring {
-                    self.close_ring(ring);
-                }
-                self.answer(step, if ring.is_some() { 0 } else { -errno::EBADF });
+                let had = self.leave_ring(thread);
+                self.answer(step, if had { 0 } else { -errno::EBADF });
+            }
+            Op::Spare => {
+                let ring = self.threads[thread.index()].ring;
+                self.threads[thread.index()].ring =
+                    std::mem::replace(&mut self.actor(thread).spare, ring);
+                self.answer(step, 0);
+            }
+            Op::Hold => {
+                self.actor(thread).holds = true;
+                self.answer(step, 0);
+            }
+            Op::Submit { count } => self.submit_held(thread, step, count),
+            Op::FixFile => {
+                let result = self.fix_file(thread, opened);
+                self.answer(step, result);
+            }
+            Op::UnfixFile => {
+                let result = self.unfix_file(run, thread);
+                self.answer(step, result);
             }
             Op::Open => call(self, Call::OpenChar),
+            Op::OpenKept => {
+                self.processes[process.index()].char_kept = true;
+                call(self, Call::OpenChar);
+            }
             Op::Close if !opened => self.answer(step, -errno::EBADF),
             Op::Close => {
                 self.close_char(run, process);
                 self.answer(step, 0);
             }
-            Op::Map { .. }
-            | Op::Fetch { .. }
+            Op::Map { .. } | Op::Pread { .. } | Op::Pwrite { .. } if !opened => {
+                self.answer(step, -errno::EBADF);
+            }
+            Op::Fetch { .. }
             | Op::Commit { .. }
             | Op::GetData { .. }
             | Op::Register { .. }
             | Op::Unregister { .. }
-            | Op::Pread { .. }
-            | Op::Pwrite { .. }
             | Op::Prep { .. }
             | Op::Commits { .. }
             | Op::FetchTags { .. }
-                if !opened =>
+                if !self.reaches_device(thread, opened) =>
             {
                 self.answer(step, -errno::EBADF);
             }
@@ -414,7 +476,8 @@ impl World {
             | Op::BufWrite { .. }
             | Op::Prep { .. }
             | Op::Commits { .. }
-            | Op::FetchTags { .. } => self.submit(thread, step, op),
+            | Op::FetchTags { .. }
+            | Op::Junk => self.submit(thread, step, op),
             Op::Pread { queue, tag, first, count } => {
                 let copied = self.user_copy(thread, (queue, tag), (first, count), None);
                 self.copied(step, copied);
@@ -548,15 +611,6 @@ impl World {
         }
     }
 
-    fn submit(&mut self, thread: ThreadId, step: u16, op: &Op) {
-        let Some(ring) = self.threads[thread.index()].ring else {
-            self.answer(step, -errno::EBADF);
-            return;
-        };
-        self.rings[ring.index()].sq.push_back(Entry::Script(step, op.clone()));
-        self.threads[thread.index()].state = ThreadState::Submitting { done: 0, left: 1, wait: 0 };
-    }
-
     /// The kernel takes what an actor submitted.
     pub(crate) fn script_submits(
         &mut self,
@@ -683,6 +737,11 @@ impl World {
         let mut observation = Observation::default();
         std::mem::swap(&mut observation.events, &mut self.script_events);
         for index in 0..self.rings.len() {
+            // Nobody who could tell looks at it, or not now.
+            let ring = &self.rings[index];
+            if ring.left || self.processes[ring.process.index()].halted {
+                continue;
+            }
             while let Some(Cqe { token, res }) = self.rings[index].cq.pop_front() {
                 let Token::Control(step) = token else { continue };
                 let mut event = event(step as u16, res);
@@ -772,7 +831,9 @@ impl World {
         let index = device.tags.iter().position(|slot| {
             slot.served().is_some()
                 && slot.token == token
-                && slot.task.is_some_and(|task| self.threads[task.index()].ring == Some(ring))
+                && slot.task.is_some_and(|task| {
+                    self.threads[task.index()].process == self.rings[ring.index()].process
+                })
         })?;
         let depth = usize::from(device.depth);
         Some(((index / depth) as u16, (index % depth) as u16))

@@ -5,7 +5,10 @@ use std::str::FromStr;
 
 use blkproof_engine::uapi::{AutoBufReg, Features, KernelSeries};
 
-use super::{Addr, CONTROLLER, FLAG_PREFIX, Op, SHARED_PAGES, Script, Step};
+use super::{Addr, CONTROLLER, FLAG_PREFIX, Op, RingAsked, RingKind, SHARED_PAGES, Script, Step};
+
+/// Entries of an actor's ring at most, and if nothing is said.
+pub(super) const RING_ENTRIES_MAX: u16 = 64;
 
 /// What is wrong with a text.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -83,19 +86,36 @@ impl FromStr for Op {
     }
 }
 
-/// The actors that are there, each with its process, named by its first actor.
-struct Cast(Vec<(String, String)>);
+/// The actors that are there.
+struct Cast {
+    /// Each with its process, named by its first actor.
+    actors: Vec<(String, String)>,
+    /// Processes that do nothing but sleep.
+    idle: Vec<String>,
+    /// Processes that are stopped.
+    halted: Vec<String>,
+}
 
 impl Cast {
     fn new() -> Self {
-        Self(vec![(CONTROLLER.into(), CONTROLLER.into())])
+        let actors = vec![(CONTROLLER.into(), CONTROLLER.into())];
+        Self { actors, idle: Vec::new(), halted: Vec::new() }
     }
 
     fn process(&self, actor: &str) -> Result<&str, String> {
-        let found = self.0.iter().find(|(name, _)| name == actor);
+        let found = self.actors.iter().find(|(name, _)| name == actor);
         found
             .map(|(_, process)| process.as_str())
             .ok_or_else(|| format!("there is no actor {actor}"))
+    }
+
+    /// The process of an actor that can do something.
+    fn acting(&self, actor: &str) -> Result<String, String> {
+        let process = self.process(actor)?.to_owned();
+        if self.idle.contains(&process) || self.halted.contains(&process) {
+            return Err(format!("the process of {actor} sleeps"));
+        }
+        Ok(process)
     }
 
     fn enter(&mut self, name: &str, process: &str) -> Result<(), String> {
@@ -103,10 +123,10 @@ impl Cast {
         if !fits || !name.starts_with(|c: char| c.is_ascii_lowercase()) {
             return Err(format!("{name:?} is no name: lower-case letters, then digits"));
         }
-        if self.0.iter().any(|(one, process)| one == name || process == name) {
+        if self.actors.iter().any(|(one, process)| one == name || process == name) {
             return Err(format!("there is, or was, an actor {name} already"));
         }
-        self.0.push((name.to_owned(), process.to_owned()));
+        self.actors.push((name.to_owned(), process.to_owned()));
         Ok(())
     }
 
@@ -114,21 +134,47 @@ impl Cast {
         match step {
             Step::Process { name } => self.enter(name, name),
             Step::Thread { name, of } => {
-                let process = self.process(of)?.to_owned();
+                let process = self.acting(of)?;
                 self.enter(name, &process)
             }
             Step::Kill { actor } => {
                 let process = self.process(actor)?.to_owned();
-                self.0.retain(|(_, one)| *one != process);
+                self.actors.retain(|(_, one)| *one != process);
+                Ok(())
+            }
+            Step::Fork { name, of, map: _ } => {
+                self.acting(of)?;
+                self.idle.push(name.clone());
+                self.enter(name, name)
+            }
+            Step::Exec { actor } => {
+                let process = self.acting(actor)?;
+                self.actors.retain(|(name, one)| *one != process || name == actor);
+                self.idle.push(process);
+                Ok(())
+            }
+            Step::Halt { actor } => {
+                let process = self.acting(actor)?;
+                self.halted.push(process);
+                Ok(())
+            }
+            Step::Continue { actor } => {
+                let process = self.process(actor)?.to_owned();
+                if !self.halted.contains(&process) {
+                    return Err(format!("{actor} is not stopped"));
+                }
+                self.halted.retain(|one| *one != process);
                 Ok(())
             }
             Step::Sleep { ms } if *ms > 10_000 => Err("a sleep of up to 10000 ms".into()),
             Step::Sleep { .. } => Ok(()),
             Step::Do { actor, op } => {
-                let process = self.process(actor)?.to_owned();
+                let process = self.acting(actor)?;
                 match op {
-                    Op::Exit if *actor == process => self.0.retain(|(_, one)| *one != process),
-                    Op::Exit => self.0.retain(|(one, _)| one != actor),
+                    Op::Exit if *actor == process => {
+                        self.actors.retain(|(_, one)| *one != process);
+                    }
+                    Op::Exit => self.actors.retain(|(one, _)| one != actor),
                     Op::Start { server: Some(server) }
                     | Op::EndRecovery { server: Some(server) } => {
                         drop(self.process(server)?.to_owned());
@@ -201,6 +247,17 @@ fn step(words: &[&str]) -> Result<Step, String> {
     match *words {
         ["process", name] => Ok(Step::Process { name: name.into() }),
         ["thread", name, "of", of] => Ok(Step::Thread { name: name.into(), of: of.into() }),
+        ["fork", name, "of", of, ref rest @ ..] => {
+            let map = match rest {
+                [] => None,
+                [map] if map.starts_with("map=") => Some(number(&map[4..], "queue")?),
+                _ => return Err(format!("{:?} does not belong here", rest.join(" "))),
+            };
+            Ok(Step::Fork { name: name.into(), of: of.into(), map })
+        }
+        ["exec", actor] => Ok(Step::Exec { actor: actor.into() }),
+        ["halt", actor] => Ok(Step::Halt { actor: actor.into() }),
+        ["continue", actor] => Ok(Step::Continue { actor: actor.into() }),
         ["kill", actor] => Ok(Step::Kill { actor: actor.into() }),
         ["sleep", ms] => Ok(Step::Sleep { ms: number(ms, "number of milliseconds")? }),
         [actor, ref op @ ..] if actor.ends_with(':') => {
@@ -223,10 +280,29 @@ fn op(words: &[&str]) -> Result<Op, String> {
         None => Ok(()),
     };
     Ok(match *words {
-        ["ring", "defer"] => Op::Ring { defer: true },
-        ["ring", "default"] => Op::Ring { defer: false },
+        ["ring", kind, ref rest @ ..] => {
+            let find = |name: &str| RingKind::ALL.iter().find(|(_, one)| *one == name);
+            let &(kind, _) = find(kind).ok_or_else(|| format!("{kind:?} is no kind of ring"))?;
+            let (rest, all) = match rest {
+                [rest @ .., "all"] => (rest, true),
+                rest => (rest, false),
+            };
+            known(rest, &["cq"])?;
+            let cq = value(rest, "cq").map(|word| number(word, "number of entries")).transpose()?;
+            if cq.is_some_and(|cq: u16| !cq.is_power_of_two() || cq > RING_ENTRIES_MAX) {
+                return Err(format!("a ring has a power of two of entries, to {RING_ENTRIES_MAX}"));
+            }
+            Op::Ring(RingAsked { kind, cq, all })
+        }
+        ["spare"] => Op::Spare,
+        ["hold"] => Op::Hold,
+        ["junk"] => Op::Junk,
+        ["submit", count] => Op::Submit { count: number(count, "number of entries")? },
+        ["fixfile"] => Op::FixFile,
+        ["unfixfile"] => Op::UnfixFile,
         ["closering"] => Op::CloseRing,
         ["open"] => Op::Open,
+        ["open", "kept"] => Op::OpenKept,
         ["close"] => Op::Close,
         ["map", queue] => Op::Map { queue: number(queue, "queue")? },
         ["unmap", queue] => Op::Unmap { queue: number(queue, "queue")? },
@@ -374,6 +450,14 @@ ctl: add queues=2 depth=1 id=3 flags=USER_RECOVERY+USER_RECOVERY_REISSUE
 ctl: params sectors=16
 a: ring defer
 b: ring default
+b: ring coop
+b: ring sqpoll cq=4 all
+b: spare
+b: fixfile
+b: unfixfile
+b: hold
+b: junk
+b: submit 1
 a: open
 a: map 0
 a: fetch 0.0
@@ -402,7 +486,7 @@ a: fetchtags 0
 a: commits 0 0=4096,1=-5 data=3
 a: commits 1 0=512 bare
 a: commit 0.0 -5 data=7
-ctl: cancel 11
+ctl: cancel 19
 ctl: resize sectors=32
 ctl: quiesce 500
 ctl: trystop
@@ -412,6 +496,13 @@ ctl: endrecovery a
 ctl: start 0
 sleep 10
 b: exit
+c: open kept
+fork d of c
+fork e of c map=1
+halt c
+continue c
+exec c
+kill d
 kill a
 ";
 
@@ -432,7 +523,13 @@ kill a
             ("process a\nthread b of a\na: exit\nb: open", 4),
             ("ctl: fetch 0", 1),
             ("ctl: fetch 0.0 fast", 1),
+            ("process a\nfork b of a\nb: open", 3),
+            ("process a\nexec a\na: open", 3),
+            ("process a\nhalt a\na: open", 3),
+            ("process a\ncontinue a", 2),
             ("ctl: add size=3", 1),
+            ("ctl: ring fast", 1),
+            ("ctl: ring defer cq=3", 1),
             ("ctl: cancel 1", 1),
             ("ctl: del\nctl: cancel 2", 2),
             ("process a\nctl: cancel 1", 2),

@@ -22,12 +22,10 @@ impl World {
     /// Whether a process may map the descriptors (`ublk_ch_mmap`).
     fn may_map(&mut self, run: &mut Run<'_>, process: ProcessId) -> bool {
         let Some(device) = &mut self.device else { return false };
-        if device.kernel == KernelSeries::V7_3 {
-            return device.tgid == Some(process);
-        }
         // `ub->mm` is an address that is compared and not held: that of a process which is gone may be another's by now.
         let first = *device.mm.get_or_insert(process);
-        let gone = self.processes[first.index()].state >= ProcessState::Zombie;
+        let gone = device.kernel < KernelSeries::V7_3
+            && self.processes[first.index()].state >= ProcessState::Zombie;
         if first != process && gone && run.choose(Site::Address, 2) == 1 {
             device.mm = Some(process);
         }

@@ -36,6 +36,8 @@ pub(crate) enum Program {
     Queue(Queue<AnyTarget>),
     /// An actor of a script.
     Script(crate::script::Actor),
+    /// The kernel's thread that submits for a ring.
+    Poller,
     /// A thread of a specimen.
     Specimen(Server),
 }
@@ -50,7 +52,7 @@ impl Program {
             Self::Supervisor(machine) => machine.pending(&mut sink),
             Self::Worker(machine) => machine.pending(&mut sink),
             Self::Queue(machine) => machine.pending(&mut sink),
-            Self::Script(_) | Self::Specimen(_) => {}
+            Self::Script(_) | Self::Poller | Self::Specimen(_) => {}
         }
         sink
     }
@@ -98,7 +100,7 @@ impl World {
     pub(crate) fn thread_can_move(&self, thread: ThreadId) -> bool {
         let state = &self.threads[thread.index()];
         let process = &self.processes[state.process.index()];
-        let running = process.state == ProcessState::Running;
+        let running = process.state == ProcessState::Running && !process.halted;
         match state.state {
             ThreadState::Submitting { .. } => !self.fetch_blocked(thread),
             ThreadState::Ready(_) | ThreadState::Calling(_) => running,
@@ -144,6 +146,11 @@ impl World {
                     if let Some(result) = actor.returned(ret) {
                         self.script_events.push(result);
                     }
+                    self.threads[thread.index()].state = ThreadState::Sleeping;
+                    break;
+                }
+                Program::Poller => {
+                    run.kernel_code();
                     self.threads[thread.index()].state = ThreadState::Sleeping;
                     break;
                 }

@@ -21,3 +21,8 @@ pub use runner::run;
 pub fn actor() -> std::process::ExitCode {
     stage::actor()
 }
+
+/// What such a process becomes when it executes another program.
+pub fn idle() -> std::process::ExitCode {
+    stage::idle()
+}

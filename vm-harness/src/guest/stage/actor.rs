@@ -9,7 +9,8 @@ use std::io::{self, BufRead, BufReader, Write};
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::os::unix::net::UnixStream;
-use std::process::ExitCode;
+use std::os::unix::process::CommandExt;
+use std::process::{Command as Program, ExitCode};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
@@ -20,13 +21,15 @@ use blkproof_engine::uapi::{
     QueueId, RequestFlags, RequestOp, ShmemBufReg, Tag,
 };
 use blkproof_sim::script::model::{BUFFER_BYTES, params};
-use blkproof_sim::script::{Addr, Op, SHARED_PAGES};
+use blkproof_sim::script::{Addr, Op, RingKind, SHARED_PAGES};
 use io_uring::squeue;
 use rustix::fs::{MemfdFlags, OFlags};
 use rustix::thread::{CapabilitySet, CpuSet, capabilities, sched_setaffinity, set_capabilities};
 
 use super::cue::{Answer, Brought, Completion, Cue, Device};
-use super::os::{Buffers, Descriptors, IoRing, Payload, Reader, Ring, Submitter, UNHEARD, ends};
+use super::os::{
+    Buffers, Descriptors, IoRing, Payload, Reader, Ring, Submitter, UNHEARD, ends, fork_idle,
+};
 
 const CONTROL: &str = "/dev/ublk-control";
 const SECTOR: usize = 512;
@@ -49,6 +52,19 @@ pub(in crate::guest) fn run() -> ExitCode {
     }
 }
 
+/// What an actor's process executes: it says that it is there, and sleeps until the conductor is gone.
+pub(in crate::guest) fn idle() -> ExitCode {
+    let told = || -> io::Result<()> {
+        let mut stream = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+        let tid = rustix::thread::gettid().as_raw_nonzero().get();
+        let mut line = serde_json::to_vec(&Answer::Entered { thread: 0, tid })?;
+        line.push(b'\n');
+        stream.write_all(&line)?;
+        io::copy(&mut stream, &mut io::sink()).map(drop)
+    };
+    if told().is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
 fn listen() -> io::Result<()> {
     let stream = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     let company = Arc::new(Company {
@@ -63,7 +79,7 @@ fn listen() -> io::Result<()> {
         shared: Buffers::new(1, usize::from(SHARED_PAGES) * PAGE as usize)?,
         bufferless: Mutex::default(),
     });
-    let mut actors: BTreeMap<u16, mpsc::Sender<Act>> = BTreeMap::new();
+    let mut actors: BTreeMap<u16, mpsc::Sender<Cued>> = BTreeMap::new();
     for line in BufReader::new(stream).lines() {
         match serde_json::from_str(&line?).map_err(io::Error::other)? {
             Cue::Enter { thread: number } => {
@@ -77,13 +93,35 @@ fn listen() -> io::Result<()> {
             Cue::Act { thread, step, op, device, server } => {
                 let op = op.parse().map_err(|error| io::Error::other(format!("{op}: {error}")))?;
                 if let Some(actor) = actors.get(&thread) {
-                    let _ = actor.send(Act { step, op, device, server });
+                    let _ = actor.send(Cued::Act(Act { step, op, device, server }));
+                }
+            }
+            Cue::Fork { map, device } => {
+                let file = lock(&company.device);
+                let queue = file.as_ref().zip(map).map(|(file, queue)| (file, queue, device.depth));
+                let answer = match fork_idle(queue) {
+                    Ok((pid, result)) => Answer::Forked { pid, result },
+                    Err(error) => return Err(error),
+                };
+                drop(file);
+                company.answer(&answer);
+            }
+            Cue::Exec { thread } => {
+                if let Some(actor) = actors.get(&thread) {
+                    let _ = actor.send(Cued::Exec);
                 }
             }
             Cue::Peek => company.answer(&Answer::Completions(company.completions())),
         }
     }
     Ok(())
+}
+
+/// What a thread is cued to do.
+enum Cued {
+    Act(Act),
+    /// Execute a program that does nothing.
+    Exec,
 }
 
 struct Act {
@@ -143,6 +181,7 @@ struct Company {
 #[derive(Default)]
 struct Readers {
     io: Option<Reader<squeue::Entry>>,
+    spare: Option<Reader<squeue::Entry>>,
     control: Option<Reader<squeue::Entry128>>,
 }
 
@@ -191,6 +230,7 @@ impl Company {
         let mut found = Vec::new();
         for readers in lock(&self.rings).values_mut() {
             found.extend(readers.io.iter_mut().flat_map(Reader::completions));
+            found.extend(readers.spare.iter_mut().flat_map(Reader::completions));
             found.extend(readers.control.iter_mut().flat_map(Reader::completions));
         }
         found.retain(|(user_data, ..)| *user_data != UNHEARD);
@@ -272,6 +312,8 @@ struct Actor {
     number: u16,
     company: Arc<Company>,
     ring: Option<Submitter<squeue::Entry>>,
+    /// A ring that it put aside.
+    spare: Option<Submitter<squeue::Entry>>,
     control: Option<(Submitter<squeue::Entry128>, File)>,
     disk: Option<Disk>,
 }
@@ -290,17 +332,25 @@ const DONE: Outcome = Ok(Some((0, None)));
 
 impl Actor {
     fn new(number: u16, company: Arc<Company>) -> Self {
-        Self { number, company, ring: None, control: None, disk: None }
+        Self { number, company, ring: None, spare: None, control: None, disk: None }
     }
 
-    fn play(mut self, cues: &mpsc::Receiver<Act>) {
+    fn play(mut self, cues: &mpsc::Receiver<Cued>) {
         // The process listens on one CPU; an actor may run on any.
         let mut any = CpuSet::new();
         (0..CpuSet::MAX_CPU).for_each(|cpu| any.set(cpu));
         let _ = sched_setaffinity(None, &any);
         let tid = rustix::thread::gettid().as_raw_nonzero().get();
         self.company.answer(&Answer::Entered { thread: self.number, tid });
-        for act in cues {
+        for cued in cues {
+            let act = match cued {
+                Cued::Act(act) => act,
+                Cued::Exec => {
+                    let error = Program::new("/init").arg("idle").env_clear().exec();
+                    eprintln!("vm-harness actor: exec: {error}");
+                    continue;
+                }
+            };
             if act.op == Op::Exit {
                 if self.number == 0 {
                     std::process::exit(0);
@@ -323,21 +373,65 @@ impl Actor {
         let Act { step, ref op, device, server } = *act;
         let id = DevId(device.id);
         match *op {
-            Op::Ring { defer } => {
-                let (submitter, reader) = ends(IoRing::new(defer)?);
+            Op::Ring(asked) => {
+                self.leave_ring();
+                // The kernel's own thread submits with what its creator may.
+                let ring = if asked.kind == RingKind::Sqpoll {
+                    self.without_privilege(|_| IoRing::asked(asked))
+                } else {
+                    IoRing::asked(asked)
+                };
+                let (submitter, reader) = ends(ring?);
                 lock(&self.company.rings).entry(self.number).or_default().io = Some(reader);
                 self.ring = Some(submitter);
                 DONE
             }
             Op::CloseRing => {
-                let reader =
-                    lock(&self.company.rings).get_mut(&self.number).and_then(|r| r.io.take());
-                drop(reader);
-                self.ring.take().map_or_else(bad_file, |_| DONE)
+                if self.leave_ring() {
+                    DONE
+                } else {
+                    bad_file()
+                }
+            }
+            Op::Spare => {
+                std::mem::swap(&mut self.ring, &mut self.spare);
+                let mut rings = lock(&self.company.rings);
+                let readers = rings.entry(self.number).or_default();
+                std::mem::swap(&mut readers.io, &mut readers.spare);
+                DONE
+            }
+            Op::Hold => {
+                self.ring.as_mut().ok_or_else(closed)?.hold();
+                DONE
+            }
+            Op::Submit { count } => self.without_privilege(|actor| {
+                let ring = actor.ring.as_mut().ok_or_else(closed)?;
+                Ok(Some((ring.take(u32::from(count))? as i32, None)))
+            }),
+            Op::Junk => {
+                lock(&self.company.submitted).insert(step, Submitted::Plain);
+                self.ring.as_mut().ok_or_else(closed)?.junk(u64::from(step))?;
+                LATER
+            }
+            Op::FixFile => {
+                let device = self.company.device()?;
+                self.ring.as_mut().ok_or_else(closed)?.fix(Some(device))?;
+                DONE
+            }
+            Op::UnfixFile => {
+                self.ring.as_mut().ok_or_else(closed)?.fix(None)?;
+                DONE
             }
             Op::Open => {
                 let path = format!("/dev/ublkc{}", device.id);
                 let file = File::options().read(true).write(true).open(path)?;
+                *lock(&self.company.device) = Some(file);
+                DONE
+            }
+            Op::OpenKept => {
+                let path = format!("/dev/ublkc{}", device.id);
+                let file = File::options().read(true).write(true).open(path)?;
+                rustix::io::fcntl_setfd(&file, rustix::io::FdFlags::empty())?;
                 *lock(&self.company.device) = Some(file);
                 DONE
             }
@@ -413,7 +507,7 @@ impl Actor {
                 self.batch(step, IoOp::CommitIoCmds, queue, results, addr)
             }
             Op::FetchTags { queue } => {
-                let device = self.company.device()?;
+                let device = self.target()?;
                 let ring = self.ring.as_mut().ok_or_else(closed)?;
                 lock(&self.company.submitted).insert(step, Submitted::FetchTags { queue });
                 let queue = QueueId(queue);
@@ -503,8 +597,24 @@ impl Actor {
         }
     }
 
+    /// Gives up its ring. False: it has none.
+    fn leave_ring(&mut self) -> bool {
+        let reader = lock(&self.company.rings).get_mut(&self.number).and_then(|r| r.io.take());
+        drop(reader);
+        self.ring.take().is_some()
+    }
+
+    /// The character device, as the actor's ring reaches it.
+    fn target(&self) -> io::Result<RawFd> {
+        let fixed = self.ring.as_ref().is_some_and(|ring| ring.fixed);
+        if fixed { Ok(-1) } else { self.company.device() }
+    }
+
     /// Without CAP_SYS_ADMIN: no kernel scans the disk for partitions then.
-    fn without_privilege(&mut self, act: impl FnOnce(&mut Self) -> Outcome) -> Outcome {
+    fn without_privilege<T>(
+        &mut self,
+        act: impl FnOnce(&mut Self) -> io::Result<T>,
+    ) -> io::Result<T> {
         let all = capabilities(None)?;
         let mut some = all;
         some.effective.remove(CapabilitySet::SYS_ADMIN);
@@ -522,7 +632,7 @@ impl Actor {
         result: i32,
         addr: Addr,
     ) -> Outcome {
-        let device = self.company.device()?;
+        let device = self.target()?;
         let ring = self.ring.as_mut().ok_or_else(closed)?;
         let buffer_addr = self.company.buffers.address(buffer(queue, tag));
         let (addr, auto) = match addr {
@@ -546,7 +656,7 @@ impl Actor {
         elements: &[(u16, i32)],
         addr: Addr,
     ) -> Outcome {
-        let device = self.company.device()?;
+        let device = self.target()?;
         let ring = self.ring.as_mut().ok_or_else(closed)?;
         let (first, fallback) = match addr {
             Addr::Auto(AutoBufReg { index, fallback }) => (index, fallback),
@@ -585,7 +695,7 @@ impl Actor {
         (queue, tag): (u16, u16),
         index: u16,
     ) -> Outcome {
-        let device = self.company.device()?;
+        let device = self.target()?;
         let ring = self.ring.as_mut().ok_or_else(closed)?;
         lock(&self.company.submitted).insert(step, Submitted::Plain);
         let addr = u64::from(index);
@@ -639,7 +749,7 @@ impl Actor {
     ) -> Outcome {
         if self.control.is_none() {
             let file = File::options().read(true).write(true).open(CONTROL)?;
-            let (submitter, reader) = ends(Ring::new(false)?);
+            let (submitter, reader) = ends(Ring::new()?);
             lock(&self.company.rings).entry(self.number).or_default().control = Some(reader);
             self.control = Some((submitter, file));
         }

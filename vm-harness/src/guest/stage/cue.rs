@@ -25,6 +25,18 @@ pub(super) enum Cue {
         /// The process that serves, for START_DEV.
         server: u32,
     },
+    /// The process has a child that does nothing, but for mapping a queue's descriptors.
+    Fork {
+        /// Which it maps.
+        map: Option<u16>,
+        /// The device.
+        device: Device,
+    },
+    /// A thread executes a program that does nothing.
+    Exec {
+        /// Who.
+        thread: u16,
+    },
     /// Which completions are there?
     Peek,
 }
@@ -52,6 +64,8 @@ pub(super) enum Answer {
         /// The byte that all data read is.
         data: Option<u8>,
     },
+    /// The process has a child; what mapping came to in it.
+    Forked { pid: i32, result: i32 },
     /// The answer to [`Cue::Peek`].
     Completions(Vec<Completion>),
 }

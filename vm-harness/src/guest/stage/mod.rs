@@ -23,6 +23,7 @@ use blkproof_engine::control::{Command, Kind, PAYLOAD_BYTES_MAX, Reply};
 use blkproof_engine::uapi::{DevId, DevInfo, DeviceState};
 use blkproof_sim::script::{CONTROLLER, Event, Observation, Op, Script, Site, State, Step, Trace};
 use io_uring::squeue;
+use rustix::process::{Pid, Signal, WaitOptions};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
 use self::cue::{Answer, Cue, Device};
@@ -31,7 +32,7 @@ use self::waits::{Sleep, Workers};
 use super::program::{Checked, broken};
 use super::scenario::Doing;
 
-pub(super) use actor::run as actor;
+pub(super) use actor::{idle, run as actor};
 
 /// Between two samples.
 const SAMPLE: Duration = Duration::from_millis(8);
@@ -81,14 +82,25 @@ pub(super) fn play(script: &Script, doing: &Doing) -> Checked<Played> {
 }
 
 /// A process of actors.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each says what the process does not do any more"
+)]
 struct Company {
-    child: Child,
+    /// None: it was forked by another one.
+    child: Option<Child>,
     pid: i32,
     stream: UnixStream,
     answers: mpsc::Receiver<Answer>,
     threads: u16,
     /// It was killed, or its first thread returned.
     leaves: bool,
+    /// It is about to execute another program.
+    execs: bool,
+    /// It does nothing but sleep, and has nothing to say.
+    idle: bool,
+    /// It is stopped.
+    halted: bool,
     /// Nothing is left of it.
     gone: bool,
 }
@@ -158,9 +170,7 @@ impl Stage {
                 }
             }
         });
-        let company =
-            Company { child, pid, stream: ours, answers, threads: 0, leaves: false, gone: false };
-        self.companies.push(company);
+        self.companies.push(Company::new(Some(child), pid, ours, answers));
         self.enter(name, self.companies.len() - 1)
     }
 
@@ -191,7 +201,25 @@ impl Stage {
                 let company = self.part(actor)?.company;
                 let company = &mut self.companies[company];
                 company.leaves = true;
-                company.child.kill()
+                company.signal(Signal::KILL)
+            }
+            Step::Fork { name, of, map } => self.fork(number, name, of, *map),
+            Step::Exec { actor } => {
+                let Part { company, thread, .. } = *self.part(actor)?;
+                self.parts.retain(|name, part| part.company != company || name == actor);
+                self.controls.retain(|_, (by, _, _)| *by != company);
+                self.companies[company].execs = true;
+                self.companies[company].send(&Cue::Exec { thread })
+            }
+            Step::Halt { actor } => {
+                let company = self.part(actor)?.company;
+                self.companies[company].halted = true;
+                self.companies[company].signal(Signal::STOP)
+            }
+            Step::Continue { actor } => {
+                let company = self.part(actor)?.company;
+                self.companies[company].halted = false;
+                self.companies[company].signal(Signal::CONT)
             }
             Step::Sleep { ms } => {
                 thread::sleep(Duration::from_millis(u64::from(*ms)));
@@ -225,6 +253,27 @@ impl Stage {
                 let (thread, op) = (part.thread, op.to_string());
                 company.send(&Cue::Act { thread, step: number, op, device, server })
             }
+        }
+    }
+
+    /// A process of actors has a child that does nothing.
+    fn fork(&mut self, step: u16, name: &str, of: &str, map: Option<u16>) -> io::Result<()> {
+        let device = self.device.unwrap_or_default();
+        let company = self.part(of)?.company;
+        self.companies[company].send(&Cue::Fork { map, device })?;
+        match self.companies[company].answers.recv_timeout(PROMPT) {
+            Ok(Answer::Forked { pid, result }) => {
+                // It never says anything.
+                let ((stream, _), (_, answers)) = (UnixStream::pair()?, mpsc::channel());
+                let child = Company { idle: true, ..Company::new(None, pid, stream, answers) };
+                self.companies.push(child);
+                let company = self.companies.len() - 1;
+                self.parts
+                    .insert(name.to_owned(), Part { company, thread: 0, tid: pid, busy: None });
+                self.events.push(Event { step, result, request: None, data: None });
+                Ok(())
+            }
+            other => Err(io::Error::other(format!("{of} does not fork: {other:?}"))),
         }
     }
 
@@ -282,11 +331,18 @@ impl Stage {
         for company in self.companies.iter_mut().filter(|company| !company.gone) {
             if company.leaves {
                 heard |= company.reap()?;
-            } else {
+            } else if company.execs {
+                let Ok(answer) = company.answers.try_recv() else { continue };
+                (company.execs, company.idle) = (false, matches!(answer, Answer::Entered { .. }));
+                heard = true;
+            } else if !company.is_quiet() {
                 company.send(&Cue::Peek)?;
             }
         }
         for index in 0..self.companies.len() {
+            if self.companies[index].is_quiet() {
+                continue;
+            }
             let answers = self.companies[index].listen()?;
             for answer in answers {
                 heard |= self.take(index, answer);
@@ -297,7 +353,7 @@ impl Stage {
 
     fn take(&mut self, company: usize, answer: Answer) -> bool {
         match answer {
-            Answer::Entered { .. } => false,
+            Answer::Entered { .. } | Answer::Forked { .. } => false,
             Answer::Returned { thread, step, result, data } => {
                 for part in self.parts.values_mut() {
                     if (part.company, part.thread) == (company, thread) && part.busy == Some(step) {
@@ -334,10 +390,11 @@ impl Stage {
         let mut companies = self.companies.iter().filter(|company| !company.gone);
         companies.any(|company| {
             // A process that dies is soon gone, or held by something. The first thread only listens.
-            company.leaves && soon
-                || waits::tasks(company.pid)
-                    .iter()
-                    .any(|task| task.tid != company.pid && !task.sleeps() && !task.is_dead())
+            (company.leaves || company.execs) && soon
+                || waits::tasks(company.pid).iter().any(|task| {
+                    let asleep = task.sleeps() || company.halted && task.is_stopped();
+                    task.tid != company.pid && !asleep && !task.is_dead()
+                })
         })
     }
 
@@ -385,7 +442,7 @@ impl Stage {
     fn sweep(&mut self) -> bool {
         for company in &mut self.companies {
             company.leaves = true;
-            let _ = company.child.kill();
+            let _ = company.signal(Signal::KILL);
         }
         let until = Instant::now() + SWEEP;
         self.inspector.remove(self.device.map(|device| device.id));
@@ -420,6 +477,37 @@ fn any_device() -> bool {
 }
 
 impl Company {
+    fn new(
+        child: Option<Child>,
+        pid: i32,
+        stream: UnixStream,
+        answers: mpsc::Receiver<Answer>,
+    ) -> Self {
+        Self {
+            child,
+            pid,
+            stream,
+            answers,
+            threads: 0,
+            leaves: false,
+            execs: false,
+            idle: false,
+            halted: false,
+            gone: false,
+        }
+    }
+
+    /// Whether it lives and says nothing.
+    const fn is_quiet(&self) -> bool {
+        !self.leaves && (self.execs || self.idle || self.halted)
+    }
+
+    /// Sends it a signal. It was not reaped, so the number is its own.
+    fn signal(&self, signal: Signal) -> io::Result<()> {
+        let pid = Pid::from_raw(self.pid).filter(|_| !self.gone);
+        pid.map_or(Ok(()), |pid| Ok(rustix::process::kill_process(pid, signal)?))
+    }
+
     fn send(&mut self, cue: &Cue) -> io::Result<()> {
         let mut line = serde_json::to_vec(cue)?;
         line.push(b'\n');
@@ -456,7 +544,12 @@ impl Company {
     /// Notices its end. True if it is news.
     fn reap(&mut self) -> io::Result<bool> {
         let was = self.gone;
-        self.gone = was || self.child.try_wait()?.is_some();
+        self.gone = was
+            || match &mut self.child {
+                Some(child) => child.try_wait()?.is_some(),
+                None => rustix::process::waitpid(Pid::from_raw(self.pid), WaitOptions::NOHANG)?
+                    .is_some(),
+            };
         Ok(self.gone != was)
     }
 }
@@ -474,7 +567,7 @@ struct Inspector {
 impl Inspector {
     fn new() -> io::Result<Self> {
         let control = File::options().read(true).write(true).open("/dev/ublk-control")?;
-        let (submitter, reader) = ends(Ring::new(false)?);
+        let (submitter, reader) = ends(Ring::new()?);
         Ok(Self { submitter, reader, control, submitted: 0, completed: Vec::new() })
     }
 

@@ -4,8 +4,10 @@
 //! is never given back* (tag buffers, payloads), and what others write is read as volatile bytes.
 #![allow(unsafe_code)]
 
-use std::io;
-use std::os::fd::{AsFd, RawFd};
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::unix::net::UnixStream;
 use std::ptr::{self, NonNull};
 
 use blkproof_engine::control::PAYLOAD_BYTES_MAX;
@@ -13,12 +15,16 @@ use blkproof_engine::uapi::{
     AutoBufReg, BatchIo, ControlOp, CtrlCmd, IoCmd, IoDesc, IoOp, QueueId, desc_map_bytes,
     desc_map_offset,
 };
+use blkproof_sim::script::{RingAsked, RingKind};
 use io_uring::squeue::EntryMarker;
-use io_uring::types::{CancelBuilder, Fd};
+use io_uring::types::{CancelBuilder, Fd, Fixed};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 use rustix::mm::{MapFlags, ProtFlags};
 
 const ENTER_GETEVENTS: u32 = 1;
+const ENTER_SQ_WAKEUP: u32 = 2;
+/// After that the kernel's thread that submits goes to sleep.
+const POLLER_IDLE_MS: u32 = 1;
 /// More than a script submits at once.
 const RING_ENTRIES: u32 = 64;
 
@@ -26,18 +32,41 @@ const RING_ENTRIES: u32 = 64;
 pub(super) const UNHEARD: u64 = 0;
 
 /// A ring: one thread submits, and one (another) reads completions.
-pub(super) struct Ring<S: EntryMarker>(IoUring<S, cqueue::Entry>);
+pub(super) struct Ring<S: EntryMarker>(IoUring<S, cqueue::Entry>, u32);
 
 /// For I/O commands.
 pub(super) type IoRing = Ring<squeue::Entry>;
 
 impl<S: EntryMarker> Ring<S> {
-    pub(super) fn new(defer: bool) -> io::Result<Self> {
+    /// With default task work.
+    pub(super) fn new() -> io::Result<Self> {
+        Self::asked(RingAsked { kind: RingKind::Default, cq: None, all: false })
+    }
+
+    /// As a script asks for it.
+    pub(super) fn asked(RingAsked { kind, cq, all }: RingAsked) -> io::Result<Self> {
         let mut builder = IoUring::<S, cqueue::Entry>::builder();
-        if defer {
-            builder.setup_single_issuer().setup_defer_taskrun();
+        let mut wakes = 0;
+        match kind {
+            RingKind::Default => {}
+            RingKind::Coop => {
+                builder.setup_coop_taskrun();
+            }
+            RingKind::Defer => {
+                builder.setup_single_issuer().setup_defer_taskrun();
+            }
+            RingKind::Sqpoll => {
+                builder.setup_sqpoll(POLLER_IDLE_MS);
+                wakes = ENTER_SQ_WAKEUP;
+            }
         }
-        builder.build(RING_ENTRIES).map(Self)
+        if all {
+            builder.setup_submit_all();
+        }
+        if let Some(cq) = cq {
+            builder.setup_cqsize(u32::from(cq));
+        }
+        builder.build(cq.map_or(RING_ENTRIES, u32::from)).map(|ring| Self(ring, wakes))
     }
 
     /// Submits one entry, without waiting and without asking for completions.
@@ -45,13 +74,27 @@ impl<S: EntryMarker> Ring<S> {
     /// # Safety
     /// Only one thread submits. Memory that the entry names is never given back.
     unsafe fn submit(&self, entry: &S) -> io::Result<()> {
+        // SAFETY: as the caller promises.
+        unsafe { self.push(entry) }?;
+        self.take(1).map(drop)
+    }
+
+    /// Puts an entry into the submission queue.
+    ///
+    /// # Safety
+    /// As for `submit`.
+    unsafe fn push(&self, entry: &S) -> io::Result<()> {
         // SAFETY: no other view of the submission queue exists: only one thread submits, and this view ends here.
         unsafe {
             let mut queue = self.0.submission_shared();
-            queue.push(entry).map_err(|_| io::Error::from_raw_os_error(libc_busy()))?;
+            queue.push(entry).map_err(|_| io::Error::from_raw_os_error(libc_busy()))
         }
+    }
+
+    /// Enters for so many entries, without waiting and without asking for completions. How many were taken.
+    fn take(&self, entries: u32) -> io::Result<usize> {
         // SAFETY: no argument is passed.
-        unsafe { self.0.submitter().enter::<()>(1, 0, 0, None) }.map(drop)
+        unsafe { self.0.submitter().enter::<()>(entries, 0, self.1, None) }
     }
 
     /// Enters the ring for completions without waiting: deferred task work runs.
@@ -80,7 +123,13 @@ impl<S: EntryMarker> Ring<S> {
 }
 
 /// The end of a ring that one thread submits at.
-pub(super) struct Submitter<S: EntryMarker>(std::sync::Arc<Ring<S>>);
+pub(super) struct Submitter<S: EntryMarker> {
+    ring: std::sync::Arc<Ring<S>>,
+    /// What is submitted stays in the queue.
+    holds: bool,
+    /// The character device is registered, and used in place of the descriptor.
+    pub(super) fixed: bool,
+}
 
 /// The end of a ring that one thread reads at.
 pub(super) struct Reader<S: EntryMarker>(std::sync::Arc<Ring<S>>);
@@ -88,7 +137,7 @@ pub(super) struct Reader<S: EntryMarker>(std::sync::Arc<Ring<S>>);
 /// Both ends of a ring.
 pub(super) fn ends<S: EntryMarker>(ring: Ring<S>) -> (Submitter<S>, Reader<S>) {
     let ring = std::sync::Arc::new(ring);
-    (Submitter(ring.clone()), Reader(ring))
+    (Submitter { ring: ring.clone(), holds: false, fixed: false }, Reader(ring))
 }
 
 impl<S: EntryMarker> Reader<S> {
@@ -99,7 +148,59 @@ impl<S: EntryMarker> Reader<S> {
     }
 }
 
+impl<S: EntryMarker> Submitter<S> {
+    /// Submits one entry, or leaves it in the queue.
+    ///
+    /// # Safety
+    /// As for [`Ring::submit`].
+    unsafe fn submit(&self, entry: &S) -> io::Result<()> {
+        // SAFETY: as the caller promises.
+        unsafe { if self.holds { self.ring.push(entry) } else { self.ring.submit(entry) } }
+    }
+
+    /// What is submitted stays in the queue.
+    pub(super) fn hold(&mut self) {
+        self.holds = true;
+    }
+
+    /// Enters for so many entries of the queue. How many were taken.
+    pub(super) fn take(&mut self, entries: u32) -> io::Result<usize> {
+        self.holds = false;
+        self.ring.take(entries)
+    }
+}
+
 impl Submitter<squeue::Entry> {
+    /// Registers the character device, or takes it out again.
+    pub(super) fn fix(&mut self, device: Option<RawFd>) -> io::Result<()> {
+        let submitter = self.ring.0.submitter();
+        match device {
+            Some(device) => submitter.register_files(&[device])?,
+            None => submitter.unregister_files()?,
+        }
+        self.fixed = device.is_some();
+        Ok(())
+    }
+
+    /// A command for the character device.
+    fn command(&self, device: RawFd, op: IoOp) -> opcode::UringCmd16 {
+        if self.fixed {
+            opcode::UringCmd16::new(Fixed(0), op.ioctl())
+        } else {
+            opcode::UringCmd16::new(Fd(device), op.ioctl())
+        }
+    }
+
+    /// An entry that is none.
+    pub(super) fn junk(&mut self, user_data: u64) -> io::Result<()> {
+        let mut entry = opcode::Nop::new().build().user_data(user_data);
+        const { assert!(size_of::<squeue::Entry>() == 64, "the kernel's layout, and nothing else") };
+        // SAFETY: an entry is `repr(C)` around the kernel's 64 bytes; the first one is the opcode, and 255 is none.
+        unsafe { ptr::from_mut(&mut entry).cast::<u8>().write(u8::MAX) };
+        // SAFETY: there is one submitter for each ring, and it is borrowed exclusively. The entry means nothing.
+        unsafe { self.submit(&entry) }
+    }
+
     /// An I/O command, for the character device.
     pub(super) fn io(
         &mut self,
@@ -109,14 +210,15 @@ impl Submitter<squeue::Entry> {
         auto: Option<AutoBufReg>,
         user_data: u64,
     ) -> io::Result<()> {
-        let entry = opcode::UringCmd16::new(Fd(device), op.ioctl())
+        let entry = self
+            .command(device, op)
             .cmd(command.encode())
             .addr(auto.map(AutoBufReg::encode))
             .build()
             .user_data(user_data);
         // SAFETY: there is one submitter for each ring, and it is borrowed exclusively. The address that the command names is that of
         // `Buffers`, which stay for ever.
-        unsafe { self.0.submit(&entry) }
+        unsafe { self.submit(&entry) }
     }
 
     /// PREP_IO_CMDS or COMMIT_IO_CMDS, with elements in memory that stays for ever.
@@ -133,14 +235,15 @@ impl Submitter<squeue::Entry> {
             "as many elements as the command says"
         );
         let addr = Box::leak(elements.into_boxed_slice()).as_ptr().expose_provenance() as u64;
-        let entry = opcode::UringCmd16::new(Fd(device), op.ioctl())
+        let entry = self
+            .command(device, op)
             .cmd(command.encode())
             .addr(Some(addr))
             .build()
             .user_data(user_data);
         // SAFETY: there is one submitter for each ring, and it is borrowed exclusively. The elements were leaked; addresses in them are
         // those of `Buffers`, which stay for ever.
-        unsafe { self.0.submit(&entry) }
+        unsafe { self.submit(&entry) }
     }
 
     /// FETCH_IO_CMDS, multishot, with buffers of group 0.
@@ -152,7 +255,8 @@ impl Submitter<squeue::Entry> {
     ) -> io::Result<()> {
         const URING_CMD_FLAGS: usize = 28;
         const MULTISHOT: u32 = 2;
-        let mut entry = opcode::UringCmd16::new(Fd(device), IoOp::FetchIoCmds.ioctl())
+        let mut entry = self
+            .command(device, IoOp::FetchIoCmds)
             .cmd(command.encode())
             .build()
             .flags(squeue::Flags::BUFFER_SELECT)
@@ -163,21 +267,22 @@ impl Submitter<squeue::Entry> {
             ptr::from_mut(&mut entry).byte_add(URING_CMD_FLAGS).cast::<u32>().write(MULTISHOT);
         };
         // SAFETY: there is one submitter for each ring, and it is borrowed exclusively. What the kernel writes are provided buffers.
-        unsafe { self.0.submit(&entry) }
+        unsafe { self.submit(&entry) }
     }
 
     /// Gives a buffer to group 0, known by its number.
     pub(super) fn provide(&mut self, buffers: &Buffers, number: u16) -> io::Result<()> {
         let at = buffers.at(usize::from(number));
         let len = buffers.each as i32;
-        let entry = opcode::ProvideBuffers::new(at, len, 1, 0, number).build().user_data(UNHEARD);
+        let entry = opcode::ProvideBuffers::new(at, len, 1, 0, number).build();
+        let entry = entry.flags(squeue::Flags::SKIP_SUCCESS).user_data(UNHEARD);
         // SAFETY: there is one submitter for each ring, and it is borrowed exclusively. Buffers stay for ever.
-        unsafe { self.0.submit(&entry) }
+        unsafe { self.submit(&entry) }
     }
 
     /// An empty table of registered buffers.
     pub(super) fn table(&self, slots: u32) -> io::Result<()> {
-        self.0.0.submitter().register_buffers_sparse(slots)
+        self.ring.0.submitter().register_buffers_sparse(slots)
     }
 
     /// Moves data between the beginning of a file and a part of a registered buffer, whose pages a driver put there.
@@ -198,12 +303,12 @@ impl Submitter<squeue::Entry> {
         };
         // SAFETY: there is one submitter for each ring, and it is borrowed exclusively. Nothing but drivers fills the table, so the entry
         // names no memory of this process.
-        unsafe { self.0.submit(&entry.user_data(u64::from(step))) }
+        unsafe { self.submit(&entry.user_data(u64::from(step))) }
     }
 
     /// Runs deferred task work.
     pub(super) fn enter(&mut self) -> io::Result<()> {
-        self.0.enter()
+        self.ring.enter()
     }
 }
 
@@ -225,19 +330,19 @@ impl Submitter<squeue::Entry128> {
             opcode::UringCmd80::new(Fd(device), op.ioctl()).cmd(bytes).build().user_data(user_data);
         // SAFETY: there is one submitter for each ring, and it is borrowed exclusively. The command names no memory but a payload, as
         // much of it as there is, and pages to be pinned; payloads and those pages stay for ever.
-        unsafe { self.0.submit(&entry) }
+        unsafe { self.submit(&entry) }
     }
 
     /// Cancels a command.
     pub(super) fn cancel(&mut self, target: u64) -> io::Result<()> {
         let entry = opcode::AsyncCancel2::new(CancelBuilder::user_data(target)).build();
         // SAFETY: there is one submitter for each ring, and it is borrowed exclusively. The entry names no memory.
-        unsafe { self.0.submit(&entry.user_data(UNHEARD).into()) }
+        unsafe { self.submit(&entry.user_data(UNHEARD).into()) }
     }
 
     /// Waits for a completion.
     pub(super) fn wait(&mut self) -> io::Result<()> {
-        self.0.wait()
+        self.ring.wait()
     }
 }
 
@@ -330,6 +435,44 @@ impl Buffers {
         let first = byte(0);
         (0..len.min(self.each)).all(|offset| byte(offset) == first).then_some(first)
     }
+}
+
+/// A child of this process's parent that has all that this process has, and sleeps for ever. Before that it maps the descriptors of a
+/// queue of that depth, if it is told to. Its process id, and what mapping came to.
+pub(super) fn fork_idle(map: Option<(&File, u16, u16)>) -> io::Result<(i32, i32)> {
+    let map = map.map(|(device, queue, depth)| {
+        let bytes = desc_map_bytes(depth.max(1), IoDesc::SIZE as u16) as usize;
+        (device.as_raw_fd(), bytes, desc_map_offset(QueueId(queue), IoDesc::SIZE as u16))
+    });
+    let (mut hears, tells) = UnixStream::pair()?;
+    let flags = i64::from(libc::CLONE_PARENT | libc::SIGCHLD);
+    // SAFETY: the new process shares no memory with this one. Its one thread goes on here with a copy of the stack, and makes system
+    // calls and nothing else: no lock, no allocation, no return.
+    let pid = unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) };
+    if pid == 0 {
+        let mut result = 0_i32;
+        // SAFETY: a new mapping at an address of the kernel's choice, and system calls with memory that is there.
+        unsafe {
+            if let Some((device, bytes, offset)) = map {
+                let (read, shared) = (libc::PROT_READ, libc::MAP_SHARED);
+                if libc::mmap(ptr::null_mut(), bytes, read, shared, device, offset as i64)
+                    == libc::MAP_FAILED
+                {
+                    result = -*libc::__errno_location();
+                }
+            }
+            libc::write(tells.as_raw_fd(), ptr::from_ref(&result).cast(), size_of::<i32>());
+            loop {
+                libc::poll(ptr::null_mut(), 0, -1);
+            }
+        }
+    }
+    if pid < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let mut result = [0; size_of::<i32>()];
+    hears.read_exact(&mut result)?;
+    Ok((pid as i32, i32::from_ne_bytes(result)))
 }
 
 /// The mapped descriptors of a queue.

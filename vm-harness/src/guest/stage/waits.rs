@@ -28,6 +28,11 @@ impl Task {
         matches!(self.state, 'S' | 'D')
     }
 
+    /// Stopped by a signal.
+    pub(super) fn is_stopped(&self) -> bool {
+        self.state == 'T'
+    }
+
     pub(super) fn is_dead(&self) -> bool {
         matches!(self.state, 'Z' | 'X')
     }
