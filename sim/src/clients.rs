@@ -25,6 +25,18 @@ const IN_FLIGHT_MAX: u8 = 2;
 const DELETIONS_MAX: u8 = 8;
 /// How often the operator has a device recovered: more often than faults can make that fail.
 const RECOVERIES_MAX: u8 = 12;
+/// What clients ask for: what every device can do, then what it can that discards, then what is of use with a volatile cache.
+const OPS: [BlockOp; 7] = [
+    BlockOp::Write { fua: false },
+    BlockOp::Read,
+    BlockOp::Discard,
+    BlockOp::WriteZeroes { unmap: true },
+    BlockOp::WriteZeroes { unmap: false },
+    BlockOp::Flush,
+    BlockOp::Write { fua: true },
+];
+const OPS_OF_DATA: usize = 2;
+const OPS_WITHOUT_CACHE: usize = 5;
 /// Lengths that clients ask for, in sectors.
 const LENGTHS: [u16; 3] = [1, 2, 8];
 
@@ -135,14 +147,14 @@ impl World {
             self.close_block();
             return;
         }
-        let volatile = Self::volatile_cache(run);
-        let kinds = if volatile { 4 } else { 2 };
-        let op = match run.choose(Site::Client, kinds) {
-            0 => BlockOp::Write { fua: false },
-            1 => BlockOp::Read,
-            2 => BlockOp::Flush,
-            _ => BlockOp::Write { fua: true },
+        let disk = self.device.as_ref().and_then(|device| device.disk.as_ref());
+        let discards = disk.is_some_and(|disk| disk.limits.discard > 0);
+        let kinds = match disk {
+            Some(disk) if disk.write_cache => OPS.len(),
+            Some(_) | None if discards => OPS_WITHOUT_CACHE,
+            Some(_) | None => OPS_OF_DATA,
         };
+        let op = OPS[run.choose(Site::Client, kinds as u32) as usize];
         let mut range = (0, 0);
         if op != BlockOp::Flush {
             let sectors = LENGTHS[run.choose(Site::Client, LENGTHS.len() as u32) as usize];

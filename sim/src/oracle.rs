@@ -7,10 +7,13 @@
 use crate::config::TargetKind;
 use crate::world::{BUFFER_SECTORS, DEVICE_SECTORS, Version};
 
-/// A version that a sector may hold.
+/// A write whose contents a sector may hold.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 struct Candidate {
+    /// Which write.
     version: Version,
+    /// What it writes: its version, or zeroes.
+    holds: Version,
     /// Its write is not complete.
     pending: bool,
     /// What was complete when it was issued: overwritten as soon as this one is known to have taken effect.
@@ -29,9 +32,19 @@ pub(crate) struct Register {
 /// For each sector of a read, what it may return.
 pub(crate) type Allowed = Vec<Vec<Version>>;
 
+/// A sector was read as what it cannot have been.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Mismatch {
+    pub(crate) sector: usize,
+    pub(crate) got: Version,
+    pub(crate) allowed: Vec<Version>,
+    /// Zeroes were written to it, and nothing since (O8).
+    pub(crate) zeroed: bool,
+}
+
 impl Register {
     pub(crate) fn new(target: TargetKind) -> Self {
-        let blank = Candidate { version: 0, pending: false, before: Vec::new() };
+        let blank = Candidate { version: 0, holds: 0, pending: false, before: Vec::new() };
         Self {
             sectors: vec![vec![blank]; DEVICE_SECTORS],
             last: 0,
@@ -39,10 +52,11 @@ impl Register {
         }
     }
 
-    /// A write is issued. Returns its version.
-    pub(crate) fn write_begins(&mut self, start: usize, sectors: usize) -> Version {
+    /// A write is issued, or something that leaves zeroes. Returns its version.
+    pub(crate) fn write_begins(&mut self, start: usize, sectors: usize, zeroes: bool) -> Version {
         self.last += 1;
         let version = self.last;
+        let holds = if zeroes { 0 } else { version };
         if !self.forgets {
             for sector in &mut self.sectors[start..start + sectors] {
                 let before = sector
@@ -50,7 +64,7 @@ impl Register {
                     .filter(|candidate| !candidate.pending)
                     .map(|candidate| candidate.version)
                     .collect();
-                sector.push(Candidate { version, pending: true, before });
+                sector.push(Candidate { version, holds, pending: true, before });
             }
         }
         version
@@ -75,7 +89,7 @@ impl Register {
     pub(crate) fn read_begins(&self, start: usize, sectors: usize) -> Allowed {
         self.sectors[start..start + sectors]
             .iter()
-            .map(|sector| sector.iter().map(|candidate| candidate.version).collect())
+            .map(|sector| sector.iter().map(|candidate| candidate.holds).collect())
             .collect()
     }
 
@@ -84,18 +98,26 @@ impl Register {
         !self.forgets
     }
 
-    /// A read is complete. On a mismatch: the sector, what was read, what would have been right.
+    /// A read is complete.
     pub(crate) fn read_ends(
         &mut self,
         allowed: &Allowed,
         start: usize,
         data: &[Version; BUFFER_SECTORS],
-    ) -> Result<(), (usize, Version, Vec<Version>)> {
-        for (index, (allowed, got)) in allowed.iter().zip(data).enumerate() {
-            if !allowed.contains(got) {
-                return Err((start + index, *got, allowed.clone()));
+    ) -> Result<(), Mismatch> {
+        for (index, (allowed, &got)) in allowed.iter().zip(data).enumerate() {
+            let sector = &mut self.sectors[start + index];
+            if !allowed.contains(&got) {
+                let mut complete = sector.iter().filter(|one| !one.pending);
+                let zeroed = complete.all(|one| one.holds == 0 && one.version > 0);
+                let (sector, allowed) = (start + index, allowed.clone());
+                return Err(Mismatch { sector, got, allowed, zeroed });
             }
-            settle(&mut self.sectors[start + index], *got);
+            // Zeroes may be those of several.
+            let mut seen = sector.iter().filter(|one| one.holds == got).map(|one| one.version);
+            if let (Some(version), None) = (seen.next(), seen.next()) {
+                settle(sector, version);
+            }
         }
         Ok(())
     }
@@ -122,7 +144,7 @@ mod tests {
     #[test]
     fn a_completed_write_hides_what_was_complete_before_it() {
         let mut register = Register::new(TargetKind::Mem);
-        let first = register.write_begins(0, 1);
+        let first = register.write_begins(0, 1, false);
         register.write_ends(first, 0, 1, true);
         let allowed = register.read_begins(0, 1);
         assert!(register.read_ends(&allowed, 0, &data(first)).is_ok());
@@ -132,8 +154,8 @@ mod tests {
     #[test]
     fn concurrent_writes_may_land_in_any_order_until_one_is_seen() {
         let mut register = Register::new(TargetKind::Mem);
-        let first = register.write_begins(0, 1);
-        let second = register.write_begins(0, 1);
+        let first = register.write_begins(0, 1, false);
+        let second = register.write_begins(0, 1, false);
         register.write_ends(second, 0, 1, true);
         register.write_ends(first, 0, 1, true);
         for version in [first, second] {
@@ -146,12 +168,32 @@ mod tests {
     #[test]
     fn a_failed_write_may_be_seen_and_then_stays() {
         let mut register = Register::new(TargetKind::Mem);
-        let first = register.write_begins(0, 1);
+        let first = register.write_begins(0, 1, false);
         register.write_ends(first, 0, 1, false);
         let allowed = register.read_begins(0, 1);
         assert!(register.clone().read_ends(&allowed, 0, &data(0)).is_ok());
         assert!(register.read_ends(&allowed, 0, &data(first)).is_ok());
         let allowed = register.read_begins(0, 1);
         assert!(register.read_ends(&allowed, 0, &data(0)).is_err(), "it was seen already");
+    }
+
+    #[test]
+    fn zeroes_hide_what_was_there_and_a_discard_may_leave_it() {
+        let mut register = Register::new(TargetKind::Mem);
+        let first = register.write_begins(0, 1, false);
+        register.write_ends(first, 0, 1, true);
+        let mut discarded = register.clone();
+        let zeroes = register.write_begins(0, 1, true);
+        register.write_ends(zeroes, 0, 1, true);
+        let allowed = register.read_begins(0, 1);
+        assert!(register.clone().read_ends(&allowed, 0, &data(0)).is_ok());
+        let wrong = register.read_ends(&allowed, 0, &data(first)).expect_err("it was overwritten");
+        assert!(wrong.zeroed, "{wrong:?}");
+        let discard = discarded.write_begins(0, 1, true);
+        discarded.write_ends(discard, 0, 1, false);
+        for version in [0, first] {
+            let allowed = discarded.read_begins(0, 1);
+            assert!(discarded.clone().read_ends(&allowed, 0, &data(version)).is_ok());
+        }
     }
 }

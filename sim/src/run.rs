@@ -54,6 +54,8 @@ pub enum Sabotage {
     LateDescriptor,
     /// A write does not reach the store: O5.
     LoseWrite,
+    /// Zeroes do not reach the store: O8.
+    LoseZeroes,
     /// An abort is not seen: deadlock.
     IgnoreAbort,
     /// A tag is committed after its abort: O11.
@@ -425,8 +427,11 @@ fn drive(world: &mut World, run: &mut Run<'_>) -> End {
     let mut enabled = Vec::with_capacity(32);
     loop {
         if let Some(violation) = run.violation.borrow_mut().take() {
-            let verdict =
-                if violation.oracle == "O5" { Verdict::DataLoss } else { Verdict::Safety };
+            let verdict = if matches!(violation.oracle, "O5" | "O8") {
+                Verdict::DataLoss
+            } else {
+                Verdict::Safety
+            };
             return End::new(verdict, violation.oracle, violation.text);
         }
         if let Some(end) = goal(world, run) {

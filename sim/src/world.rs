@@ -132,6 +132,8 @@ pub(crate) struct World {
     pub(crate) operator: Operator,
     pub(crate) register: Register,
     pub(crate) budget: Budget,
+    /// What clients of a script wait for.
+    pub(crate) jobs: Vec<crate::script::Job>,
     /// What finished in a script, apart from completions.
     pub(crate) script_events: Vec<crate::script::Event>,
     /// The kernel touched a command that is gone: from here on anything may happen (H06, H26).
@@ -171,6 +173,7 @@ impl World {
                 stalls: 3,
                 rivals: 2,
             },
+            jobs: Vec::new(),
             script_events: Vec::new(),
             doomed: false,
         }

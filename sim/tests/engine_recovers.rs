@@ -190,6 +190,10 @@ fn catches(data: DataMode, sabotage: Sabotage, verdict: Verdict, oracle: &str) -
         if outcome.verdict == Verdict::Clean {
             return;
         }
+        // It may also come after the next worker, and before the one after that: then its effect is what is seen.
+        if sabotage == Sabotage::NoFence && outcome.verdict == Verdict::DataLoss {
+            return;
+        }
         times.set(times.get() + 1);
         assert_eq!(
             (outcome.verdict, outcome.oracle.as_str()),
@@ -204,12 +208,12 @@ fn catches(data: DataMode, sabotage: Sabotage, verdict: Verdict, oracle: &str) -
 
 #[test]
 fn o9_sees_a_write_of_a_dead_worker_that_nobody_waited_for() {
-    for data in [DataMode::Copy, DataMode::UserCopy] {
+    // In zero copy the kernel itself is a fence for data: it has a request again when nothing uses its pages any more. Discards and
+    // zeroes have no pages.
+    for data in [DataMode::Copy, DataMode::UserCopy, DataMode::ZeroCopy] {
         let times = catches(data, Sabotage::NoFence, Verdict::Safety, "O9");
         assert!(times > 0 || replaying(), "{data:?}: a write that came late was not caught");
     }
-    // The kernel is the fence: it has the request again when nothing uses its pages any more.
-    assert_eq!(catches(DataMode::ZeroCopy, Sabotage::NoFence, Verdict::Safety, "O9"), 0);
 }
 
 #[test]

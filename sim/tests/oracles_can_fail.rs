@@ -70,6 +70,22 @@ fn o5_sees_a_lost_write() {
 }
 
 #[test]
+fn o8_sees_lost_zeroes() {
+    let config = Config { depth: 1, requests: 40, steps_max: 4_000, ..Config::engine() };
+    let times = Cell::new(0);
+    for_each_seed("oracles", 0..2_000, |seed| {
+        let outcome = run_sabotaged(&config, &mut Random::new(seed), Some(Sabotage::LoseZeroes));
+        if outcome.verdict == Verdict::Clean {
+            return;
+        }
+        assert_eq!(outcome.verdict, Verdict::DataLoss, "seed {seed}: {}", outcome.finding);
+        // O5 where something else was written as well.
+        times.set(times.get() + u32::from(outcome.oracle == "O8"));
+    });
+    assert!(times.get() > 0 || replaying(), "zeroes that were lost were not seen");
+}
+
+#[test]
 fn an_ignored_abort_is_a_deadlock() {
     // The engine is told to quit as well, and needs no abort. A server that ends with its last abort does.
     let config = Config { depth: 2, ..Specimen::SerialPrime.config() };

@@ -3,11 +3,10 @@
 use blkproof_engine::uapi::{Errno, IoDesc};
 
 use crate::choices::Site;
-use crate::config::TargetKind;
 use crate::kernel::errno;
 use crate::kernel::process::Work;
 use crate::kernel::tags::TagState;
-use crate::oracle::Allowed;
+use crate::oracle::{Allowed, Mismatch};
 use crate::run::{Run, Sabotage, actor};
 use crate::world::{BUFFER_SECTORS, RequestId, Version, World};
 
@@ -26,6 +25,13 @@ pub(crate) enum BlockOp {
     },
     /// Make completed writes durable.
     Flush,
+    /// What is there is needed no longer.
+    Discard,
+    /// Zeroes are to be there.
+    WriteZeroes {
+        /// Their space may be given back.
+        unmap: bool,
+    },
 }
 
 impl BlockOp {
@@ -36,6 +42,17 @@ impl BlockOp {
             Self::Write { fua: false } => "WRITE",
             Self::Write { fua: true } => "WRITE+FUA",
             Self::Flush => "FLUSH",
+            Self::Discard => "DISCARD",
+            Self::WriteZeroes { unmap: true } => "WRITE_ZEROES",
+            Self::WriteZeroes { unmap: false } => "WRITE_ZEROES+NOUNMAP",
+        }
+    }
+
+    /// Whether data goes with it.
+    pub(crate) const fn moves_data(self) -> bool {
+        match self {
+            Self::Read | Self::Write { .. } => true,
+            Self::Flush | Self::Discard | Self::WriteZeroes { .. } => false,
         }
     }
 }
@@ -64,12 +81,21 @@ pub(crate) enum Phase {
     Started,
     /// On the requeue list, which nobody has kicked.
     Parked,
+    /// It has a tag, and waits for a flush that cannot begin yet.
+    Pending,
+    /// It has a tag, and another request's flush is its own.
+    Riding,
 }
 
 /// A request inside the block layer.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Request {
+    /// What the driver is asked.
     pub(crate) op: BlockOp,
+    /// What the issuer asked: a write may become a flush.
+    pub(crate) asked: BlockOp,
+    /// A write that is to be durable, of a driver that knows no FUA: a flush follows it.
+    pub(crate) flushes: bool,
     pub(crate) start: u16,
     pub(crate) sectors: u16,
     pub(crate) queue: u16,
@@ -107,24 +133,27 @@ impl World {
         if alive.is_none_or(|disk| disk.dead) {
             return Err(());
         }
+        let (cache, knows_fua) = alive.map_or((false, false), |disk| (disk.write_cache, disk.fua));
         let frozen = self.device.as_ref().is_some_and(|device| device.frozen);
         let (first, count) = (usize::from(start), usize::from(sectors));
         let (mut version, mut allowed) = (0, Allowed::new());
-        match op {
-            BlockOp::Write { .. } => {
-                version = match issuer {
-                    Issuer::Script(step) => Version::from(step),
-                    Issuer::Client(_) | Issuer::Udev | Issuer::Scan => {
-                        self.register.write_begins(first, count)
-                    }
-                };
-                if self.register.remembers() {
-                    self.reads_may_see(version, start, sectors);
-                }
+        match (op, issuer) {
+            // Nothing remembers what scripts write: they look themselves.
+            (BlockOp::Write { .. }, Issuer::Script(step)) => version = self.script_writes(step),
+            (_, Issuer::Script(_)) | (BlockOp::Flush, _) => {}
+            (BlockOp::Write { .. }, _) => {
+                version = self.register.write_begins(first, count, false);
+                self.reads_may_see(version, start, sectors);
             }
-            BlockOp::Read => allowed = self.register.read_begins(first, count),
-            BlockOp::Flush => {}
+            (BlockOp::Discard | BlockOp::WriteZeroes { .. }, _) => {
+                version = self.register.write_begins(first, count, true);
+                self.reads_may_see(0, start, sectors);
+            }
+            (BlockOp::Read, _) => allowed = self.register.read_begins(first, count),
         }
+        // Without a cache every write is durable; without FUA a flush makes it so (`blk_insert_flush`).
+        let (asked, fua) = (op, op == BlockOp::Write { fua: true });
+        let op = if fua { BlockOp::Write { fua: cache && knows_fua } } else { op };
         run.seen(u64::from(start) << 32 | u64::from(sectors) << 16 | u64::from(queue));
         let stale = match issuer {
             // It clears its memory.
@@ -133,6 +162,8 @@ impl World {
         };
         let request = Request {
             op,
+            asked,
+            flushes: fua && cache && !knows_fua,
             start,
             sectors,
             queue,
@@ -160,6 +191,9 @@ impl World {
 
     /// A write begins: reads in flight on the same sectors may see it.
     fn reads_may_see(&mut self, version: Version, start: u16, sectors: u16) {
+        if !self.register.remembers() {
+            return;
+        }
         for request in self.requests.iter_mut().flatten() {
             for (index, allowed) in request.allowed.iter_mut().enumerate() {
                 let sector = request.start + index as u16;
@@ -180,6 +214,20 @@ impl World {
                 let free = device.hw[usize::from(request.queue)].busy < device.depth;
                 !device.quiesced && (request.tag.is_some() || free)
             })
+            && (request.tag.is_some() || !self.comes_after_another(request))
+    }
+
+    /// Whether it is a part of something whose earlier parts have no tag yet: they are submitted in order, and the submitter
+    /// sleeps for each one's tag. Parts of a discard come one after another.
+    fn comes_after_another(&self, request: &Request) -> bool {
+        let Issuer::Script(step) = request.issuer else { return false };
+        let discard = request.op == BlockOp::Discard;
+        self.requests.iter().flatten().any(|other| {
+            let submitted = !matches!(other.phase, Phase::Entering | Phase::Waiting);
+            other.issuer == Issuer::Script(step)
+                && other.start < request.start
+                && (discard || other.tag.is_none() && !submitted)
+        })
     }
 
     /// Step Q.
@@ -198,6 +246,10 @@ impl World {
             }
             return;
         }
+        if request.op == BlockOp::Flush && request.tag.is_none() && !self.begins_flush(run, id) {
+            return;
+        }
+        let Some(device) = &mut self.device else { return };
         let hw = &device.hw[usize::from(queue)];
         if hw.fail_io {
             run.kernel(|| format!("Q: no server, {what} fails"));
@@ -258,7 +310,7 @@ impl World {
     }
 
     /// A request's own tag, or any that is free.
-    fn take_tag(&mut self, run: &mut Run<'_>, id: RequestId) -> Option<u16> {
+    pub(crate) fn take_tag(&mut self, run: &mut Run<'_>, id: RequestId) -> Option<u16> {
         let (device, request) = (self.device.as_mut()?, self.requests[id.index()].as_ref()?);
         if request.tag.is_some() {
             return request.tag;
@@ -283,11 +335,33 @@ impl World {
         id: RequestId,
         status: Result<(), i32>,
     ) {
-        let ok = status.is_ok();
+        if status.is_ok() && self.goes_on_to_flush(run, id) {
+            return;
+        }
         let Some(request) = self.requests[id.index()].take() else {
             run.violate("K4", format!("request {} was completed twice", id.0));
             return;
         };
+        let (flush, flushes, queue) =
+            (request.op == BlockOp::Flush, request.flushes, request.queue);
+        self.conclude(run, id, &request, status);
+        if flush {
+            self.end_riders(run, queue, status);
+        }
+        if flush || flushes {
+            self.kick_flush(run, queue);
+        }
+    }
+
+    /// A request is over, and no longer among the others.
+    pub(crate) fn conclude(
+        &mut self,
+        run: &mut Run<'_>,
+        id: RequestId,
+        request: &Request,
+        status: Result<(), i32>,
+    ) {
+        let ok = status.is_ok();
         self.requests_live -= 1;
         if request.tag.is_some()
             && let Some(device) = &mut self.device
@@ -297,7 +371,7 @@ impl World {
         run.seen(u64::from(id.0) << 1 | u64::from(ok));
         run.progress();
         let actor = actor::issuer(request.issuer);
-        let what = request.op.name();
+        let what = request.asked.name();
         run.note(actor, || {
             let how = match status {
                 Ok(()) => "done".into(),
@@ -314,20 +388,22 @@ impl World {
             );
         }
         if let Issuer::Script(step) = request.issuer {
-            self.script_heard(step, &request, status);
+            self.script_heard(run, step, request, status);
             return;
         }
         let (start, sectors) = (usize::from(request.start), usize::from(request.sectors));
-        match request.op {
-            BlockOp::Write { .. } => {
+        match request.asked {
+            BlockOp::Write { .. } | BlockOp::WriteZeroes { .. } => {
                 self.register.write_ends(request.version, start, sectors, ok);
             }
+            // It may have done nothing, and be right.
+            BlockOp::Discard => self.register.write_ends(request.version, start, sectors, false),
             BlockOp::Read if ok => {
-                if let Err((sector, got, allowed)) =
-                    self.register.read_ends(&request.allowed, start, &request.data)
+                if let Err(wrong) = self.register.read_ends(&request.allowed, start, &request.data)
                 {
+                    let Mismatch { sector, got, allowed, zeroed } = wrong;
                     run.violate(
-                        "O5",
+                        if zeroed { "O8" } else { "O5" },
                         format!(
                             "sector {sector} was read as version {got}; a linearizable register allows {allowed:?}"
                         ),
@@ -378,27 +454,24 @@ impl World {
         request.lost = 0;
     }
 
-    /// Whether FLUSH and FUA reach the server.
-    pub(crate) fn volatile_cache(run: &Run<'_>) -> bool {
-        run.config.target == TargetKind::File
-    }
-
     /// The descriptor of a request, as the kernel writes it at dispatch.
     pub(crate) fn describe_request(request: &Request) -> IoDesc {
         const FUA: u32 = 1 << 13;
+        const NOUNMAP: u32 = 1 << 15;
         const NEED_REG_BUF: u32 = 1 << 17;
+        let (nr_sectors, start_sector) =
+            (u32::from(request.sectors - request.done), u64::from(request.start + request.done));
         let (op_flags, nr_sectors, start_sector) = match request.op {
-            BlockOp::Read => (
-                0,
-                u32::from(request.sectors - request.done),
-                u64::from(request.start + request.done),
-            ),
-            BlockOp::Write { fua } => (
-                1 | if fua { FUA } else { 0 },
-                u32::from(request.sectors - request.done - request.lost),
-                u64::from(request.start + request.done),
-            ),
+            BlockOp::Read => (0, nr_sectors, start_sector),
+            BlockOp::Write { fua } => {
+                let there = nr_sectors - u32::from(request.lost);
+                (1 | if fua { FUA } else { 0 }, there, start_sector)
+            }
             BlockOp::Flush => (2, 0, u64::MAX),
+            BlockOp::Discard => (3, nr_sectors, start_sector),
+            BlockOp::WriteZeroes { unmap } => {
+                (5 | if unmap { 0 } else { NOUNMAP }, nr_sectors, start_sector)
+            }
         };
         let op_flags = op_flags | if request.unregistered { NEED_REG_BUF } else { 0 };
         IoDesc { op_flags, nr_sectors, start_sector, addr: 0 }

@@ -2,12 +2,11 @@
 
 use blkproof_engine::control::{Command, Reply};
 use blkproof_engine::sys::{Cqe, Token};
-use blkproof_engine::uapi::{
-    ControlOp, DevId, DevInfo, DeviceState, Features, KernelSeries, ParamAttrs,
-};
+use blkproof_engine::uapi::{ControlOp, DevId, DevInfo, DeviceState, Features, KernelSeries};
 
 use crate::kernel::device::{Device, Gendisk, Holder, Scan, State};
 use crate::kernel::errno;
+use crate::kernel::limits::{self, Limits};
 use crate::kernel::process::{ProcessState, ThreadState};
 use crate::kernel::tags::{TagSlot, TagState};
 use crate::kernel::udev::{Node, Probe};
@@ -610,11 +609,14 @@ impl World {
         device.mutex = Some(Holder::Control(id));
         device.state = State::Live;
         device.pid = Some(pid);
-        let attrs = device.params.as_ref().and_then(|params| params.basic).map(|basic| basic.attrs);
+        let params = device.params.unwrap_or_default();
+        let (write_cache, fua) = limits::cache(&params);
         device.disk = Some(Gendisk {
             attached: true,
             dead: false,
-            write_cache: attrs.is_some_and(|attrs| attrs.contains(ParamAttrs::VOLATILE_CACHE)),
+            write_cache,
+            fua,
+            limits: Limits::new(&params),
             openers: 0,
             open_mutex: false,
             scan: Scan::None,

@@ -50,7 +50,7 @@ impl Device {
 
 impl Request {
     const fn has_data(&self) -> bool {
-        !matches!(self.op, BlockOp::Flush)
+        self.op.moves_data()
     }
 
     const fn sectors_left(&self) -> u16 {

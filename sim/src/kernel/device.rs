@@ -3,6 +3,7 @@
 use blkproof_engine::uapi::{DevId, DevInfo, Features, KernelSeries, Params};
 
 use crate::kernel::batch::Batch;
+use crate::kernel::limits::Limits;
 use crate::kernel::release::ReleaseStep;
 use crate::kernel::shmem::Registration;
 use crate::kernel::tags::{TagSlot, TagState};
@@ -115,6 +116,9 @@ pub(crate) struct Gendisk {
     pub(crate) dead: bool,
     /// Writes are durable only after a flush (BLK_FEAT_WRITE_CACHE).
     pub(crate) write_cache: bool,
+    /// The driver itself can make a write durable (BLK_FEAT_FUA).
+    pub(crate) fua: bool,
+    pub(crate) limits: Limits,
     /// Open files on `/dev/ublkbN`.
     pub(crate) openers: u16,
     /// `disk->open_mutex` is held by the partition scan.

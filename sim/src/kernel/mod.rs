@@ -8,7 +8,8 @@
 //!
 //! * One device, one backing file, no shared memory, no zones, no integrity. Flags that ask for them are not offered.
 //! * A user copy is one step, and so is a script's operation on a registered buffer.
-//! * A client operation is exactly one request: nothing is split, merged or scheduled; requests of one queue are admitted in any order.
+//! * Nothing is merged or scheduled; requests of one queue are admitted in any order, but for the parts of one client's operation.
+//! * A flush that waits for a durable write waits as long as that takes, and not for 5 s at the most.
 //! * One queue's readiness and the clearing of its `canceling` are one step, as are X1 over all queues and RWc over all tags.
 //! * Polls, timeouts, backend operations and aborts complete by task work; control commands post their completion directly.
 //! * COOP task work runs where default task work does. An exec is one step, and so is the death of an SQPOLL thread.
@@ -23,7 +24,9 @@ pub(crate) mod block;
 pub(crate) mod control;
 pub(crate) mod data;
 pub(crate) mod device;
+pub(crate) mod flush;
 pub(crate) mod heirs;
+pub(crate) mod limits;
 pub(crate) mod poller;
 pub(crate) mod process;
 pub(crate) mod release;

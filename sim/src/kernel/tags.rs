@@ -356,7 +356,9 @@ impl World {
                 let status = if result == 0 && read { Err(errno::EIO) } else { status(result) };
                 self.end_request(run, request, status);
             }
-            BlockOp::Flush => self.end_request(run, request, status(result)),
+            BlockOp::Flush | BlockOp::Discard | BlockOp::WriteZeroes { .. } => {
+                self.end_request(run, request, status(result));
+            }
         }
     }
 

@@ -5,7 +5,7 @@
 use blkproof_engine::uapi::{AutoBufReg, Features, KernelSeries};
 
 use super::model::Model;
-use super::{Addr, CONTROLLER, Op, RingAsked, RingKind, Script, Step};
+use super::{Addr, CONTROLLER, Op, Parameters, RingAsked, RingKind, Script, Step};
 use crate::choices::{Choices, Site};
 use crate::drivers::Random;
 
@@ -162,8 +162,8 @@ impl Author<'_> {
         let flags = flags.union(self.mode.flags()).union(batch);
         self.push(CONTROLLER, Op::Add { queues, depth, id: None, flags });
         if !self.one_in(8) {
-            let cache = self.one_in(3);
-            self.push(CONTROLLER, Op::Params { sectors: 16, cache });
+            let parameters = self.parameters();
+            self.push(CONTROLLER, Op::Params(parameters));
         }
         self.push("a", Op::Open);
         for server in self.servers.clone() {
@@ -384,16 +384,30 @@ impl Author<'_> {
         }
     }
 
+    fn parameters(&mut self) -> Parameters {
+        Parameters {
+            sectors: 16,
+            cache: self.one_in(3),
+            fua: self.one_in(3),
+            chunk: [0, 0, 0, 4][self.choose(4)],
+            discard: [0, 8, 32][self.choose(3)],
+            zeroes: [0, 8, 32][self.choose(3)],
+        }
+    }
+
     fn use_disk(&mut self) -> Op {
         let queue = self.choose(usize::from(self.queues)) as u16;
-        // No two are neighbours: those could be merged while they wait.
-        let (first, count) = [(0, 4), (8, 8), (6, 1)][self.choose(3)];
-        match self.choose(7) {
+        // No two are neighbours: those could be merged while they wait. Parts of one request never are.
+        let (first, count) = [(0, 4), (8, 8), (6, 1), (0, 16)][self.choose(4)];
+        match self.choose(11) {
             6 => Op::Sync { queue },
             0 => Op::OpenDisk,
             1 => Op::CloseDisk,
             2 | 3 => Op::Read { first, count, queue },
-            _ => Op::Write { first, count, queue },
+            7 => Op::Discard { first, count, queue },
+            8 => Op::Zeroes { first, count, queue, keep: self.one_in(2) },
+            9 => Op::Write { first, count, queue, fua: true },
+            _ => Op::Write { first, count, queue, fua: false },
         }
     }
 
@@ -405,7 +419,7 @@ impl Author<'_> {
             0 | 1 => Op::Stop,
             2 if self.one_in(3) => Op::DelAsync,
             2 => Op::Del,
-            3 => Op::Params { sectors: 16, cache: false },
+            3 => Op::Params(Parameters::of_size(16)),
             4 => Op::Start { server: None },
             5 if !self.servers.is_empty() => Op::Start { server: Some(self.servers[0].into()) },
             _ => Op::Info,

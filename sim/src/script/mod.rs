@@ -22,15 +22,19 @@
 //! Steps are numbered from 1. Before a colon stands the *actor*, a thread; `ctl` is there from the beginning. A step that
 //! waits keeps its own thread busy and no other; control commands, FETCH and COMMIT are submitted and complete later.
 
+mod clients;
 pub mod generate;
 pub mod model;
 mod observation;
+mod parameters;
 mod parse;
 mod rings;
 pub mod shrink;
 
+pub(crate) use clients::Job;
 pub(crate) use model::Actor;
 pub use observation::{Delivered, Event, Observation, Site, State, Trace};
+pub use parameters::Parameters;
 pub use parse::ParseError;
 
 use std::fmt;
@@ -355,13 +359,8 @@ pub enum Op {
         /// Feature flags.
         flags: Features,
     },
-    /// `params sectors=N [cache=yes]`: SET_PARAMS with basic parameters.
-    Params {
-        /// Size of the device.
-        sectors: u64,
-        /// Writes are durable only after a flush: VOLATILE_CACHE.
-        cache: bool,
-    },
+    /// `params sectors=N [cache=yes] [KEY=VALUE]...`: SET_PARAMS.
+    Params(Parameters),
     /// `start ACTOR`: START_DEV with the process of that actor; `start 0` with pid 0.
     Start {
         /// Whose process serves.
@@ -415,7 +414,7 @@ pub enum Op {
     OpenDisk,
     /// `closedisk`: closes it.
     CloseDisk,
-    /// `read FIRST+COUNT [queue=N]`: one direct read by way of the open disk. Result: bytes, and the byte that all of them are.
+    /// `read FIRST+COUNT [queue=N]`: a direct read by way of the open disk. Result: bytes, and the byte that all of them are.
     Read {
         /// First sector.
         first: u16,
@@ -429,7 +428,7 @@ pub enum Op {
         /// The hardware queue to use.
         queue: u16,
     },
-    /// `write FIRST+COUNT [queue=N]`: one direct write. Every byte is the step's number.
+    /// `write FIRST+COUNT [queue=N] [fua=yes]`: a direct write. Every byte is the step's number. `fua`: with RWF_DSYNC.
     Write {
         /// First sector.
         first: u16,
@@ -437,16 +436,51 @@ pub enum Op {
         count: u16,
         /// The hardware queue to use.
         queue: u16,
+        /// Durable when it is done.
+        fua: bool,
+    },
+    /// `discard FIRST+COUNT [queue=N]`: BLKDISCARD of the open disk. Result 0.
+    Discard {
+        /// First sector.
+        first: u16,
+        /// Sectors.
+        count: u16,
+        /// The hardware queue to use.
+        queue: u16,
+    },
+    /// `zeroes FIRST+COUNT [queue=N] [keep=yes]`: `fallocate` of the open disk with FALLOC_FL_PUNCH_HOLE; `keep`: with
+    /// FALLOC_FL_ZERO_RANGE. Result 0.
+    Zeroes {
+        /// First sector.
+        first: u16,
+        /// Sectors.
+        count: u16,
+        /// The hardware queue to use.
+        queue: u16,
+        /// The space is to be kept: UBLK_IO_F_NOUNMAP.
+        keep: bool,
     },
 }
 
 impl Op {
+    /// Whether it waits for what it asks of the disk, which is told by the absence of its result.
+    pub const fn uses_disk(&self) -> bool {
+        matches!(
+            self,
+            Self::Read { .. }
+                | Self::Write { .. }
+                | Self::Sync { .. }
+                | Self::Discard { .. }
+                | Self::Zeroes { .. }
+        )
+    }
+
     /// Whether it is a control command.
     pub const fn is_control(&self) -> bool {
         matches!(
             self,
             Self::Add { .. }
-                | Self::Params { .. }
+                | Self::Params(_)
                 | Self::Start { .. }
                 | Self::StartRecovery
                 | Self::EndRecovery { .. }
@@ -582,9 +616,7 @@ impl fmt::Display for Op {
                 let names: Vec<String> = names.collect();
                 if names.is_empty() { Ok(()) } else { write!(f, " flags={}", names.join("+")) }
             }
-            Self::Params { sectors, cache } => {
-                write!(f, "params sectors={sectors}{}", if *cache { " cache=yes" } else { "" })
-            }
+            Self::Params(parameters) => write!(f, "params {parameters}"),
             Self::Start { server } => write!(f, "start {}", server.as_deref().unwrap_or("0")),
             Self::StartRecovery => f.write_str("startrecovery"),
             Self::EndRecovery { server } => {
@@ -604,8 +636,16 @@ impl fmt::Display for Op {
             Self::CloseDisk => f.write_str("closedisk"),
             Self::Read { first, count, queue } => write!(f, "read {first}+{count} queue={queue}"),
             Self::Sync { queue } => write!(f, "sync queue={queue}"),
-            Self::Write { first, count, queue } => {
-                write!(f, "write {first}+{count} queue={queue}")
+            Self::Write { first, count, queue, fua } => {
+                let fua = if *fua { " fua=yes" } else { "" };
+                write!(f, "write {first}+{count} queue={queue}{fua}")
+            }
+            Self::Discard { first, count, queue } => {
+                write!(f, "discard {first}+{count} queue={queue}")
+            }
+            Self::Zeroes { first, count, queue, keep } => {
+                let keep = if *keep { " keep=yes" } else { "" };
+                write!(f, "zeroes {first}+{count} queue={queue}{keep}")
             }
         }
     }

@@ -5,18 +5,17 @@ use std::fmt;
 
 use blkproof_engine::control::Command;
 use blkproof_engine::sys::{Call, Cqe, Exit, Ret, RingMode, RingSpec, Token};
-use blkproof_engine::uapi::{
-    BasicParams, ControlOp, DevId, DevInfo, KernelSeries, ParamAttrs, Params, RequestFlags,
-};
+use blkproof_engine::uapi::{ControlOp, DevId, DevInfo, KernelSeries, Params, RequestFlags};
 
 use super::{
-    CONTROLLER, Delivered, Event, Observation, Op, RingKind, Script, Site, State, Step, Trace,
+    CONTROLLER, Delivered, Event, Job, Observation, Op, RingKind, Script, Site, State, Step, Trace,
 };
 use crate::config::{Config, TargetKind};
-use crate::kernel::block::{BlockOp, Issuer, Request};
+use crate::kernel::block::BlockOp;
 use crate::kernel::control::{Asked, Pc};
 use crate::kernel::device::{self, Device};
 use crate::kernel::errno;
+use crate::kernel::limits::Limits;
 use crate::kernel::process::{SIGKILL, ThreadState};
 use crate::kernel::shmem;
 use crate::kernel::tags::{By, TagState};
@@ -76,7 +75,7 @@ impl Actor {
     }
 }
 
-const fn event(step: u16, result: i32) -> Event {
+pub(super) const fn event(step: u16, result: i32) -> Event {
     Event { step, result, request: None, data: None }
 }
 
@@ -244,11 +243,9 @@ impl Model {
         let is_busy = |thread: ThreadId| {
             self.worlds.iter().any(|world| {
                 let state = world.threads[thread.index()].state;
-                let own = |request: &&Request| match request.issuer {
-                    Issuer::Script(step) => world.step_of(thread) == Some(step),
-                    Issuer::Client(_) | Issuer::Udev | Issuer::Scan => false,
-                };
-                state != ThreadState::Sleeping || world.requests.iter().flatten().any(|r| own(&r))
+                let step = world.step_of(thread);
+                state != ThreadState::Sleeping
+                    || world.jobs.iter().any(|job| Some(job.step) == step)
             })
         };
         let busy = self.cast.iter().filter(|(_, thread)| is_busy(**thread));
@@ -525,8 +522,8 @@ impl World {
                 };
                 self.control(run, thread, step, Command::AddDev(info));
             }
-            Op::Params { sectors, cache } => {
-                self.control(run, thread, step, Command::SetParams(id, params(sectors, cache)));
+            Op::Params(ref parameters) => {
+                self.control(run, thread, step, Command::SetParams(id, parameters.encode()));
             }
             Op::Start { .. } => {
                 let pid = server.map_or(0, |server| self.process_of(server).pid);
@@ -585,9 +582,7 @@ impl World {
                 let refusal = if leaves { errno::ENXIO } else { errno::ENOENT };
                 self.answer(step, if opened { 0 } else { -refusal });
             }
-            Op::CloseDisk | Op::Read { .. } | Op::Write { .. } | Op::Sync { .. }
-                if !self.actor(thread).disk =>
-            {
+            ref op if (op.uses_disk() || *op == Op::CloseDisk) && !self.actor(thread).disk => {
                 self.answer(step, -errno::EBADF);
             }
             Op::CloseDisk => {
@@ -601,12 +596,34 @@ impl World {
             // `submit_bio_noacct` ends a flush of a disk without a cache before it looks at the disk.
             Op::Sync { .. } if !self.has_write_cache() => self.answer(step, 0),
             Op::Sync { .. } if !self.has_living_disk() => self.answer(step, -errno::EIO),
-            Op::Sync { queue } => self.client(run, step, BlockOp::Flush, (0, 0), queue),
-            Op::Read { first, count, queue } => {
-                self.client(run, step, BlockOp::Read, (first, count), queue);
+            Op::Discard { .. } if self.limits().discard == 0 => {
+                self.answer(step, -errno::EOPNOTSUPP);
             }
-            Op::Write { first, count, queue } => {
-                self.client(run, step, BlockOp::Write { fua: false }, (first, count), queue);
+            Op::Discard { first, count, .. } | Op::Zeroes { first, count, .. }
+                if !self.has_living_disk() || self.ends_before(first + count) =>
+            {
+                self.answer(step, -errno::EINVAL);
+            }
+            Op::Zeroes { keep: false, .. } if self.limits().zeroes == 0 => {
+                self.answer(step, -errno::EOPNOTSUPP);
+            }
+            Op::Zeroes { first, count, queue, .. } if self.limits().zeroes == 0 => {
+                self.client(run, Job::of_zeroes(step, (first, count), queue));
+            }
+            Op::Zeroes { first, count, queue, keep } => {
+                let op = BlockOp::WriteZeroes { unmap: !keep };
+                self.client(run, Job::new(step, op, (first, count), queue));
+            }
+            Op::Discard { first, count, queue } => {
+                self.client(run, Job::new(step, BlockOp::Discard, (first, count), queue));
+            }
+            Op::Sync { queue } => self.client(run, Job::new(step, BlockOp::Flush, (0, 0), queue)),
+            Op::Read { first, count, queue } => {
+                self.client(run, Job::new(step, BlockOp::Read, (first, count), queue));
+            }
+            Op::Write { first, count, queue, fua } => {
+                let op = BlockOp::Write { fua };
+                self.client(run, Job::new(step, op, (first, count), queue));
             }
         }
     }
@@ -704,7 +721,18 @@ impl World {
         self.submit_control(run, thread, ring, u32::from(step), command);
     }
 
-    fn has_write_cache(&self) -> bool {
+    /// Whether the disk is smaller than so many sectors.
+    fn ends_before(&self, end: u16) -> bool {
+        let params = self.device.as_ref().and_then(|device| device.params?.basic);
+        params.is_some_and(|basic| basic.dev_sectors < u64::from(end))
+    }
+
+    fn limits(&self) -> Limits {
+        let disk = self.device.as_ref().and_then(|device| device.disk.as_ref());
+        disk.map_or_else(|| Limits::new(&Params::default()), |disk| disk.limits)
+    }
+
+    pub(super) fn has_write_cache(&self) -> bool {
         let disk = self.device.as_ref().and_then(|device| device.disk.as_ref());
         disk.is_some_and(|disk| disk.write_cache)
     }
@@ -712,24 +740,6 @@ impl World {
     fn has_living_disk(&self) -> bool {
         let disk = self.device.as_ref().and_then(|device| device.disk.as_ref());
         disk.is_some_and(|disk| !disk.dead)
-    }
-
-    /// A client's direct I/O.
-    fn client(&mut self, run: &mut Run<'_>, step: u16, op: BlockOp, range: (u16, u16), queue: u16) {
-        let queues = self.device.as_ref().map_or(1, |device| device.queues);
-        let queue = queue.min(queues - 1);
-        let issued = self.issue(run, Issuer::Script(step), op, range, queue);
-        assert!(issued.is_ok(), "the disk is there");
-    }
-
-    /// A client's request is done.
-    pub(crate) fn script_heard(&mut self, step: u16, request: &Request, status: Result<(), i32>) {
-        let sectors = usize::from(request.sectors);
-        let bytes = (sectors as u64 * SECTOR) as i32;
-        let data = (request.op == BlockOp::Read && status.is_ok())
-            .then(|| uniform(&request.data[..sectors]));
-        let result = status.map_or_else(|errno| -errno, |()| bytes);
-        self.script_events.push(Event { data: data.flatten(), ..event(step, result) });
     }
 
     /// What there is to see; what was seen is not seen again.
@@ -816,6 +826,8 @@ impl World {
             count: desc.nr_sectors,
             tag: None,
             unregistered: desc.flags().contains(RequestFlags::NEED_REG_BUF),
+            fua: desc.flags().contains(RequestFlags::FUA),
+            nounmap: desc.flags().contains(RequestFlags::NOUNMAP),
         });
         let state = device.tags[device.slot(queue, tag)].state;
         let announced = matches!(state, TagState::Announced(_));
@@ -841,7 +853,7 @@ impl World {
 }
 
 /// The value that all sectors have.
-fn uniform(sectors: &[Version]) -> Option<u8> {
+pub(super) fn uniform(sectors: &[Version]) -> Option<u8> {
     let first = sectors.first()?;
     (sectors.iter().all(|sector| sector == first)).then_some(*first as u8)
 }
@@ -868,22 +880,5 @@ fn site(pc: Pc) -> Site {
         | Pc::StopPin
         | Pc::StopCancel
         | Pc::DelRemove => Site::Elsewhere,
-    }
-}
-
-/// What `params` sets.
-pub fn params(sectors: u64, cache: bool) -> Params {
-    Params {
-        basic: Some(BasicParams {
-            logical_bs_shift: 9,
-            physical_bs_shift: 12,
-            io_opt_shift: 12,
-            io_min_shift: 9,
-            max_sectors: BUFFER_BYTES / SECTOR as u32,
-            dev_sectors: sectors,
-            attrs: if cache { ParamAttrs::VOLATILE_CACHE } else { ParamAttrs::default() },
-            ..BasicParams::default()
-        }),
-        ..Params::default()
     }
 }

@@ -32,6 +32,10 @@ pub struct Delivered {
     pub tag: Option<u16>,
     /// `UBLK_IO_F_NEED_REG_BUF`: the driver could not register its pages.
     pub unregistered: bool,
+    /// `UBLK_IO_F_FUA`: a write that is to be durable.
+    pub fua: bool,
+    /// `UBLK_IO_F_NOUNMAP`: zeroes that are to keep their space.
+    pub nounmap: bool,
 }
 
 /// Where something waits in the kernel.
@@ -159,13 +163,16 @@ fn value<T: Copy>(table: &[(T, &'static str)], name: &str) -> Option<T> {
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} = {}", self.step, self.result)?;
-        if let Some(Delivered { op, first, count, tag, unregistered }) = self.request {
+        if let Some(Delivered { op, first, count, tag, unregistered, fua, nounmap }) = self.request
+        {
             write!(f, " op={op} {first}+{count}")?;
             if let Some(tag) = tag {
                 write!(f, " tag={tag}")?;
             }
-            if unregistered {
-                f.write_str(" unregistered")?;
+            for (flag, name) in
+                [(unregistered, " unregistered"), (fua, " fua"), (nounmap, " nounmap")]
+            {
+                f.write_str(if flag { name } else { "" })?;
             }
         }
         self.data.map_or(Ok(()), |data| write!(f, " data={data}"))
@@ -233,15 +240,20 @@ impl FromStr for Trace {
                                 count: count.parse().map_err(|_| error())?,
                                 tag: None,
                                 unregistered: false,
+                                fua: false,
+                                nounmap: false,
                             });
                         } else if let (Some(tag), Some(request)) =
                             (word.strip_prefix("tag="), event.request.as_mut())
                         {
                             request.tag = Some(tag.parse().map_err(|_| error())?);
-                        } else if let ("unregistered", Some(request)) =
-                            (*word, event.request.as_mut())
-                        {
-                            request.unregistered = true;
+                        } else if let Some(request) = event.request.as_mut() {
+                            match *word {
+                                "unregistered" => request.unregistered = true,
+                                "fua" => request.fua = true,
+                                "nounmap" => request.nounmap = true,
+                                _ => return Err(error()),
+                            }
                         } else {
                             return Err(error());
                         }

@@ -5,7 +5,9 @@ use std::str::FromStr;
 
 use blkproof_engine::uapi::{AutoBufReg, Features, KernelSeries};
 
-use super::{Addr, CONTROLLER, FLAG_PREFIX, Op, RingAsked, RingKind, SHARED_PAGES, Script, Step};
+use super::{
+    Addr, CONTROLLER, FLAG_PREFIX, Op, Parameters, RingAsked, RingKind, SHARED_PAGES, Script, Step,
+};
 
 /// Entries of an actor's ring at most, and if nothing is said.
 pub(super) const RING_ENTRIES_MAX: u16 = 64;
@@ -187,13 +189,31 @@ impl Cast {
     }
 }
 
-fn number<T: FromStr>(word: &str, what: &str) -> Result<T, String> {
+pub(super) fn number<T: FromStr>(word: &str, what: &str) -> Result<T, String> {
     word.parse().map_err(|_| format!("{word:?} is no {what}"))
 }
 
 /// The value of `key=` among the words.
-fn value<'a>(words: &[&'a str], key: &str) -> Option<&'a str> {
+pub(super) fn value<'a>(words: &[&'a str], key: &str) -> Option<&'a str> {
     words.iter().find_map(|word| word.strip_prefix(key)?.strip_prefix('='))
+}
+
+/// Whether every word is `KEY=` and something, with one of these keys.
+pub(super) fn known(words: &[&str], keys: &[&str]) -> Result<(), String> {
+    let strange = |word: &&&str| !word.split_once('=').is_some_and(|(key, _)| keys.contains(&key));
+    match words.iter().find(strange) {
+        Some(word) => Err(format!("{word:?} does not belong here")),
+        None => Ok(()),
+    }
+}
+
+/// Whether the value of a key is `yes`; nothing else may stand there.
+pub(super) fn yes(words: &[&str], key: &str) -> Result<bool, String> {
+    match value(words, key) {
+        None => Ok(false),
+        Some("yes") => Ok(true),
+        Some(word) => Err(format!("{key}={word}: only {key}=yes")),
+    }
 }
 
 /// Flags as `NAME+NAME`, or as numbers.
@@ -272,13 +292,6 @@ fn op(words: &[&str]) -> Result<Op, String> {
     const TAG: &str = "tag (QUEUE.TAG)";
     const RANGE: &str = "range (FIRST+COUNT)";
     let queue = |words: &[&str]| value(words, "queue").map_or(Ok(0), |word| number(word, "queue"));
-    let known = |words: &[&str], keys: &[&str]| match words
-        .iter()
-        .find(|word| !word.split_once('=').is_some_and(|(key, _)| keys.contains(&key)))
-    {
-        Some(word) => Err(format!("{word:?} does not belong here")),
-        None => Ok(()),
-    };
     Ok(match *words {
         ["ring", kind, ref rest @ ..] => {
             let find = |name: &str| RingKind::ALL.iter().find(|(_, one)| *one == name);
@@ -379,16 +392,7 @@ fn op(words: &[&str]) -> Result<Op, String> {
                 flags: value(rest, "flags").map_or(Ok(Features::NONE), flags)?,
             }
         }
-        ["params", ref rest @ ..] => {
-            known(rest, &["sectors", "cache"])?;
-            let sectors = value(rest, "sectors").ok_or("params needs sectors=N")?;
-            let cache = match value(rest, "cache") {
-                None => false,
-                Some("yes") => true,
-                Some(word) => return Err(format!("cache={word}: only cache=yes")),
-            };
-            Op::Params { sectors: number(sectors, "number of sectors")?, cache }
-        }
+        ["params", ref rest @ ..] => Op::Params(Parameters::parse(rest)?),
         ["start", "0"] => Op::Start { server: None },
         ["start", server] => Op::Start { server: Some(server.into()) },
         ["startrecovery"] => Op::StartRecovery,
@@ -426,9 +430,19 @@ fn op(words: &[&str]) -> Result<Op, String> {
             Op::Sync { queue: queue(rest)? }
         }
         ["write", range, ref rest @ ..] => {
+            known(rest, &["queue", "fua"])?;
+            let (first, count) = pair(range, '+', RANGE)?;
+            Op::Write { first, count, queue: queue(rest)?, fua: yes(rest, "fua")? }
+        }
+        ["discard", range, ref rest @ ..] => {
             known(rest, &["queue"])?;
             let (first, count) = pair(range, '+', RANGE)?;
-            Op::Write { first, count, queue: queue(rest)? }
+            Op::Discard { first, count, queue: queue(rest)? }
+        }
+        ["zeroes", range, ref rest @ ..] => {
+            known(rest, &["queue", "keep"])?;
+            let (first, count) = pair(range, '+', RANGE)?;
+            Op::Zeroes { first, count, queue: queue(rest)?, keep: yes(rest, "keep")? }
         }
         _ => return Err(format!("{:?} is nothing an actor does", words.join(" "))),
     })
@@ -478,7 +492,12 @@ a: bufread 1 0+8
 a: bufwrite 1 0+4 9
 a: unregister 0.0 1
 c: sync queue=1
+c: write 0+20 queue=0 fua=yes
+c: discard 4+12 queue=0
+c: zeroes 0+8 queue=1
+c: zeroes 0+8 queue=1 keep=yes
 ctl: params sectors=16 cache=yes
+ctl: params sectors=64 cache=yes fua=yes chunk=16 discard=8 zeroes=16
 a: provide 2
 a: prep 0 0,1
 a: prep 1 0 auto=0+fallback

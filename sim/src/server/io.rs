@@ -391,6 +391,7 @@ impl World {
                 self.store[sectors(offset)..][..got].copy_from_slice(&data[..got]);
                 res
             }
+            MemoryOp::Zero { len, .. } if run.sabotage == Some(Sabotage::LoseZeroes) => len as i32,
             MemoryOp::Zero { offset, len } => {
                 self.store[sectors(offset)..sectors(offset + len)].fill(0);
                 len as i32

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, IoSlice, Write};
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::os::unix::net::UnixStream;
@@ -18,17 +18,19 @@ use std::thread;
 use blkproof_engine::control::{Command, Kind, PAYLOAD_BYTES_MAX, Reply};
 use blkproof_engine::uapi::{
     AutoBufReg, BatchElement, BatchFlags, BatchIo, ControlOp, CtrlCmd, DevId, DevInfo, IoCmd, IoOp,
-    QueueId, RequestFlags, RequestOp, ShmemBufReg, Tag,
+    QueueId, RequestOp, ShmemBufReg, Tag,
 };
-use blkproof_sim::script::model::{BUFFER_BYTES, params};
+use blkproof_sim::script::model::BUFFER_BYTES;
 use blkproof_sim::script::{Addr, Op, RingKind, SHARED_PAGES};
 use io_uring::squeue;
-use rustix::fs::{MemfdFlags, OFlags};
+use rustix::fs::{FallocateFlags, MemfdFlags, OFlags};
+use rustix::io::ReadWriteFlags;
 use rustix::thread::{CapabilitySet, CpuSet, capabilities, sched_setaffinity, set_capabilities};
 
 use super::cue::{Answer, Brought, Completion, Cue, Device};
 use super::os::{
-    Buffers, Descriptors, IoRing, Payload, Reader, Ring, Submitter, UNHEARD, ends, fork_idle,
+    Buffers, Descriptors, IoRing, Payload, Reader, Ring, Submitter, UNHEARD, discard, ends,
+    fork_idle,
 };
 
 const CONTROL: &str = "/dev/ublk-control";
@@ -273,7 +275,7 @@ impl Company {
             first: desc.start_sector,
             count: desc.nr_sectors,
             tag: None,
-            unregistered: desc.flags().contains(RequestFlags::NEED_REG_BUF),
+            flags: desc.flags().0,
         });
         if copied && desc.op() == Some(RequestOp::Write) {
             let len = desc.nr_sectors as usize * SECTOR;
@@ -546,8 +548,8 @@ impl Actor {
                 };
                 self.command(step, &Command::AddDev(info))
             }
-            Op::Params { sectors, cache } => {
-                self.command(step, &Command::SetParams(id, params(sectors, cache)))
+            Op::Params(ref parameters) => {
+                self.command(step, &Command::SetParams(id, parameters.encode()))
             }
             Op::Start { .. } => self.command(step, &Command::StartDev(id, server)),
             Op::StartRecovery => self.plain(step, ControlOp::StartUserRecovery, id, 0),
@@ -590,9 +592,24 @@ impl Actor {
                 rustix::fs::fsync(&disk.file)?;
                 DONE
             }
-            Op::Read { first, count, queue } => self.transfer(false, (first, count), queue, 0),
-            Op::Write { first, count, queue } => {
-                self.transfer(true, (first, count), queue, step as u8)
+            Op::Read { first, count, queue } => self.read((first, count), queue),
+            Op::Write { first, count, queue, fua } => {
+                self.write((first, count), queue, step as u8, fua)
+            }
+            Op::Discard { first, count, queue } => {
+                let disk = self.disk.as_ref().ok_or_else(closed)?;
+                disk.use_queue(queue)?;
+                discard(&disk.file, bytes_of((first, count)))?;
+                DONE
+            }
+            Op::Zeroes { first, count, queue, keep } => {
+                let disk = self.disk.as_ref().ok_or_else(closed)?;
+                disk.use_queue(queue)?;
+                let punch = FallocateFlags::PUNCH_HOLE.union(FallocateFlags::KEEP_SIZE);
+                let mode = if keep { FallocateFlags::ZERO_RANGE } else { punch };
+                let (offset, len) = bytes_of((first, count));
+                rustix::fs::fallocate(&disk.file, mode, offset, len)?;
+                DONE
             }
         }
     }
@@ -760,22 +777,48 @@ impl Actor {
         LATER
     }
 
-    fn transfer(&mut self, writes: bool, range: (u16, u16), queue: u16, byte: u8) -> Outcome {
+    fn read(&mut self, range: (u16, u16), queue: u16) -> Outcome {
         let disk = self.disk.as_ref().ok_or_else(closed)?;
         disk.use_queue(queue)?;
-        let (offset, len) = (u64::from(range.0) * SECTOR as u64, usize::from(range.1) * SECTOR);
-        // Direct I/O wants aligned memory.
-        let mut memory = vec![byte; len + 4096];
-        let start = memory.as_ptr().align_offset(4096);
-        let memory = &mut memory[start..start + len];
-        let (moved, data) = if writes {
-            (disk.file.write_at(memory, offset)?, None)
-        } else {
-            let moved = disk.file.read_at(memory, offset)?;
-            let uniform = memory[..moved].iter().all(|byte| *byte == memory[0]);
-            (moved, (uniform && moved > 0).then(|| memory[0]))
-        };
-        Ok(Some((moved as i32, data)))
+        let (offset, len) = bytes_of(range);
+        let mut memory = Aligned::new(len as usize, 0);
+        let moved = disk.file.read_at(memory.bytes(), offset)?;
+        Ok(Some((moved as i32, uniform(&memory.bytes()[..moved]))))
+    }
+
+    fn write(&mut self, range: (u16, u16), queue: u16, byte: u8, fua: bool) -> Outcome {
+        let disk = self.disk.as_ref().ok_or_else(closed)?;
+        disk.use_queue(queue)?;
+        let (offset, len) = bytes_of(range);
+        let mut memory = Aligned::new(len as usize, byte);
+        let flags = if fua { ReadWriteFlags::DSYNC } else { ReadWriteFlags::empty() };
+        let data = [IoSlice::new(memory.bytes())];
+        let moved = rustix::io::pwritev2(&disk.file, &data, offset, flags)?;
+        Ok(Some((moved as i32, None)))
+    }
+}
+
+/// Where a range of sectors begins, and how long it is, in bytes.
+fn bytes_of((first, count): (u16, u16)) -> (u64, u64) {
+    (u64::from(first) * SECTOR as u64, u64::from(count) * SECTOR as u64)
+}
+
+/// Memory as direct I/O wants it.
+struct Aligned {
+    memory: Vec<u8>,
+    start: usize,
+    len: usize,
+}
+
+impl Aligned {
+    fn new(len: usize, byte: u8) -> Self {
+        let memory = vec![byte; len + PAGE as usize];
+        let start = memory.as_ptr().align_offset(PAGE as usize);
+        Self { memory, start, len }
+    }
+
+    fn bytes(&mut self) -> &mut [u8] {
+        &mut self.memory[self.start..][..self.len]
     }
 }
 

@@ -1,5 +1,6 @@
 //! What the conductor and the processes of the actors say to each other: lines of JSON on a socket, one for each process.
 
+use blkproof_engine::uapi::RequestFlags;
 use blkproof_sim::script::Delivered;
 use serde::{Deserialize, Serialize};
 
@@ -90,13 +91,22 @@ pub(super) struct Brought {
     pub(super) count: u32,
     /// Where the command did not name it.
     pub(super) tag: Option<u16>,
-    /// The driver could not register its pages.
-    pub(super) unregistered: bool,
+    /// `UBLK_IO_F_*`.
+    pub(super) flags: u32,
 }
 
 impl Completion {
     pub(super) fn delivered(&self) -> Option<Delivered> {
-        let Brought { op, first, count, tag, unregistered } = *self.request.as_ref()?;
-        Some(Delivered { op, first, count, tag, unregistered })
+        let Brought { op, first, count, tag, flags } = *self.request.as_ref()?;
+        let has = |flag| RequestFlags(flags).contains(flag);
+        Some(Delivered {
+            op,
+            first,
+            count,
+            tag,
+            unregistered: has(RequestFlags::NEED_REG_BUF),
+            fua: has(RequestFlags::FUA),
+            nounmap: has(RequestFlags::NOUNMAP),
+        })
     }
 }

@@ -414,7 +414,7 @@ impl Stage {
             else {
                 continue;
             };
-            if company.gone || matches!(op, Op::Read { .. } | Op::Write { .. } | Op::Sync { .. }) {
+            if company.gone || op.uses_disk() {
                 continue;
             }
             found.push((step, Sleep::of(company.pid, part.tid), op.clone()));

@@ -346,6 +346,17 @@ impl Submitter<squeue::Entry128> {
     }
 }
 
+/// BLKDISCARD of a range, from where on and how long.
+pub(super) fn discard(disk: impl AsFd, (offset, len): (u64, u64)) -> io::Result<()> {
+    const BLKDISCARD: rustix::ioctl::Opcode = rustix::ioctl::opcode::none(0x12, 119);
+    // SAFETY: what this request reads are two numbers of 64 bits.
+    unsafe {
+        let range = rustix::ioctl::Setter::<BLKDISCARD, [u64; 2]>::new([offset, len]);
+        rustix::ioctl::ioctl(disk, range)?;
+    }
+    Ok(())
+}
+
 const fn libc_busy() -> i32 {
     rustix::io::Errno::BUSY.raw_os_error()
 }

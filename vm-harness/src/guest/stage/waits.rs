@@ -124,7 +124,7 @@ impl Sleep {
     fn speaks_of(&self, op: &Op) -> bool {
         match op {
             Op::Add { .. } => self.has("ublk_ctrl_add_dev"),
-            Op::Params { .. } => self.has("ublk_ctrl_set_params"),
+            Op::Params(_) => self.has("ublk_ctrl_set_params"),
             Op::Start { .. } => self.has("ublk_ctrl_start_dev"),
             Op::Stop | Op::TryStop => {
                 self.has("ublk_ctrl_stop_dev") || !self.has("ublk_ctrl_del_dev")
