@@ -37,7 +37,7 @@ pub(super) use actor::{idle, run as actor};
 /// Between two samples.
 const SAMPLE: Duration = Duration::from_millis(8);
 /// Samples in which everything must be asleep.
-const SAMPLES: u32 = 3;
+const SAMPLES: u32 = 4;
 /// Longest time that a kernel worker counts as being in the middle of something; the second is for a script that has seen one
 /// that goes on for ever.
 const WORK: [Duration; 2] = [Duration::from_secs(2), Duration::from_millis(600)];
