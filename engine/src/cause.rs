@@ -72,6 +72,18 @@ pub enum Step {
     StartRecovery,
     /// END_USER_RECOVERY.
     EndRecovery,
+    /// GET_PARAMS.
+    GetParams,
+    /// Replacing the worker of a device that is served.
+    Handover,
+    /// QUIESCE_DEV.
+    QuiesceDev,
+    /// UPDATE_SIZE, and what belongs to it.
+    Resize,
+    /// Making what is behind the device as large as the device is to be.
+    FitStore,
+    /// TRY_STOP_DEV.
+    TryStopDev,
     /// Creating the launcher's ring.
     LauncherRing,
     /// Waiting for the supervisor to say whether the device is up.
@@ -106,6 +118,20 @@ pub enum Problem {
     Served,
     /// The device is not the one that was written down: its number was granted anew.
     Foreign,
+    /// The device has no worker that could be replaced, or told of a size.
+    Unserved,
+    /// The device was added without QUIESCE, or the kernel has none.
+    NoQuiesce,
+    /// The driver cannot change the size of this device, or not without danger.
+    NoResize,
+    /// The driver has no TRY_STOP_DEV.
+    NoTryStop,
+    /// Somebody has the block device open.
+    InUse,
+    /// No device can have this size: it is 0, or no multiple of the logical block.
+    BadSize,
+    /// The last one of this kind was not answered.
+    Busy,
 }
 
 impl Cause {
@@ -158,6 +184,12 @@ impl fmt::Display for Step {
                 f.write_str("beginning the device's recovery (START_USER_RECOVERY)")
             }
             Self::EndRecovery => f.write_str("ending the device's recovery (END_USER_RECOVERY)"),
+            Self::GetParams => f.write_str("asking for the device's parameters (GET_PARAMS)"),
+            Self::Handover => f.write_str("handing the device over to another worker"),
+            Self::QuiesceDev => f.write_str("quiescing the device (QUIESCE_DEV)"),
+            Self::Resize => f.write_str("resizing the device (UPDATE_SIZE)"),
+            Self::FitStore => f.write_str("giving what is behind the device its new size"),
+            Self::TryStopDev => f.write_str("stopping the device if unused (TRY_STOP_DEV)"),
             Self::LauncherRing => f.write_str("creating the launcher's ring"),
             Self::Verdict => f.write_str("waiting for the supervisor"),
             Self::Enter => f.write_str("waiting in io_uring_enter"),
@@ -187,6 +219,15 @@ impl fmt::Display for Problem {
             }
             Self::Served => f.write_str("the device is LIVE, and its worker runs"),
             Self::Foreign => f.write_str("another device has this number now"),
+            Self::Unserved => f.write_str("the device has no worker"),
+            Self::NoQuiesce => f.write_str(
+                "requests cannot be held back: this needs Linux 6.18, and a device added there with --recovery",
+            ),
+            Self::NoResize => f.write_str("the driver cannot resize this device"),
+            Self::NoTryStop => f.write_str("this kernel's driver cannot do that: it needs Linux 7.3"),
+            Self::InUse => f.write_str("somebody has the block device open"),
+            Self::BadSize => f.write_str("it is 0, or no multiple of the device's logical block"),
+            Self::Busy => f.write_str("the worker has not answered the last one"),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Control commands as the supervisor means them, and what they bring back.
 
 use crate::cause::Step;
-use crate::uapi::{ControlOp, CtrlCmd, DevId, DevInfo, Features, Params};
+use crate::uapi::{BasicParams, ControlOp, CtrlCmd, DevId, DevInfo, Features, Params};
 
 /// Bytes that hold the payload and the reply of every command.
 pub const PAYLOAD_BYTES_MAX: usize = 256;
@@ -28,6 +28,14 @@ pub enum Command {
     StartRecovery(DevId),
     /// Bring a device up again with another server; `pid` is that worker's thread group.
     EndRecovery(DevId, u32),
+    /// What the parameters are now: the size may have changed since they were set.
+    GetParams(DevId),
+    /// Let no new request reach the server, and abort every armed tag.
+    QuiesceDev(DevId),
+    /// Give the disk another size, in 512-byte sectors.
+    UpdateSize(DevId, u64),
+    /// [`Command::StopDev`], unless somebody has the disk open.
+    TryStopDev(DevId),
 }
 
 /// What a control command wrote into its buffer.
@@ -38,6 +46,8 @@ pub enum Reply {
     Nothing,
     /// GET_FEATURES.
     Features(Features),
+    /// GET_PARAMS, of a device that has parameters: the basic ones.
+    Params(BasicParams),
     /// ADD_DEV, GET_DEV_INFO.
     DevInfo(DevInfo),
 }
@@ -63,6 +73,14 @@ pub enum Kind {
     StartRecovery,
     /// END_USER_RECOVERY.
     EndRecovery,
+    /// GET_PARAMS.
+    GetParams,
+    /// QUIESCE_DEV.
+    QuiesceDev,
+    /// UPDATE_SIZE.
+    UpdateSize,
+    /// TRY_STOP_DEV.
+    TryStopDev,
 }
 
 impl Command {
@@ -78,6 +96,10 @@ impl Command {
             Self::GetDevInfo(_) => Kind::GetDevInfo,
             Self::StartRecovery(_) => Kind::StartRecovery,
             Self::EndRecovery(..) => Kind::EndRecovery,
+            Self::GetParams(_) => Kind::GetParams,
+            Self::QuiesceDev(_) => Kind::QuiesceDev,
+            Self::UpdateSize(..) => Kind::UpdateSize,
+            Self::TryStopDev(_) => Kind::TryStopDev,
         }
     }
 }
@@ -95,7 +117,15 @@ impl Command {
             Self::AddDev(info) => (info.dev_id, fill(&info.encode()), 0),
             Self::SetParams(id, params) => (*id, fill(&params.encode()), 0),
             Self::StartDev(id, pid) | Self::EndRecovery(id, pid) => (*id, 0, u64::from(*pid)),
-            Self::StopDev(id) | Self::DelDev(id) | Self::StartRecovery(id) => (*id, 0, 0),
+            Self::StopDev(id)
+            | Self::DelDev(id)
+            | Self::StartRecovery(id)
+            | Self::TryStopDev(id)
+            // A timeout of 0 is none.
+            | Self::QuiesceDev(id) => (*id, 0, 0),
+            Self::UpdateSize(id, sectors) => (*id, 0, *sectors),
+            // The header says how much there is room for.
+            Self::GetParams(id) => (*id, fill(&Params::default().encode()), 0),
             Self::GetDevInfo(id) => (*id, DevInfo::SIZE as u16, 0),
         };
         CtrlCmd { dev_id, queue_id: CtrlCmd::NO_QUEUE, len, addr: 0, data, dev_path_len: 0 }
@@ -110,12 +140,19 @@ impl Kind {
             Self::AddDev | Self::GetDevInfo => {
                 DevInfo::decode(&head(payload)).map_or(Reply::Nothing, Reply::DevInfo)
             }
+            Self::GetParams => Params::decode(&head(payload))
+                .ok()
+                .and_then(|params| params.basic)
+                .map_or(Reply::Nothing, Reply::Params),
             Self::SetParams
             | Self::StartDev
             | Self::StopDev
             | Self::DelDev
             | Self::StartRecovery
-            | Self::EndRecovery => Reply::Nothing,
+            | Self::EndRecovery
+            | Self::QuiesceDev
+            | Self::UpdateSize
+            | Self::TryStopDev => Reply::Nothing,
         }
     }
 
@@ -131,6 +168,10 @@ impl Kind {
             Self::GetDevInfo => Step::GetDevInfo,
             Self::StartRecovery => Step::StartRecovery,
             Self::EndRecovery => Step::EndRecovery,
+            Self::GetParams => Step::GetParams,
+            Self::QuiesceDev => Step::QuiesceDev,
+            Self::UpdateSize => Step::Resize,
+            Self::TryStopDev => Step::TryStopDev,
         }
     }
 
@@ -146,6 +187,10 @@ impl Kind {
             Self::GetDevInfo => ControlOp::GetDevInfo,
             Self::StartRecovery => ControlOp::StartUserRecovery,
             Self::EndRecovery => ControlOp::EndUserRecovery,
+            Self::GetParams => ControlOp::GetParams,
+            Self::QuiesceDev => ControlOp::QuiesceDev,
+            Self::UpdateSize => ControlOp::UpdateSize,
+            Self::TryStopDev => ControlOp::TryStopDev,
         }
     }
 }

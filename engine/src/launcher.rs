@@ -225,8 +225,8 @@ impl Launcher {
         loop {
             match io.hear_operator() {
                 Received::Message(Order::Stop) => stop = true,
-                // Nobody asks a launcher for that.
-                Received::Message(Order::Recover) => {}
+                // Nobody asks a launcher for these.
+                Received::Message(Order::Recover | Order::Handover | Order::Resize { .. }) => {}
                 Received::Empty => {
                     push(io, Sqe::Watch { link: Link::Operator });
                     break;

@@ -52,6 +52,13 @@ pub enum Order {
     Stop,
     /// Give the device another worker, as soon as it has none.
     Recover,
+    /// Give the device another worker in the place of the one that serves it.
+    Handover,
+    /// Give the device another size.
+    Resize {
+        /// In 512-byte sectors.
+        sectors: u64,
+    },
 }
 
 /// What a supervisor has to say that nobody waits for.
@@ -67,6 +74,12 @@ pub enum News {
     RecoveryFailed(Cause),
     /// The device is left without a worker until somebody asks for one.
     Unserved,
+    /// The worker of a LIVE device is being replaced, as somebody asked.
+    HandingOver,
+    /// The device has this size, in 512-byte sectors.
+    Resized(u64),
+    /// What an operator asked for was not done.
+    Refused(Cause),
 }
 
 /// Supervisor to launcher: at most one.
@@ -90,8 +103,17 @@ pub enum Verdict {
 pub enum ToWorker {
     /// The device is LIVE. From here on the worker outlives its supervisor.
     Live,
-    /// Finish what you hold, then exit.
+    /// Finish what you hold, then exit. The worker has a deadline for that.
     Quit,
+    /// The device is about to be quiesced: from here on the worker does not outlive its supervisor.
+    Handover,
+    /// As [`ToWorker::Quit`], but take all the time that it takes: the deadline is the supervisor's.
+    Finish,
+    /// The device is to have this size, or has it already. At most one that is not answered.
+    Resize {
+        /// In 512-byte sectors.
+        sectors: u64,
+    },
 }
 
 /// Worker to supervisor.
@@ -104,14 +126,26 @@ pub enum FromWorker {
     Failed(Cause),
     /// Every queue ended in good order; the worker exits.
     Ended,
+    /// Every queue knows the size.
+    Resized {
+        /// In 512-byte sectors.
+        sectors: u64,
+    },
+    /// The worker cannot serve a device of that size, and goes on with the one before.
+    NotResized(Cause),
 }
 
-/// Worker to queue: at most one.
+/// Worker to queue.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum ToQueue {
     /// Finish what you hold, then exit.
     Quit,
+    /// The device has another size. At most one that is not answered.
+    Resize {
+        /// In 512-byte sectors.
+        sectors: u64,
+    },
 }
 
 /// Queue to worker.
@@ -124,16 +158,18 @@ pub enum FromQueue {
     Failed(QueueId, Cause),
     /// This queue's thread exits, owing nothing.
     Ended(QueueId),
+    /// This queue knows the device's new size.
+    Resized(QueueId),
 }
 
-/// Messages that a link to or from the worker holds: [`ToWorker::Live`] and [`ToWorker::Quit`]; [`FromWorker::Primed`] and an end.
-pub const WORKER_MESSAGES_MAX: usize = 2;
-/// Messages that a link to a queue holds.
-pub const TO_QUEUE_MESSAGES_MAX: usize = 1;
+/// Messages that a link to or from the worker holds: one of each kind at the most.
+pub const WORKER_MESSAGES_MAX: usize = 5;
+/// Messages that a link to a queue holds: likewise.
+pub const TO_QUEUE_MESSAGES_MAX: usize = 2;
 
-/// Messages that the link from a worker's `queues` queues holds: [`FromQueue::Primed`] and an end of each.
+/// Messages that the link from a worker's `queues` queues holds: [`FromQueue::Primed`], [`FromQueue::Resized`] and an end of each.
 pub const fn from_queues_messages_max(queues: u16) -> usize {
-    2 * queues as usize
+    3 * queues as usize
 }
 
 /// What hearing a link found.

@@ -22,8 +22,6 @@ pub enum Awaits {
     Control(&'static str),
     /// A request of a client, on so many armed tags.
     Requests(u16),
-    /// The abort of so many armed tags, after others were aborted.
-    Aborts(u16),
     /// The answers to so many commands that register a request's pages or give them back.
     Registrations(u16),
     /// The data of so many announced writes.
@@ -38,6 +36,10 @@ pub enum Awaits {
     QueuesEnded(u16),
     /// The worker reporting that every queue is primed.
     WorkerPrimed,
+    /// The worker reporting that every queue knows the device's new size.
+    WorkerResized,
+    /// So many queues reporting that they know it.
+    QueuesResized(u16),
     /// The worker process exiting.
     WorkerExit,
     /// The supervisor starting the device.
@@ -50,6 +52,8 @@ pub enum Awaits {
     RecoveryRequest,
     /// The device's own supervisor bringing it back.
     Recovery,
+    /// The device's own supervisor doing what it was asked for.
+    Errand,
     /// The supervisor saying whether the device is up.
     Verdict,
     /// The node of the block device.
@@ -111,7 +115,6 @@ impl fmt::Display for Awaits {
             Self::CallReturn => f.write_str("the return of a system call"),
             Self::Control(name) => write!(f, "the completion of {name}"),
             Self::Requests(n) => write!(f, "a request on {n} armed tag(s)"),
-            Self::Aborts(n) => write!(f, "the abort of {n} armed tag(s)"),
             Self::Registrations(n) => write!(f, "{n} registration(s) of pages"),
             Self::WriteData(n) => write!(f, "the data of {n} announced write(s)"),
             Self::BackendResults(n) => write!(f, "{n} backend result(s)"),
@@ -119,12 +122,15 @@ impl fmt::Display for Awaits {
             Self::QueuesPrimed(n) => write!(f, "{n} queue(s) to be primed"),
             Self::QueuesEnded(n) => write!(f, "{n} queue(s) to end"),
             Self::WorkerPrimed => f.write_str("the worker to have every queue primed"),
+            Self::WorkerResized => f.write_str("the worker to know the device's new size"),
+            Self::QueuesResized(n) => write!(f, "{n} queue(s) to know the device's new size"),
             Self::WorkerExit => f.write_str("the worker process to exit"),
             Self::DeviceLive => f.write_str("the supervisor to start the device"),
             Self::SupervisorExit => f.write_str("the supervisor process to exit"),
             Self::Release => f.write_str("the kernel to have cleaned up behind the last worker"),
             Self::RecoveryRequest => f.write_str("a request to recover, or to stop"),
             Self::Recovery => f.write_str("the device's own supervisor to recover it"),
+            Self::Errand => f.write_str("the device's own supervisor to do what it was asked for"),
             Self::Verdict => f.write_str("the supervisor to say whether the device is up"),
             Self::Node => f.write_str("the node of the block device"),
             Self::StopRequest => f.write_str("a request to stop"),

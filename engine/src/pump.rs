@@ -31,6 +31,8 @@ pub struct Pump {
     taken: u16,
     /// The completion queue was seen empty in this turn.
     drained: bool,
+    /// This turn began with the return from an `enter` that went well.
+    entered: bool,
     /// Watches failed too often.
     broken: Option<Errno>,
 }
@@ -55,6 +57,7 @@ impl Pump {
             pause: Pause::No,
             taken: 0,
             drained: false,
+            entered: false,
             broken: None,
         }
     }
@@ -67,6 +70,7 @@ impl Pump {
         let reaped = self.taken > 0;
         self.taken = 0;
         self.drained = false;
+        self.entered = matches!(ret, Ret::Submitted(_));
         self.pause = Pause::No;
         if let Some(errno) = self.broken {
             return Err(errno);
@@ -134,6 +138,12 @@ impl Pump {
     /// Whether every completion that the kernel had posted by the beginning of this turn was handled.
     pub const fn drained(&self) -> bool {
         self.drained
+    }
+
+    /// Whether the kernel was entered just now and had nothing to say. One `enter` need not run all task work, so that alone an empty
+    /// queue does not tell.
+    pub const fn is_quiet(&self) -> bool {
+        self.entered && self.drained && self.taken == 0
     }
 
     /// Parks the thread: submits what is there, and waits unless the thread has more to do by itself.

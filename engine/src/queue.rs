@@ -89,7 +89,7 @@ pub struct Queue<T: Target> {
     announced: u16,
     /// Tags the kernel aborted.
     dead: u16,
-    /// Told to finish what it holds and exit.
+    /// To finish what it holds and exit: it was told to, or a tag was aborted.
     quitting: bool,
 }
 
@@ -184,7 +184,8 @@ impl<T: Target> Queue<T> {
         let more = self.prime(io);
         self.check();
         if self.may_end() {
-            if io.sq_ready() == 0 {
+            // Nothing is left behind that was delivered already: it would fail where only what waits is kept for the next server.
+            if io.sq_ready() == 0 && self.pump.is_quiet() {
                 self.phase = Phase::Ended;
                 io.tell_worker(FromQueue::Ended(self.config.id));
                 return Call::Exit(Exit::Finished);
@@ -329,6 +330,8 @@ impl<T: Target> Queue<T> {
             }
             TagAction::Retire => {
                 self.dead += 1;
+                // The first abort is the end: tags that the server held when the device was quiesced are never aborted (H09).
+                self.quitting = true;
                 Ok(())
             }
             TagAction::Fail(errno) => {
@@ -448,6 +451,11 @@ impl<T: Target> Queue<T> {
         loop {
             match io.hear_worker() {
                 Received::Message(ToQueue::Quit) => self.quitting = true,
+                Received::Message(ToQueue::Resize { sectors }) => {
+                    // Requests are judged by it as they arrive. What is under way beyond a new end comes to its own.
+                    self.config.sectors = sectors;
+                    io.tell_worker(FromQueue::Resized(self.config.id));
+                }
                 Received::Empty => {
                     push(io, Sqe::Watch { link: Link::Worker });
                     return;
@@ -460,9 +468,9 @@ impl<T: Target> Queue<T> {
         }
     }
 
-    /// Whether nothing is owed any more: every tag dead, or told to quit and nothing in hand.
-    fn may_end(&self) -> bool {
-        self.owned == 0 && (self.quitting || self.dead == self.config.depth)
+    /// Whether nothing is owed any more: a tag was aborted, or the worker said so, and nothing is in hand.
+    const fn may_end(&self) -> bool {
+        self.owned == 0 && self.quitting
     }
 
     /// Tells the worker, and exits.
@@ -529,9 +537,7 @@ impl<T: Target> Queue<T> {
                 }
                 // Told to quit, it ends as soon as it holds nothing, whatever is armed.
                 let armed = if self.quitting { 0 } else { armed };
-                if armed > 0 && self.dead > 0 {
-                    add(Awaits::Aborts(armed), Owner::Kernel, Otherwise::PeerUnwinds);
-                } else if armed > 0 {
+                if armed > 0 {
                     add(Awaits::Requests(armed), Owner::Client, Otherwise::WaitOn);
                 }
             }

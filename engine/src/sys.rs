@@ -36,6 +36,9 @@ pub enum Call {
     SpawnWorker {
         /// The device the worker will serve.
         device: DeviceGeometry,
+        /// The worker is to be of the program as it is installed now, not as it was when the last one was started.
+        #[cfg_attr(feature = "serde", serde(default))]
+        renewed: bool,
     },
     /// Supervisor that adopts a device: get hold of the worker process `pid`, after checking that it still is that worker.
     /// Answers [`Ret::Done`], or [`Ret::Failed`] with `ESRCH` when it is gone.
@@ -55,8 +58,16 @@ pub enum Call {
     },
     /// Launcher, and a supervisor that deletes a device: ask the device's own supervisor to stop (SIGTERM). Answers [`Ret::Done`], or [`Ret::Failed`] with `ESRCH`.
     StopSupervisor,
-    /// Supervisor that asks for a recovery: ask the device's own supervisor for it (SIGUSR1). Answers [`Ret::Done`], or [`Ret::Failed`] with `ESRCH`.
-    AskSupervisor,
+    /// Supervisor that has something done by the device's own supervisor: ask that one for it, by a signal. Answers [`Ret::Done`], or [`Ret::Failed`] with `ESRCH`.
+    AskSupervisor {
+        /// What for.
+        order: Order,
+    },
+    /// Supervisor: make what is behind the device so large, or say that it is; and give back what is beyond. Worker: reach all of it. Answers [`Ret::Done`] or [`Ret::Failed`].
+    FitStore {
+        /// In 512-byte sectors.
+        sectors: u64,
+    },
     /// Launcher: look for the node of the block device. Never waits. Answers [`Ret::Done`], or [`Ret::Failed`] with `ENOENT`.
     FindNode {
         /// The device.

@@ -39,6 +39,11 @@ pub enum Phase {
     Spawning(QueueId),
     /// All threads run; waiting for their reports, and for the supervisor.
     Running,
+    /// What is behind the device is being reached as far as the device will.
+    Fitting {
+        /// In 512-byte sectors.
+        sectors: u64,
+    },
     /// Telling the queues to quit, and waiting for them to end.
     Quitting,
     /// The process has exited.
@@ -63,6 +68,14 @@ pub struct Worker {
     ended: u16,
     /// The supervisor said that the device is LIVE.
     live: bool,
+    /// The supervisor is about to hold requests back.
+    handover: bool,
+    /// The size that the device is to have.
+    resize: Option<u64>,
+    /// Queues that have still to say that they know it.
+    unaware: u16,
+    /// Quitting has a deadline.
+    hurries: bool,
     /// The current timer's generation.
     generation: u32,
     first: Option<Cause>,
@@ -85,6 +98,10 @@ impl Worker {
             primed: 0,
             ended: 0,
             live: false,
+            handover: false,
+            resize: None,
+            unaware: 0,
+            hurries: false,
             generation: 0,
             first: None,
         }
@@ -126,6 +143,7 @@ impl Worker {
             },
             Phase::Opening => self.opened(ret, io),
             Phase::Spawning(queue) => self.spawned(queue, ret, io),
+            Phase::Fitting { sectors } => self.fitted(sectors, ret, io),
             Phase::Pausing | Phase::Running | Phase::Quitting => self.turn(ret, io),
             Phase::Ended => unreachable!("I1: a process that exited was resumed"),
         }
@@ -187,6 +205,28 @@ impl Worker {
         }
     }
 
+    /// The device is to have another size: what is behind it can be reached, or not.
+    fn fitted(&mut self, sectors: u64, ret: Ret, io: &mut impl WorkerIo) -> Call {
+        self.phase = Phase::Running;
+        match ret {
+            Ret::Failed(errno) => {
+                let cause = Cause::errno(Step::FitStore, errno);
+                io.tell_supervisor(FromWorker::NotResized(cause));
+            }
+            Ret::Done => {
+                self.device.sectors = sectors;
+                self.unaware = self.device.queues;
+                for queue in 0..self.spawned {
+                    io.tell_queue(QueueId(queue), ToQueue::Resize { sectors });
+                }
+            }
+            Ret::Start | Ret::Submitted(_) | Ret::Spawned(_) | Ret::Exited(_) | Ret::Running => {
+                mismatch("the fitting of a store", ret)
+            }
+        }
+        self.turn(Ret::Done, io)
+    }
+
     /// One turn of the pump.
     fn turn(&mut self, ret: Ret, io: &mut impl WorkerIo) -> Call {
         if let Err(errno) = self.pump.turn(ret) {
@@ -209,6 +249,7 @@ impl Worker {
                     | Phase::Opening
                     | Phase::Spawning(_)
                     | Phase::Running
+                    | Phase::Fitting { .. }
                     | Phase::Ended => {}
                 },
                 // The expiry of a wait that is over.
@@ -231,6 +272,11 @@ impl Worker {
         if retry && self.phase == Phase::Pausing {
             return self.open();
         }
+        if let (Some(sectors), Phase::Running) = (self.resize, self.phase) {
+            self.resize = None;
+            self.phase = Phase::Fitting { sectors };
+            return Call::FitStore { sectors };
+        }
         self.pump.park(io, false)
     }
 
@@ -239,13 +285,20 @@ impl Worker {
             match io.hear_supervisor() {
                 Received::Message(ToWorker::Live) => self.live = true,
                 Received::Message(ToWorker::Quit) => self.quit(None, io),
+                // Once requests are held back, a worker without a supervisor would keep them waiting for ever: then its end lets somebody
+                // else recover the device.
+                Received::Message(ToWorker::Handover) => self.handover = true,
+                Received::Message(ToWorker::Finish) => self.finish(None, io),
+                Received::Message(ToWorker::Resize { sectors }) => self.resize = Some(sectors),
                 Received::Empty => {
                     push(io, Sqe::Watch { link: Link::Supervisor });
                     return;
                 }
                 Received::Closed => {
                     // A device that nobody will ever start must not be served; a LIVE one must be.
-                    if !self.live {
+                    if self.handover {
+                        self.finish(None, io);
+                    } else if !self.live {
                         self.quit(Some(Cause::new(Step::StartDev, Problem::LinkClosed)), io);
                     }
                     return;
@@ -267,7 +320,18 @@ impl Worker {
                     self.ended += 1;
                     self.quit(Some(cause), io);
                 }
-                Received::Message(FromQueue::Ended(_)) => self.ended += 1,
+                Received::Message(FromQueue::Ended(_)) => {
+                    self.ended += 1;
+                    // By itself: its tags were aborted. A queue that held all of its own then is never told (H09).
+                    self.finish(None, io);
+                }
+                Received::Message(FromQueue::Resized(_)) => {
+                    self.unaware -= 1;
+                    if self.unaware == 0 {
+                        let sectors = self.device.sectors;
+                        io.tell_supervisor(FromWorker::Resized { sectors });
+                    }
+                }
                 Received::Empty => {
                     push(io, Sqe::Watch { link: Link::Queues });
                     return;
@@ -279,8 +343,18 @@ impl Worker {
         }
     }
 
-    /// Tells every queue to finish what it holds and exit. The first cause is kept.
+    /// As [`Worker::finish`], within a time.
     fn quit(&mut self, cause: Option<Cause>, io: &mut impl WorkerIo) {
+        if !self.hurries {
+            self.first = self.first.or(cause);
+            self.finish(None, io);
+            self.hurries = true;
+            self.arm(QUIT_MS, io);
+        }
+    }
+
+    /// Tells every queue to finish what it holds and exit. The first cause is kept.
+    fn finish(&mut self, cause: Option<Cause>, io: &mut impl WorkerIo) {
         if self.phase == Phase::Quitting {
             return;
         }
@@ -289,7 +363,6 @@ impl Worker {
         for queue in 0..self.spawned {
             io.tell_queue(QueueId(queue), ToQueue::Quit);
         }
-        self.arm(QUIT_MS, io);
     }
 
     fn arm(&mut self, ms: u32, io: &mut impl WorkerIo) {
@@ -313,7 +386,11 @@ impl Worker {
     pub fn pending(&self, sink: &mut impl PendingSink) {
         let mut add = |awaits, owner, otherwise| sink.pending(Pending { awaits, owner, otherwise });
         match self.phase {
-            Phase::Boot | Phase::SettingUp | Phase::Opening | Phase::Spawning(_) => {
+            Phase::Boot
+            | Phase::SettingUp
+            | Phase::Opening
+            | Phase::Spawning(_)
+            | Phase::Fitting { .. } => {
                 add(Awaits::CallReturn, Owner::Kernel, Otherwise::PeerUnwinds);
             }
             Phase::Pausing => add(Awaits::Retry, Owner::Kernel, Otherwise::Unwind),
@@ -324,6 +401,10 @@ impl Worker {
             Phase::Running if !self.live => {
                 add(Awaits::DeviceLive, Owner::Engine, Otherwise::PeerUnwinds);
             }
+            Phase::Running if self.unaware > 0 => {
+                let unaware = Awaits::QueuesResized(self.unaware);
+                add(unaware, Owner::Engine, Otherwise::PeerUnwinds);
+            }
             Phase::Running => {
                 add(
                     Awaits::QueuesEnded(self.device.queues - self.ended),
@@ -332,11 +413,9 @@ impl Worker {
                 );
             }
             Phase::Quitting => {
-                add(
-                    Awaits::QueuesEnded(self.spawned - self.ended),
-                    Owner::Engine,
-                    Otherwise::GiveUp,
-                );
+                let otherwise =
+                    if self.hurries { Otherwise::GiveUp } else { Otherwise::PeerUnwinds };
+                add(Awaits::QueuesEnded(self.spawned - self.ended), Owner::Engine, otherwise);
             }
             Phase::Ended => {}
         }

@@ -100,14 +100,15 @@ fn ends_when_every_tag_is_aborted() {
 }
 
 #[test]
-fn goes_on_serving_other_tags_after_the_first_abort() {
+fn finishes_what_it_holds_after_the_first_abort_and_waits_for_no_other() {
     let (mut queue, mut kernel) = mem_queue(2, 8);
     let _ = settle(&mut queue, &mut kernel, Ret::Start);
     kernel.abort(Tag(0));
     kernel.deliver(Tag(1), desc(WRITE, 0, 1));
     let call = settle(&mut queue, &mut kernel, Ret::Submitted(0));
-    assert_eq!(call, Call::Enter { submit: 0, wait: 1 });
+    assert_eq!(call, Call::Exit(Exit::Finished));
     assert_eq!(kernel.commits, [(Tag(1), 512)]);
+    assert_eq!(kernel.tags_in(KernelTag::Armed), [Tag(1)], "H09: nobody will ever abort it");
 }
 
 #[test]

@@ -8,13 +8,13 @@ use blkproof_engine::data::DataMode;
 use blkproof_engine::link::{FromWorker, Link, News, Order, Received, ToWorker, Verdict};
 use blkproof_engine::pending::{Awaits, Otherwise, Owner, Pending};
 use blkproof_engine::supervisor::{
-    Deadlines, LOOK_PAUSE_MAX_MS, LOOKS_MAX, Plan, RESTARTS_MAX, Recovery, Stage, Supervisor,
-    WATCH_MS, Wanted,
+    Deadlines, Errand, LOOK_PAUSE_MAX_MS, LOOKS_MAX, Plan, RESTARTS_MAX, Recovery, Stage,
+    Supervisor, WATCH_MS, Wanted,
 };
 use blkproof_engine::sys::{
     Call, ControlIo, Cqe, Exit, Ret, Ring, SqFull, Sqe, SupervisorIo, Token, WorkerExit,
 };
-use blkproof_engine::target::Null;
+use blkproof_engine::target::{Null, Target};
 use blkproof_engine::uapi::{DevId, DevInfo, DeviceState, Errno, Features};
 
 const ID: DevId = DevId(3);
@@ -196,6 +196,13 @@ impl System {
                 res = if self.state == DeviceState::Quiesced { 0 } else { -16 };
                 (self.state, self.server) = (DeviceState::Live, Some(pid));
             }
+            Command::GetParams(_) => {
+                let params = Null { sectors: SECTORS }.geometry().params(64 << 10);
+                self.reply = params.basic.map_or(Reply::Nothing, Reply::Params);
+            }
+            Command::QuiesceDev(_) | Command::UpdateSize(..) | Command::TryStopDev(_) => {
+                panic!("nobody asked for that")
+            }
         }
         self.complete(Token::Control(sequence), res);
     }
@@ -351,7 +358,7 @@ impl Bench {
                 self.system.enter(wait);
                 Ret::Submitted(submit)
             }
-            Call::SpawnWorker { device } => {
+            Call::SpawnWorker { device, renewed: _ } => {
                 assert_eq!((device.queues, device.depth, device.sectors), (2, 64, SECTORS));
                 assert_eq!(Some(device.data), DataMode::of(self.system.flags));
                 self.system.spawn()
@@ -362,7 +369,8 @@ impl Bench {
                 assert_eq!(pid, SUPERVISOR);
                 if self.system.resident { Ret::Done } else { Ret::Failed(Errno::ESRCH) }
             }
-            Call::AskSupervisor => {
+            Call::AskSupervisor { order } => {
+                assert_eq!(order, Order::Recover);
                 self.system.asked += 1;
                 Ret::Done
             }
@@ -671,18 +679,18 @@ fn what_another_hand_stopped_is_not_recovered() {
 }
 
 fn recover() -> Plan {
-    Plan::Recover { id: ID, identity: IDENTITY, sectors: SECTORS, restart: false }
+    Plan::Recover { id: ID, identity: IDENTITY, restart: false }
 }
 
 fn ask() -> Plan {
-    Plan::Ask { id: ID, identity: IDENTITY, supervisor: SUPERVISOR }
+    Plan::Ask { errand: Errand::Recover, id: ID, identity: IDENTITY, supervisor: SUPERVISOR }
 }
 
 #[test]
 fn a_device_without_supervisor_is_brought_back_and_looked_after() {
     let mut bench = Bench::new(recover(), System::quiesced(Recovery::Requeue));
     bench.until(Stage::Live);
-    let expected = [Kind::GetDevInfo, Kind::StartRecovery, Kind::EndRecovery];
+    let expected = [Kind::GetDevInfo, Kind::StartRecovery, Kind::GetParams, Kind::EndRecovery];
     assert_eq!(bench.system.kinds(), expected);
     assert_eq!(bench.system.verdicts, [Verdict::Up(ID)]);
     bench.loses_worker(0);

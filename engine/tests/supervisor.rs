@@ -206,6 +206,10 @@ impl System {
             Command::StartRecovery(_) | Command::EndRecovery(..) => {
                 panic!("a device without recovery is not recovered")
             }
+            Command::GetParams(_) | Command::QuiesceDev(_) | Command::UpdateSize(..) => {
+                panic!("nobody asked for a change")
+            }
+            Command::TryStopDev(_) => res = -16,
         }
         self.complete(Token::Control(sequence), res);
     }
@@ -368,7 +372,7 @@ fn run(plan: Plan, system: &mut System, stop_when_live: bool) -> Exit {
         };
         ret = match supervisor.resume(ret, system) {
             Call::SetupRing(_) => fails(Step::ControlRing).unwrap_or(Ret::Done),
-            Call::SpawnWorker { device } => {
+            Call::SpawnWorker { device, renewed: false } => {
                 assert_eq!((device.queues, device.depth), (2, 64), "what the kernel granted");
                 system.data = Some(device.data);
                 fails(Step::SpawnWorker).unwrap_or_else(|| {
@@ -600,7 +604,8 @@ fn a_deletion_asks_the_device_s_own_supervisor_first() {
     ] {
         let mut system = System::new(plant);
         system.exists = true;
-        let plan = Plan::Delete { id: ID, worker: None, supervisor: Some(PID + 1) };
+        let plan =
+            Plan::Delete { id: ID, worker: None, supervisor: Some(PID + 1), if_unused: false };
         assert_eq!(run(plan, &mut system, false), expected);
         assert!(!system.exists);
         assert_eq!(system.commands, commands);
@@ -688,7 +693,12 @@ fn deletes_a_device_whose_supervisor_is_gone() {
         system.exists = true;
         system.live = live;
         system.worker = worker;
-        let plan = Plan::Delete { id: ID, worker: worker.map(|_| PID), supervisor: None };
+        let plan = Plan::Delete {
+            id: ID,
+            worker: worker.map(|_| PID),
+            supervisor: None,
+            if_unused: false,
+        };
         assert_eq!(run(plan, &mut system, false), Exit::Finished, "live {live}, worker {worker:?}");
         assert!(!system.exists);
         assert_ne!(system.worker, Some(true));
@@ -702,7 +712,7 @@ fn a_worker_that_holds_a_deletion_up_is_killed() {
         system.exists = true;
         system.live = live;
         system.worker = Some(true);
-        let plan = Plan::Delete { id: ID, worker: Some(PID), supervisor: None };
+        let plan = Plan::Delete { id: ID, worker: Some(PID), supervisor: None, if_unused: false };
         let exit = run(plan, &mut system, false);
         assert!(matches!(exit, Exit::Stuck { step: Step::DelDev, .. }), "{exit:?}");
         assert_eq!(system.killed, !live, "STOP_DEV ended the worker of a LIVE device");
@@ -712,7 +722,11 @@ fn a_worker_that_holds_a_deletion_up_is_killed() {
 #[test]
 fn deleting_what_does_not_exist_says_so() {
     let mut system = System::new(Plant::Command(Kind::GetDevInfo, Errno::ENODEV));
-    let exit = run(Plan::Delete { id: ID, worker: None, supervisor: None }, &mut system, false);
+    let exit = run(
+        Plan::Delete { id: ID, worker: None, supervisor: None, if_unused: false },
+        &mut system,
+        false,
+    );
     assert_eq!(exit, Exit::Failed(Cause::errno(Step::GetDevInfo, Errno::ENODEV)));
 }
 

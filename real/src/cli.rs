@@ -21,7 +21,7 @@ use crate::state_file::RunDir;
 use crate::tap::Recording;
 use crate::task::{SECTOR, TargetSpec, Task};
 use crate::{
-    control, dump, launcher, query, recovery, store, supervisor_process, worker_process,
+    change, control, dump, launcher, query, recovery, store, supervisor_process, worker_process,
 };
 
 /// Serve Linux block devices from user space (ublk).
@@ -44,6 +44,8 @@ Examples:
   blkproof list                        every ublk device, ours and others'
   blkproof dump 0                      what each part of device 0 waits for
   blkproof recover 0                   give it another worker, if it was added with --recovery
+  blkproof handover 0                  replace its worker while it is in use
+  blkproof resize 0 --size 2G          make it larger or smaller
   blkproof del 0                       stop and delete it, whatever state it is in
 
 Exit codes: 0 done, 1 failed, 2 not a sensible command; 128 + signal when the worker of a foreground
@@ -60,12 +62,27 @@ enum Command {
     List(ListOptions),
     /// Stop and delete devices, whatever state they and their processes are in
     #[command(after_help = DEL_EXAMPLES)]
-    Del(DelOptions),
+    Del(DelCommand),
     /// Give a device whose worker is gone another one, if it was added with --recovery
     #[command(after_help = RECOVER_HELP)]
     Recover {
         /// The device's number, N in /dev/ublkbN
         id: u32,
+    },
+    /// Replace the worker of a device that is in use, without an error for its clients; it must have been added with --recovery
+    #[command(after_help = HANDOVER_HELP)]
+    Handover {
+        /// The device's number, N in /dev/ublkbN
+        id: u32,
+    },
+    /// Give a device another size while it is in use
+    #[command(after_help = RESIZE_HELP)]
+    Resize {
+        /// The device's number, N in /dev/ublkbN
+        id: u32,
+        /// Its new size: bytes, or with K, M, G, T; a multiple of its logical block [default: that of its file]
+        #[arg(long, value_parser = parse_size)]
+        size: Option<u64>,
     },
     /// Show what the ublk driver of this kernel supports
     Features {
@@ -104,6 +121,21 @@ Examples:
 
 Clients keep the device open all the while. The device's own supervisor is asked, if it runs; else another one is started, and keeps
 looking after the device. What is in memory (mem) dies with its supervisor: such a device can then only be deleted.";
+
+const HANDOVER_HELP: &str = "\
+Example:
+  blkproof handover 0                   the next worker is of the program as it is installed now
+
+Requests are held back while the worker finishes what it has and the next one starts; with --recovery fail-io they fail meanwhile. The
+supervisor stays the process, and the program, that it is. Linux 6.18 or later.";
+
+const RESIZE_HELP: &str = "\
+Examples:
+  truncate -s 20G disk.img && blkproof resize 0     a device in a file follows its file
+  blkproof resize 1 --size 2G                       null and mem are as large as they are told
+
+A device that shrinks answers requests beyond its new end with an error, whoever still uses what was there. Linux 7.3; or 6.18 for a
+device that was added with --recovery.";
 
 const DUMP_HELP: &str = "\
 Asks the supervisor and the worker of a device; they answer even while they are stuck in the kernel.
@@ -238,6 +270,15 @@ struct DelOptions {
     all: bool,
 }
 
+#[derive(Debug, Args)]
+struct DelCommand {
+    #[command(flatten)]
+    which: DelOptions,
+    /// Only if nobody has the block device open: not mounted, no client. Linux 7.3
+    #[arg(long)]
+    if_unused: bool,
+}
+
 /// Runs the program.
 pub fn main() -> ExitCode {
     let result = match Cli::parse().command {
@@ -247,6 +288,8 @@ pub fn main() -> ExitCode {
         Command::List(options) => run_list(&options),
         Command::Del(options) => run_del(&options),
         Command::Recover { id } => run_recover(id),
+        Command::Handover { id } => run_handover(id),
+        Command::Resize { id, size } => run_resize(id, size),
         Command::Features { json } => run_features(json),
         Command::Dump { id, json } => run_dump(id, json),
     };
@@ -379,22 +422,22 @@ fn table(devices: &[Listed]) -> String {
     text
 }
 
-fn run_del(options: &DelOptions) -> Result<()> {
+fn run_del(command: &DelCommand) -> Result<()> {
     control::probe()?;
     let run_dir = RunDir::from_environment();
-    let Some(id) = options.id else {
-        return delete_all(&run_dir);
+    let Some(id) = command.which.id else {
+        return delete_all(&run_dir, command.if_unused);
     };
-    if deletion::delete(&run_dir, id)? == Deleted::WasGone {
+    if deletion::delete(&run_dir, id, command.if_unused)? == Deleted::WasGone {
         eprintln!("blkproof: device {id} had gone already; removed what was left of it");
     }
     Ok(())
 }
 
-fn delete_all(run_dir: &RunDir) -> Result<()> {
+fn delete_all(run_dir: &RunDir, if_unused: bool) -> Result<()> {
     let mut failed = Vec::new();
     for id in devices::ids(run_dir) {
-        if let Err(error) = deletion::delete(run_dir, id) {
+        if let Err(error) = deletion::delete(run_dir, id, if_unused) {
             eprintln!("blkproof: device {id}: {error}");
             failed.push(id.to_string());
         }
@@ -408,6 +451,20 @@ fn delete_all(run_dir: &RunDir) -> Result<()> {
 fn run_recover(id: u32) -> Result<()> {
     control::probe()?;
     announce(&recovery::recover(&RunDir::from_environment(), id)?);
+    Ok(())
+}
+
+fn run_handover(id: u32) -> Result<()> {
+    control::probe()?;
+    announce(&change::hand_over(&RunDir::from_environment(), id)?);
+    Ok(())
+}
+
+fn run_resize(id: u32, size: Option<u64>) -> Result<()> {
+    control::probe()?;
+    let bytes = change::resize(&RunDir::from_environment(), id, size)?;
+    // A reader that has gone does not make the device any smaller.
+    let _ = print(&format!("{bytes}\n"));
     Ok(())
 }
 

@@ -8,7 +8,7 @@ use blkproof_engine::uapi::{DevId, Errno};
 use crate::board::{Board, Name};
 use crate::driver::{self, SupervisorDriver};
 use crate::error::{Attempt, Error, Result};
-use crate::os;
+use crate::{openers, os};
 use crate::state_file::RunDir;
 
 /// What became of the device.
@@ -20,11 +20,11 @@ pub enum Deleted {
     WasGone,
 }
 
-/// Stops and deletes a device, whoever brought it up, and removes what was written down of it.
+/// Stops and deletes a device (with `if_unused` only one that nobody has open), whoever brought it up, and removes what was written down of it.
 ///
 /// # Errors
 /// Why the device, or a process of its, is still there.
-pub fn delete(run_dir: &RunDir, id: u32) -> Result<Deleted> {
+pub fn delete(run_dir: &RunDir, id: u32, if_unused: bool) -> Result<Deleted> {
     let state = run_dir.read(id);
     let worker = state.as_ref().map(|state| state.worker);
     let resident = state.as_ref().map(|state| state.supervisor);
@@ -35,6 +35,7 @@ pub fn delete(run_dir: &RunDir, id: u32) -> Result<Deleted> {
         id: DevId(id),
         worker: worker.map(|worker| worker.pid),
         supervisor: resident.map(|resident| resident.pid),
+        if_unused,
     };
     let mut supervisor = Supervisor::new(plan, Deadlines::DEFAULT);
     let mut publisher = Board::default().publisher(Name::Supervisor);
@@ -50,6 +51,15 @@ pub fn delete(run_dir: &RunDir, id: u32) -> Result<Deleted> {
             return Err(Error::from(cause).advice(format!(
                 "the device is deleted, but its supervisor process is still there: kill {pid}, then run this again"
             )));
+        }
+        Exit::Failed(cause @ Cause { problem: Problem::InUse, .. }) => {
+            let error = Error::from(cause);
+            let users = openers::of(DevId(id));
+            return Err(if users.is_empty() {
+                error.advice("nobody shows in /proc who has it open: another namespace, or it has been closed since")
+            } else {
+                error.advice(format!("it is in use by {}", users.join(", ")))
+            });
         }
         Exit::Failed(cause) => return Err(cause.into()),
         Exit::Stuck { cause, step } => {

@@ -87,7 +87,7 @@ pub fn look(run_dir: &RunDir, id: u32) -> Result<Option<Listed>> {
     let state = run_dir.read(id);
     match query::ask(Command::GetDevInfo(DevId(id))) {
         Ok(Reply::DevInfo(info)) => Ok(Some(listed(&info, state.as_ref()))),
-        Ok(Reply::Nothing | Reply::Features(_)) => Ok(None),
+        Ok(Reply::Nothing | Reply::Features(_) | Reply::Params(_)) => Ok(None),
         Err(Cause { problem: Problem::Errno(Errno::ENODEV), .. }) => {
             Ok(state.as_ref().map(remembered))
         }
@@ -100,7 +100,15 @@ pub fn look(run_dir: &RunDir, id: u32) -> Result<Option<Listed>> {
 pub fn data_mode(id: DevId) -> Option<DataMode> {
     match query::ask(Command::GetDevInfo(id)) {
         Ok(Reply::DevInfo(info)) => DataMode::of(info.flags),
-        Ok(Reply::Nothing | Reply::Features(_)) | Err(_) => None,
+        Ok(Reply::Nothing | Reply::Features(_) | Reply::Params(_)) | Err(_) => None,
+    }
+}
+
+/// The size of a device's disk, as its parameters say.
+pub fn size_bytes(id: DevId) -> Option<u64> {
+    match query::ask(Command::GetParams(id)) {
+        Ok(Reply::Params(params)) => params.dev_sectors.checked_mul(SECTOR),
+        Ok(Reply::Nothing | Reply::Features(_) | Reply::DevInfo(_)) | Err(_) => None,
     }
 }
 

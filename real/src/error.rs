@@ -124,7 +124,22 @@ fn advice(cause: Cause) -> Option<&'static str> {
         Problem::Foreign => {
             return Some("`blkproof list` shows what has this number; the device that was added here is gone");
         }
-        Problem::Deadline
+        Problem::Unserved => {
+            return Some("`blkproof recover` gives it one, if it was added with --recovery");
+        }
+        Problem::NoQuiesce => {
+            return Some("with --recovery the worker can be killed instead, and then `blkproof recover`: with reissue no request fails of it");
+        }
+        Problem::NoResize => {
+            return Some("it needs Linux 7.3, or Linux 6.18 and a device added there with --recovery; else `blkproof del`, then add it again");
+        }
+        Problem::NoTryStop => {
+            return Some("make sure by yourself that nobody uses it (fuser -v, findmnt), then `blkproof del` without --if-unused");
+        }
+        Problem::InUse
+        | Problem::BadSize
+        | Problem::Busy
+        | Problem::Deadline
         | Problem::WorkerExited(_)
         | Problem::LinkClosed
         | Problem::Stopped

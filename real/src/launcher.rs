@@ -22,7 +22,7 @@ use crate::error::{Attempt, Class, Error, Result};
 use crate::peer::Peer;
 use crate::state_file::{RUN_DIR_VARIABLE, RunDir};
 use crate::task::Task;
-use crate::{devices, os, store, supervisor_process, worker_process};
+use crate::{devices, orders, os, store, supervisor_process, worker_process};
 
 /// Brings a device up and leaves it to a detached supervisor. The block device's path.
 ///
@@ -38,7 +38,7 @@ pub fn detach(mut task: Task, store: Option<&OwnedFd>) -> Result<PathBuf> {
         .attempting(|| format!("creating {}", path.display()))?;
     task.log = Some(path.clone());
     // Before the supervisor starts, so that a signal handed on to it waits until it listens.
-    os::block(&supervisor_process::STOP_SIGNALS).attempting(attempt)?;
+    os::block(&orders::STOP_SIGNALS).attempting(attempt)?;
     let up = start(&task, store, &log, &run_dir)
         .attempting(attempt)
         .and_then(|(peer, child)| await_up(peer, Some(&child), Some(task.data)));
@@ -74,7 +74,7 @@ pub fn bring_back(task: &Task, store: Option<&OwnedFd>) -> Result<PathBuf> {
             .advice("`blkproof list` shows the device; run this again if it is not LIVE")
     })?;
     let said = log.seek(io::SeekFrom::End(0)).unwrap_or_default();
-    os::block(&supervisor_process::STOP_SIGNALS).attempting(attempt)?;
+    os::block(&orders::STOP_SIGNALS).attempting(attempt)?;
     let up = start(task, store, &log, &run_dir)
         .attempting(attempt)
         .and_then(|(peer, child)| await_up(peer, Some(&child), None));
@@ -89,7 +89,7 @@ pub fn foreground(task: Task, store: Option<OwnedFd>, up: fn(&Path)) -> Result<(
     let attempt = || "starting the supervisor".to_owned();
     create(&RunDir::from_environment())?;
     // Before the thread starts, so that it leaves the signals to the supervisor.
-    os::block(&supervisor_process::ORDER_SIGNALS).attempting(attempt)?;
+    os::block(&orders::signals()).attempting(attempt)?;
     let (ours, theirs) = Peer::pair().attempting(attempt)?;
     let asked = Some(task.data);
     let announce = thread::spawn(move || await_up(ours, None, asked).map(|path| up(&path)));
@@ -145,7 +145,7 @@ fn await_up(
     supervisor: Option<&Child>,
     asked: Option<DataMode>,
 ) -> Result<PathBuf> {
-    let stop = supervisor.map_or(&[][..], |_| &supervisor_process::STOP_SIGNALS);
+    let stop = supervisor.map_or(&[][..], |_| &orders::STOP_SIGNALS);
     let signals = os::signal_fd(stop).attempting(|| "waiting for the supervisor".into())?;
     let mut driver = LauncherDriver::new(signals, peer, supervisor.map(Child::id));
     let launcher = if asked.is_some() { Launcher::new } else { Launcher::of_recovery };

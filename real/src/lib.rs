@@ -27,6 +27,7 @@ macro_rules! not_loom {
 // A loom model needs the mailbox, the board, and nothing that enters the kernel.
 not_loom! {
     pub mod bell;
+    pub mod change;
     pub mod cli;
     pub mod control;
     pub mod deletion;
@@ -36,6 +37,8 @@ not_loom! {
     pub mod error;
     pub mod inherit;
     pub mod launcher;
+    pub mod openers;
+    pub mod orders;
     pub mod os;
     pub mod peer;
     pub mod process;

@@ -35,7 +35,7 @@ pub fn ask(command: Command) -> std::result::Result<Reply, Cause> {
 pub fn features() -> Result<blkproof_engine::uapi::Features> {
     match ask(Command::GetFeatures)? {
         Reply::Features(features) => Ok(features),
-        Reply::Nothing | Reply::DevInfo(_) => {
+        Reply::Nothing | Reply::DevInfo(_) | Reply::Params(_) => {
             Err(Error::from(Cause::new(Step::GetFeatures, Problem::Protocol)))
         }
     }

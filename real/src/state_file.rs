@@ -16,7 +16,7 @@ use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 
 use crate::process::Process;
-use crate::task::{TargetSpec, Task};
+use crate::task::{SECTOR, TargetSpec, Task};
 
 /// The variable that names another run directory.
 pub const RUN_DIR_VARIABLE: &str = "BLKPROOF_RUN_DIR";
@@ -65,8 +65,8 @@ impl StateFile {
         Self {
             version: VERSION,
             id: device.id.0,
-            target: task.target.clone(),
-            size_bytes: task.target.bytes(),
+            target: task.target.resized(device.sectors * SECTOR),
+            size_bytes: device.sectors * SECTOR,
             queues: device.queues,
             depth: device.depth,
             recovery: task.recovery,

@@ -110,6 +110,38 @@ pub fn reopen(target: &TargetSpec) -> Result<Option<OwnedFd>> {
     Ok(Some(store))
 }
 
+/// Gives what a device is kept in a size: memory is made so large, a file must be at least.
+///
+/// # Errors
+/// What the system answered; `EINVAL` for a file that is smaller.
+pub fn fit(target: &TargetSpec, store: Option<&OwnedFd>, bytes: u64) -> io::Result<()> {
+    match (target, store) {
+        (TargetSpec::Mem { .. }, Some(store)) => Ok(rustix::fs::ftruncate(store, bytes)?),
+        (TargetSpec::Loop { .. }, Some(store)) => {
+            if measure(store)? < bytes {
+                return Err(rustix::io::Errno::INVAL.into());
+            }
+            Ok(())
+        }
+        (TargetSpec::Null { .. } | TargetSpec::Mem { .. } | TargetSpec::Loop { .. }, _) => Ok(()),
+    }
+}
+
+/// The size of a file or block device. Nobody uses its position.
+fn measure(file: impl AsFd) -> io::Result<u64> {
+    Ok(rustix::fs::seek(file, rustix::fs::SeekFrom::End(0))?)
+}
+
+/// How large the file of a loop target is now, in whole blocks of the device.
+///
+/// # Errors
+/// What the system answered.
+pub fn file_bytes(path: &Path, logical_bs_shift: u8) -> Result<u64> {
+    let what = || format!("measuring {}", path.display());
+    let size = File::open(path).and_then(measure).attempting(what)?;
+    Ok(size >> logical_bs_shift << logical_bs_shift)
+}
+
 fn open(path: &Path, extra: OFlags) -> std::result::Result<File, rustix::io::Errno> {
     let flags = OFlags::RDWR | OFlags::CLOEXEC | extra;
     rustix::fs::open(path, flags, Mode::empty()).map(File::from)

@@ -1,37 +1,33 @@
 //! The supervisor process: what surrounds its machine.
 
 use std::cell::{Cell, RefCell};
-use std::fs;
+use std::fs::{self, File};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::rc::Rc;
 
+use blkproof_engine::link::News;
 use blkproof_engine::record::{Recorded, Thread};
 use blkproof_engine::supervisor::{Deadlines, Supervisor};
 use blkproof_engine::sys::{DeviceGeometry, Exit};
 use blkproof_engine::uapi::DevId;
 
 use crate::board::{Board, Name};
-use crate::driver::{self, Spawned, SupervisorDriver};
+use crate::driver::{self, Keeper, Spawned, SupervisorDriver};
 use crate::os;
 use crate::peer::Peer;
 use crate::process::{self, Process, SUPERVISOR_COMM};
 use crate::state_file::{Role, RunDir, StateFile};
 use crate::tap::{Shape, Tap, WorkerSpool};
-use crate::task::Task;
-use crate::{dump, inherit, worker_process};
+use crate::task::{SECTOR, TargetSpec, Task};
+use crate::{dump, inherit, orders, store, worker_process};
 
 /// The hidden subcommand.
 pub const SUBCOMMAND: &str = "__supervise";
 /// How a line of the supervisor's own begins in the log.
 pub const LOG_PREFIX: &str = "blkproof supervisor: ";
-/// The signals that ask a supervisor to stop.
-pub const STOP_SIGNALS: [i32; 3] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP];
-/// The signal that asks a supervisor to recover its device.
-pub const RECOVER_SIGNAL: i32 = libc::SIGUSR1;
-/// All that it listens to.
-pub const ORDER_SIGNALS: [i32; 4] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, RECOVER_SIGNAL];
 
 /// Runs a detached supervisor to its end.
 pub fn main(task: &str) -> ExitCode {
@@ -67,8 +63,9 @@ fn supervise(task: &str) -> io::Result<Exit> {
 /// # Errors
 /// What the system answered before there was a machine to tell.
 pub fn serve(task: Task, store: Option<OwnedFd>, launcher: Peer) -> io::Result<Exit> {
-    os::block(&ORDER_SIGNALS)?;
-    let operator = os::signal_fd(&ORDER_SIGNALS)?;
+    let signals = orders::signals();
+    os::block(&signals)?;
+    let operator = os::signal_fd(&signals)?;
     let board = Board::default();
     let mut publisher = board.publisher(Name::Supervisor);
     let run_dir = RunDir::from_environment();
@@ -78,20 +75,51 @@ pub fn serve(task: Task, store: Option<OwnedFd>, launcher: Peer) -> io::Result<E
     let tap = task.record.as_ref().map(|record| Tap::supervisor(record, shape)).transpose()?;
     let spools = Rc::new(RefCell::new(Vec::new()));
     let known_id = Rc::new(Cell::new(None));
+    let programs = Rc::new(RefCell::new(Programs::new()));
+    let task = Rc::new(RefCell::new(task));
+    let store = Rc::new(store);
+    let hear = {
+        let (known_id, run_dir) = (Rc::clone(&known_id), run_dir.clone());
+        let (programs, task) = (Rc::clone(&programs), Rc::clone(&task));
+        move |news: News| match news {
+            News::Recovered => programs.borrow_mut().keep(),
+            News::Resized(sectors) => {
+                let mut task = task.borrow_mut();
+                task.target = task.target.resized(sectors * SECTOR);
+                if let Some(id) = known_id.get() {
+                    write_down_size(&run_dir, id, &task.target);
+                }
+            }
+            News::WorkerLost(_)
+            | News::WorkerEnded
+            | News::RecoveryFailed(_)
+            | News::Unserved
+            | News::HandingOver
+            | News::Refused(_) => {}
+        }
+    };
+    let fit = {
+        let (store, task) = (Rc::clone(&store), Rc::clone(&task));
+        move |sectors: u64| store::fit(&task.borrow().target, (*store).as_ref(), sectors * SECTOR)
+    };
     let spawn = {
         let (known_id, run_dir) = (Rc::clone(&known_id), run_dir.clone());
         let spools = Rc::clone(&spools);
-        move |device: DeviceGeometry| {
+        move |device: DeviceGeometry, renewed: bool| {
+            let task = task.borrow();
+            let program = programs.borrow_mut().choose(renewed);
             let first = known_id.replace(Some(device.id.0)).is_none();
             let spool = task.record.as_ref().map(Tap::for_worker).transpose()?;
             let board = first.then_some(&board);
             let spawned =
-                start_worker(device, &task, store.as_ref(), &run_dir, board, spool.as_ref());
+                start_worker(device, &task, (&program, (*store).as_ref()), &run_dir, board, spool.as_ref());
             spools.borrow_mut().extend(spool);
             spawned
         }
     };
-    let mut driver = SupervisorDriver::new(operator, launcher, Box::new(spawn));
+    let keeper =
+        Keeper { spawn: Box::new(spawn), fit: Box::new(fit), hear: Box::new(hear) };
+    let mut driver = SupervisorDriver::new(operator, launcher, keeper);
     let mut supervisor = Supervisor::new(plan, Deadlines::DEFAULT);
     let exit = match &tap {
         None => driver::run(&mut supervisor, &mut driver, &mut publisher),
@@ -116,7 +144,7 @@ pub fn serve(task: Task, store: Option<OwnedFd>, launcher: Peer) -> io::Result<E
 fn start_worker(
     device: DeviceGeometry,
     task: &Task,
-    store: Option<&OwnedFd>,
+    (program, store): (&Path, Option<&OwnedFd>),
     run_dir: &RunDir,
     board: Option<&Board>,
     spool: Option<&WorkerSpool>,
@@ -135,7 +163,7 @@ fn start_worker(
         dump::serve(&run_dir.socket(id, Role::Supervisor), board.clone());
     }
     let order = spool.map(|spool| spool.order().clone());
-    let spawned = worker_process::spawn(device, &task.target, store, run_dir, order)?;
+    let spawned = worker_process::spawn(device, &task.target, (program, store), run_dir, order)?;
     let state = StateFile::new(device, task, Process::current(), spawned.process);
     if let Err(error) = run_dir.write(&state) {
         // The worker runs, so it must be known to the machine. `del` finds it by the pid that the kernel knows.
@@ -143,6 +171,49 @@ fn start_worker(
         process::report(&format!("blkproof: writing {}: {error}", path.display()));
     }
     Ok(spawned)
+}
+
+/// The device has another size: the commands that come later are to know it.
+fn write_down_size(run_dir: &RunDir, id: u32, target: &TargetSpec) {
+    let _lock = run_dir.lock();
+    let Some(state) = run_dir.read(id).filter(|state| state.supervisor == Process::current()) else {
+        return;
+    };
+    let state = StateFile { target: target.clone(), size_bytes: target.bytes(), ..state };
+    if let Err(error) = run_dir.write(&state) {
+        // The kernel knows it too, and is asked first.
+        process::report(&format!("blkproof: writing {}: {error}", run_dir.state(id).display()));
+    }
+}
+
+/// The programs that workers are started from: the supervisor's own; or, after a handover that went well, what was found then in its place.
+struct Programs {
+    /// Where the supervisor's own was found.
+    path: Option<PathBuf>,
+    /// What the worker that serves was renewed from, kept open: a file that is replaced once more stays what it is.
+    kept: Option<File>,
+    /// What the worker that is being started was renewed from.
+    tried: Option<File>,
+}
+
+impl Programs {
+    fn new() -> Self {
+        Self { path: std::env::current_exe().ok(), kept: None, tried: None }
+    }
+
+    /// The program of the next worker.
+    fn choose(&mut self, renewed: bool) -> PathBuf {
+        self.tried = if renewed { self.path.as_ref().and_then(|path| File::open(path).ok()) } else { None };
+        match self.tried.as_ref().or(self.kept.as_ref()) {
+            Some(file) => format!("/proc/self/fd/{}", file.as_raw_fd()).into(),
+            None => worker_process::THIS_PROGRAM.into(),
+        }
+    }
+
+    /// The last one works.
+    fn keep(&mut self) {
+        self.kept = self.tried.take().or(self.kept.take());
+    }
 }
 
 #[cfg(test)]
@@ -184,7 +255,7 @@ mod tests {
         };
 
         // The program is this test's, which has no test of the name that a worker is called by.
-        let spawned = start_worker(device, &task, None, &run_dir, Some(&Board::default()), None);
+        let spawned = start_worker(device, &task, (Path::new(worker_process::THIS_PROGRAM), None), &run_dir, Some(&Board::default()), None);
         let spawned = spawned.expect("a process");
         let worker = WaitId::PidFd(spawned.pidfd.as_fd());
         let ended = waitid(worker, WaitIdOptions::EXITED).expect("our child").expect("a status");

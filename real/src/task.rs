@@ -60,6 +60,16 @@ impl TargetSpec {
         }
     }
 
+    /// The same of another size.
+    #[must_use]
+    pub fn resized(&self, to: u64) -> Self {
+        let mut spec = self.clone();
+        match &mut spec {
+            Self::Null { bytes } | Self::Mem { bytes } | Self::Loop { bytes, .. } => *bytes = to,
+        }
+        spec
+    }
+
     /// The engine's target.
     pub fn target(&self) -> AnyTarget {
         match *self {
@@ -111,7 +121,6 @@ impl Task {
             return Plan::Recover {
                 id: DevId(id),
                 identity: self.identity,
-                sectors: self.target.bytes() / SECTOR,
                 restart: self.restart,
             };
         }

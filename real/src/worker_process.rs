@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::panic::PanicHookInfo;
+use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::Arc;
 use std::{fs, io, thread};
@@ -23,7 +24,7 @@ use crate::peer::Peer;
 use crate::process::{self, Process, WORKER_COMM};
 use crate::state_file::{RUN_DIR_VARIABLE, Role, RunDir};
 use crate::tap::{Shape, Tap, WorkerRecording};
-use crate::task::{TargetSpec, WorkOrder};
+use crate::task::{SECTOR, TargetSpec, WorkOrder};
 use crate::{dump, inherit, store};
 
 /// The hidden subcommand.
@@ -40,13 +41,13 @@ pub const THIS_PROGRAM: &str = "/proc/self/exe";
 pub fn spawn(
     device: DeviceGeometry,
     target: &TargetSpec,
-    store: Option<&OwnedFd>,
+    (program, store): (&Path, Option<&OwnedFd>),
     run_dir: &RunDir,
     record: Option<WorkerRecording>,
 ) -> io::Result<Spawned> {
     let (link, child_link) = Peer::pair()?;
     let order = serde_json::to_string(&WorkOrder::new(device, target.clone(), record))?;
-    let mut child = Command::new(THIS_PROGRAM)
+    let mut child = Command::new(program)
         .arg0("blkproof")
         .args([SUBCOMMAND, &order])
         .env(RUN_DIR_VARIABLE, run_dir.path())
@@ -89,8 +90,8 @@ fn work(order: &str) -> io::Result<Exit> {
             Backend::Zeroes(Arc::new(fs::File::open("/dev/zero")?.into()))
         }
         TargetSpec::Null { .. } => Backend::Nothing,
-        TargetSpec::Mem { bytes } => {
-            let store = Store::map(file, *bytes)
+        TargetSpec::Mem { .. } => {
+            let store = Store::map(file, device.sectors * SECTOR)
                 .map_err(|errno| io::Error::from_raw_os_error(i32::from(errno.0)))?;
             Backend::Memory(Arc::new(store))
         }

@@ -441,7 +441,7 @@ fn a_supervisor_without_a_driver_fails_at_its_first_step() {
     }
     let operator = os::signal_fd(&[]).expect("a descriptor");
     let mut driver = SupervisorDriver::of_others(operator, None, None);
-    let plan = Plan::Delete { id: NO_DEVICE, worker: None, supervisor: None };
+    let plan = Plan::Delete { id: NO_DEVICE, worker: None, supervisor: None, if_unused: false };
     let mut supervisor = Supervisor::new(plan, Deadlines::DEFAULT);
     let mut publisher = Board::default().publisher(Name::Supervisor);
     let exit = driver::run(&mut supervisor, &mut driver, &mut publisher);

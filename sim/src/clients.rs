@@ -4,7 +4,7 @@ use blkproof_engine::control::Command;
 use blkproof_engine::launcher::Launcher;
 use blkproof_engine::link::{Link, Order};
 use blkproof_engine::query::Query;
-use blkproof_engine::supervisor::{Plan, Recovery, Stage, Supervisor};
+use blkproof_engine::supervisor::{Errand, Plan, Recovery, Stage, Supervisor};
 use blkproof_engine::sys::Exit;
 use blkproof_engine::uapi::DevId;
 
@@ -17,7 +17,7 @@ use crate::kernel::udev::Probe;
 use crate::run::{IDENTITY, Run, actor};
 use crate::server::Program;
 use crate::specimens::STOP_CELL;
-use crate::world::{DEVICE_SECTORS, ProcessId, ThreadId, World};
+use crate::world::{ProcessId, ThreadId, World};
 
 /// Requests a client has in flight at the most.
 const IN_FLIGHT_MAX: u8 = 2;
@@ -65,6 +65,8 @@ pub(crate) struct Operator {
     pub(crate) deletions: u8,
     /// The last `recover`.
     pub(crate) recoverer: Option<ProcessId>,
+    /// The last command that changes a device which is served: its worker, or its size.
+    pub(crate) changer: Option<ProcessId>,
     /// How often `recover` was run.
     pub(crate) recoveries: u8,
     /// How the last of these processes ended, if it ended by itself.
@@ -90,6 +92,7 @@ impl Operator {
             stop_sent: false,
             deletions: 0,
             recoverer: None,
+            changer: None,
             recoveries: 0,
             last_exit: None,
         }
@@ -97,7 +100,7 @@ impl Operator {
 
     /// A supervisor ended.
     pub(crate) fn heard_exit(&mut self, process: ProcessId, exit: Exit) {
-        if self.recoverer == Some(process) {
+        if [self.recoverer, self.changer].contains(&Some(process)) {
             return;
         }
         // What it says of a device that a `del` took from under it is of no interest.
@@ -158,7 +161,7 @@ impl World {
         let mut range = (0, 0);
         if op != BlockOp::Flush {
             let sectors = LENGTHS[run.choose(Site::Client, LENGTHS.len() as u32) as usize];
-            let slots = DEVICE_SECTORS as u32 / u32::from(sectors);
+            let slots = self.capacity() as u32 / u32::from(sectors);
             range = (run.choose(Site::Client, slots) as u16 * sectors, sectors);
         }
         let queues = self.device.as_ref().map_or(1, |device| device.queues);
@@ -239,7 +242,9 @@ impl World {
     /// Whether the operator wants something.
     pub(crate) fn operator_can_move(&self) -> bool {
         let busy = |process| !matches!(self.state_of(process), None | Some(ProcessState::Reaped));
-        if busy(self.operator.deleter) || busy(self.operator.recoverer) {
+        // A `del` that has given up may be kept from its end by a command that it left behind (D1, H56): another one helps it.
+        let deletes = self.state_of(self.operator.deleter) == Some(ProcessState::Running);
+        if deletes || [self.operator.recoverer, self.operator.changer].into_iter().any(busy) {
             return false;
         }
         match self.state_of(self.operator.server) {
@@ -279,7 +284,7 @@ impl World {
             run.violate("L2", "the supervisor ended and left the device behind".into());
             return;
         }
-        self.delete(run);
+        self.delete(run, false);
     }
 
     /// Whether the supervisor says that its device has no worker, and waits for somebody who wants it to have one.
@@ -332,7 +337,7 @@ impl World {
             return;
         }
         let supervisor = self.processes[supervisor.index()].pid;
-        let plan = Plan::Ask { id, identity: IDENTITY, supervisor };
+        let plan = Plan::Ask { errand: Errand::Recover, id, identity: IDENTITY, supervisor };
         run.note(actor::OPERATOR, || "runs `recover`, which asks the supervisor".into());
         let program = Program::Supervisor(Supervisor::new(plan, run.config.deadlines));
         let name = format!("recover {}", self.operator.recoveries);
@@ -345,9 +350,9 @@ impl World {
         if !self.counts_recovery(run) {
             return;
         }
-        let (sectors, restart) = (DEVICE_SECTORS as u64, run.config.restart);
+        let restart = run.config.restart;
         run.note(actor::OPERATOR, || "runs `recover`".into());
-        self.bring(run, Plan::Recover { id, identity: IDENTITY, sectors, restart });
+        self.bring(run, Plan::Recover { id, identity: IDENTITY, restart });
         self.operator.recoverer =
             self.links.launcher.map(|thread| self.threads[thread.index()].process);
     }
@@ -416,13 +421,17 @@ impl World {
         }
         // A `del` that knows of no supervisor to ask may lose to it, and notices only when its deadline passes.
         let may_delete = self.state_is_written() || run.config.deadlines.delete_ms.is_some();
+        if may_delete && self.is_up() && run.choose(Site::Fault, 2) == 1 {
+            self.delete(run, true);
+            return;
+        }
         if !may_delete || run.choose(Site::Fault, 2) == 0 {
             run.note(actor::OPERATOR, || "runs `list`".into());
             let program = Program::Query(Query::new(Command::GetDevInfo(id)));
             self.spawn_process(run, None, "list", program);
         } else {
             run.rivalled = true;
-            self.delete(run);
+            self.delete(run, false);
         }
     }
 
@@ -431,11 +440,11 @@ impl World {
         self.processes.iter().any(|process| process.geometry.is_some())
     }
 
-    /// The operator runs `del`.
-    fn delete(&mut self, run: &mut Run<'_>) {
+    /// The operator runs `del`; `if_unused`: only if no client has the disk open.
+    fn delete(&mut self, run: &mut Run<'_>, if_unused: bool) {
         let Some(id) = self.device.as_ref().map(|device| device.id) else { return };
-        self.operator.deletions += 1;
-        run.abandoned = true;
+        self.operator.deletions += u8::from(!if_unused);
+        run.abandoned |= !if_unused;
         let worker = self
             .processes
             .iter()
@@ -443,8 +452,10 @@ impl World {
             .map(|process| process.pid);
         let supervisor = self.operator.server.map(|server| self.processes[server.index()].pid);
         let supervisor = supervisor.filter(|_| self.state_is_written());
-        let plan = Plan::Delete { id, worker, supervisor };
-        run.note(actor::OPERATOR, || "runs `del`".into());
+        let plan = Plan::Delete { id, worker, supervisor, if_unused };
+        run.note(actor::OPERATOR, || {
+            if if_unused { "runs `del --if-unused`".into() } else { "runs `del`".into() }
+        });
         let program = Program::Supervisor(Supervisor::new(plan, run.config.deadlines));
         let name = format!("del {}", self.operator.deletions);
         let process = self.spawn_process(run, None, &name, program);

@@ -85,6 +85,10 @@ pub struct Faults {
     pub stall: u8,
     /// Another command runs beside the device's own supervisor: `list`, or `del`.
     pub rival: u8,
+    /// The operator has a device that is served handed over to another worker.
+    pub handover: u8,
+    /// The operator gives a device that is served another size.
+    pub resize: u8,
 }
 
 impl Config {
@@ -123,6 +127,8 @@ impl Faults {
         udev: 0,
         stall: 0,
         rival: 0,
+        handover: 0,
+        resize: 0,
     };
     /// Every kind, each at a rate that lets most runs get somewhere.
     pub const ALL: Self = Self {
@@ -135,10 +141,12 @@ impl Faults {
         udev: 96,
         stall: 2,
         rival: 2,
+        handover: 2,
+        resize: 2,
     };
 
     /// Name and rate of each kind, in the order of the fields.
-    pub const fn rates(&self) -> [(&'static str, u8); 9] {
+    pub const fn rates(&self) -> [(&'static str, u8); 11] {
         [
             ("signal", self.signal),
             ("submit", self.submit),
@@ -149,6 +157,8 @@ impl Faults {
             ("udev", self.udev),
             ("stall", self.stall),
             ("rival", self.rival),
+            ("handover", self.handover),
+            ("resize", self.resize),
         ]
     }
 
@@ -164,6 +174,8 @@ impl Faults {
             "udev" => &mut self.udev,
             "stall" => &mut self.stall,
             "rival" => &mut self.rival,
+            "handover" => &mut self.handover,
+            "resize" => &mut self.resize,
             _ => return None,
         })
     }

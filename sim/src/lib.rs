@@ -22,6 +22,7 @@ pub mod tape;
 pub mod testing;
 pub mod trace;
 
+mod changes;
 mod clients;
 mod disk;
 mod kernel;

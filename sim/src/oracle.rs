@@ -5,7 +5,10 @@
 //! complete before it was issued; so does a read that returns it.
 
 use crate::config::TargetKind;
-use crate::world::{BUFFER_SECTORS, DEVICE_SECTORS, Version};
+use crate::world::{BUFFER_SECTORS, SECTORS_MAX, Version};
+
+/// What a read may bring of a sector that nobody knows: anything.
+pub(crate) const ANY: Version = Version::MAX - 1;
 
 /// A write whose contents a sector may hold.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -24,6 +27,8 @@ struct Candidate {
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Register {
     sectors: Vec<Vec<Candidate>>,
+    /// Sectors that were outside the device meanwhile: no version later than this was written since.
+    unknown: Vec<Option<Version>>,
     last: Version,
     /// The target forgets writes: only zeroes may be read.
     forgets: bool,
@@ -46,7 +51,8 @@ impl Register {
     pub(crate) fn new(target: TargetKind) -> Self {
         let blank = Candidate { version: 0, holds: 0, pending: false, before: Vec::new() };
         Self {
-            sectors: vec![vec![blank]; DEVICE_SECTORS],
+            sectors: vec![vec![blank]; SECTORS_MAX],
+            unknown: vec![None; SECTORS_MAX],
             last: 0,
             forgets: target == TargetKind::Null,
         }
@@ -75,11 +81,14 @@ impl Register {
         if self.forgets {
             return;
         }
-        for sector in &mut self.sectors[start..start + sectors] {
-            if let Some(candidate) = sector.iter_mut().find(|one| one.version == version) {
-                candidate.pending = false;
-            }
+        for index in start..start + sectors {
+            let sector = &mut self.sectors[index];
+            let Some(candidate) = sector.iter_mut().find(|one| one.version == version) else {
+                continue;
+            };
+            candidate.pending = false;
             if ok {
+                self.unknown[index] = self.unknown[index].filter(|since| *since >= version);
                 settle(sector, version);
             }
         }
@@ -87,10 +96,20 @@ impl Register {
 
     /// A read is issued.
     pub(crate) fn read_begins(&self, start: usize, sectors: usize) -> Allowed {
-        self.sectors[start..start + sectors]
-            .iter()
-            .map(|sector| sector.iter().map(|candidate| candidate.holds).collect())
+        (start..start + sectors)
+            .map(|index| {
+                let known = self.sectors[index].iter().map(|candidate| candidate.holds);
+                known.chain(self.unknown[index].map(|_| ANY)).collect()
+            })
             .collect()
+    }
+
+    /// The sectors from here on are outside the device, and what they hold is forgotten. Writes under way there may yet land.
+    pub(crate) fn forget_from(&mut self, first: usize) {
+        for index in first.min(SECTORS_MAX)..SECTORS_MAX {
+            self.unknown[index] = Some(self.last);
+            self.sectors[index].retain(|candidate| candidate.pending);
+        }
     }
 
     /// Whether writes matter to reads at all.
@@ -106,6 +125,9 @@ impl Register {
         data: &[Version; BUFFER_SECTORS],
     ) -> Result<(), Mismatch> {
         for (index, (allowed, &got)) in allowed.iter().zip(data).enumerate() {
+            if allowed.contains(&ANY) && got < ANY {
+                continue;
+            }
             let sector = &mut self.sectors[start + index];
             if !allowed.contains(&got) {
                 let mut complete = sector.iter().filter(|one| !one.pending);

@@ -92,6 +92,14 @@ pub enum Sabotage {
     ForgetRequeued,
     /// A commit is lost, and a queue is woken for nothing, again and again: livelock.
     EndlessWakeUps,
+    /// Nobody tells the worker of a quiesce, and a queue takes only the abort of its last tag for the end: deadlock (H09).
+    WaitForAborts,
+    /// The supervisor is told that a new size is known, and no queue was told of it: L1 (H60).
+    SizeUntold,
+    /// A size that the store was not given: O8 (H60).
+    StoreUntold,
+    /// The armed tags of a device that is being recovered are aborted, as QUIESCE_DEV does then: K5 (H08).
+    QuiesceUnserved,
     /// 6.12: no request timer fires: a server that died with every tag in its hands is never noticed.
     NoRequestTimer,
     /// The model answers a FETCH of an armed tag with EBUSY: conformance.
@@ -136,6 +144,8 @@ pub(crate) struct Run<'c> {
     pub(crate) abandoned: bool,
     /// The kernel fails what a dead server held.
     pub(crate) aborting: bool,
+    /// A device was quiesced while it was LIVE.
+    pub(crate) quiesced: bool,
     /// A `del` was run beside the device's own supervisor.
     pub(crate) rivalled: bool,
     /// The disk answered EIO, or a user copy was not all of it. Anything less the server must cope with.
@@ -201,6 +211,7 @@ impl<'c> Run<'c> {
             abandoned: false,
             aborting: false,
             rivalled: false,
+            quiesced: false,
             disk_failed: false,
             node_delay_us: 0,
             idle: Vec::new(),
@@ -266,7 +277,8 @@ impl<'c> Run<'c> {
         let faults = &self.config.faults;
         let lost = match self.config.recovery {
             Recovery::None => self.worker_killed,
-            Recovery::FailIo => self.killed,
+            // Requests fail while there is no server, however good the reason.
+            Recovery::FailIo => self.killed || self.quiesced,
             Recovery::Requeue => {
                 self.killed_early || self.abandoned || (self.killed && self.aborting)
             }
@@ -504,6 +516,20 @@ fn strike(world: &mut World, run: &mut Run<'_>) {
     }
     if run.config.faults.rival > 0 && world.rival_can_come() && run.fault(run.config.faults.rival) {
         world.rival_comes(run);
+    }
+    if run.config.faults.handover > 0
+        && world.change_can_be_asked()
+        && world.budget.handovers > 0
+        && run.fault(run.config.faults.handover)
+    {
+        world.ask_for_handover(run);
+    }
+    if run.config.faults.resize > 0
+        && world.change_can_be_asked()
+        && world.budget.resizes > 0
+        && run.fault(run.config.faults.resize)
+    {
+        world.ask_for_resize(run);
     }
 }
 

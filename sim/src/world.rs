@@ -27,8 +27,10 @@ pub(crate) type Version = u32;
 
 /// Sectors in a tag's buffer: the smallest that SET_PARAMS accepts, one page.
 pub(crate) const BUFFER_SECTORS: usize = 8;
-/// Sectors of the simulated device.
+/// Sectors of the simulated device, when it is added.
 pub(crate) const DEVICE_SECTORS: usize = 16;
+/// The most that it is ever given.
+pub(crate) const SECTORS_MAX: usize = 24;
 /// Bytes in a sector.
 pub(crate) const SECTOR: u64 = 512;
 
@@ -72,6 +74,8 @@ pub(crate) struct Budget {
     pub(crate) lates: u8,
     pub(crate) stalls: u8,
     pub(crate) rivals: u8,
+    pub(crate) handovers: u8,
+    pub(crate) resizes: u8,
 }
 
 /// A timer.
@@ -172,6 +176,8 @@ impl World {
                 lates: 4,
                 stalls: 3,
                 rivals: 2,
+                handovers: 3,
+                resizes: 4,
             },
             jobs: Vec::new(),
             script_events: Vec::new(),

@@ -160,6 +160,30 @@ impl Recovery {
     }
 }
 
+/// What is changed of a device in use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Change {
+    /// Its worker, several times in a row, under a load that must not notice.
+    Handover,
+    /// Its size: larger, smaller, larger.
+    Resize,
+    /// It is deleted, but only if nobody has it open.
+    Unused,
+}
+
+impl Change {
+    const ALL: [Self; 3] = [Self::Handover, Self::Resize, Self::Unused];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Handover => "handover",
+            Self::Resize => "resize",
+            Self::Unused => "unused",
+        }
+    }
+}
+
 /// A device whose processes are recorded, and how it ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecordCase {
@@ -187,6 +211,8 @@ pub enum RecordEnd {
     Killed,
     /// The worker is killed under load and another takes over; then deleted under load.
     Restarted,
+    /// Handed over to another worker under load, where the kernel can; then deleted under load.
+    HandedOver,
 }
 
 impl RecordCase {
@@ -196,6 +222,7 @@ impl RecordCase {
             RecordEnd::Loaded => "loaded",
             RecordEnd::Killed => "killed",
             RecordEnd::Restarted => "restarted",
+            RecordEnd::HandedOver => "handed-over",
         };
         let data = match self.data {
             Data::Copy => String::new(),
@@ -249,6 +276,8 @@ pub enum Action {
     Kill(Victim),
     /// Kill workers of a device that outlives them.
     Recover(Recovery),
+    /// Change a device that is in use.
+    Change(Change),
     /// Add and delete again and again.
     Cycles(u32),
     /// Record what a device's processes do, and hold it against the model.
@@ -349,6 +378,9 @@ pub fn steps(full: bool) -> Vec<Step> {
     for what in Recovery::ALL {
         // Here too 6.12 may take its time to notice.
         steps.push(Step::new(format!("recover/{}", what.name()), 120, Action::Recover(what)));
+    }
+    for what in Change::ALL {
+        steps.push(Step::new(format!("change/{}", what.name()), 120, Action::Change(what)));
     }
     for (target, data, queues, depth, end) in RECORDED {
         let case = RecordCase { target, queues, depth, data, end };

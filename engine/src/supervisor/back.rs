@@ -41,13 +41,16 @@ impl Supervisor {
     pub(super) fn lost(&mut self, exit: WorkerExit, io: &mut impl SupervisorIo) -> Next {
         let cause = self.first.take();
         if self.worker_ended && cause.is_none() {
-            io.note(News::WorkerEnded);
+            if !self.handing {
+                io.note(News::WorkerEnded);
+            }
         } else {
             let exited = Cause::new(Step::Worker, Problem::WorkerExited(exit));
             io.note(News::WorkerLost(cause.unwrap_or(exited)));
         }
         self.recovering = true;
-        self.wanted |= self.restarts_again();
+        self.handing |= core::mem::take(&mut self.handover_asked);
+        self.wanted |= self.handing || self.restarts_again();
         self.begin(io)
     }
 
@@ -84,7 +87,7 @@ impl Supervisor {
                 self.begin(io)
             }
             // Whoever asks has seen that the worker is gone, and it will be noticed here as well.
-            Stage::Live | Stage::AwaitingExit => {
+            Stage::Live | Stage::Fitting | Stage::Resizing | Stage::AwaitingExit => {
                 self.wanted = self.recovers();
                 Next::Park
             }
@@ -181,6 +184,9 @@ impl Supervisor {
 
     /// The pause is over.
     pub(super) fn look_again(&mut self, io: &mut impl SupervisorIo) -> Next {
+        if self.inquiry == Inquiry::Asking {
+            return self.look_again_for_errand(io);
+        }
         self.inquire(self.inquiry, io)
     }
 
@@ -218,7 +224,8 @@ impl Supervisor {
             io.note(News::RecoveryFailed(cause));
         }
         self.way = Way::Up;
-        self.wanted = self.restarts_again();
+        // The program may have been renewed to one that does not work: after it, the one that did.
+        self.wanted = core::mem::take(&mut self.handing) || self.restarts_again();
         if self.wanted { self.begin(io) } else { self.wait_unserved(io) }
     }
 

@@ -11,7 +11,7 @@ impl Supervisor {
     /// Keeps the first cause, and turns round.
     pub(super) fn fail(&mut self, cause: Cause) {
         self.first.get_or_insert(cause);
-        if self.stage != Stage::Live && self.way == Way::Up {
+        if !self.live && self.way == Way::Up {
             let stays = self.recovering || self.leaves_as_it_was();
             self.way = if stays { Way::Back } else { Way::Down };
         }
@@ -131,6 +131,10 @@ impl Supervisor {
                 self.wanted = false;
                 Next::Park
             }
+            Stage::Resizing => {
+                self.not_resized(Cause::new(step, Problem::Deadline), io);
+                Next::Park
+            }
             Stage::Pausing => self.look_again(io),
             // It does not exit: then it serves.
             Stage::Watching => self.break_off(step, Problem::Served, io),
@@ -145,6 +149,7 @@ impl Supervisor {
             | Stage::SettingUp
             | Stage::Spawning
             | Stage::Attaching
+            | Stage::Fitting
             | Stage::Unserved
             | Stage::Killing
             | Stage::Reaping
@@ -171,6 +176,8 @@ impl Supervisor {
             | Stage::Attaching
             | Stage::Priming
             | Stage::Live
+            | Stage::Fitting
+            | Stage::Resizing
             | Stage::Unserved
             | Stage::Pausing
             | Stage::Watching

@@ -8,10 +8,12 @@
 
 mod ask;
 mod back;
+mod change;
 mod down;
 mod recovery;
 mod up;
 
+pub use ask::{ERRAND_LOOKS_MAX, Errand};
 pub use back::{LOOK_PAUSE_MAX_MS, LOOK_PAUSE_MS, LOOKS_MAX, RESTARTS_MAX, WATCH_MS};
 pub use recovery::Recovery;
 
@@ -41,6 +43,8 @@ pub struct Deadlines {
     pub command_ms: Option<u32>,
     /// From the start of the worker until every queue is primed.
     pub prime_ms: Option<u32>,
+    /// What a worker holds when its device is handed over. Then it is killed.
+    pub finish_ms: Option<u32>,
     /// START_DEV.
     pub start_ms: Option<u32>,
     /// STOP_DEV, and again after the worker was killed for it.
@@ -62,6 +66,7 @@ impl Deadlines {
     pub const DEFAULT: Self = Self {
         command_ms: Some(10_000),
         prime_ms: Some(15_000),
+        finish_ms: Some(20_000),
         start_ms: Some(30_000),
         stop_ms: Some(15_000),
         exit_ms: Some(5_000),
@@ -74,6 +79,7 @@ impl Deadlines {
     pub const NONE: Self = Self {
         command_ms: None,
         prime_ms: None,
+        finish_ms: None,
         start_ms: None,
         stop_ms: None,
         exit_ms: None,
@@ -102,13 +108,13 @@ pub enum Plan {
         id: DevId,
         /// What its [`Wanted::identity`] was.
         identity: u64,
-        /// Its size in 512-byte sectors.
-        sectors: u64,
         /// As in [`Plan::Serve`].
         restart: bool,
     },
-    /// Have a device brought back by its own supervisor.
+    /// Have something done by a device's own supervisor.
     Ask {
+        /// What.
+        errand: Errand,
         /// The device.
         id: DevId,
         /// What its [`Wanted::identity`] was.
@@ -125,6 +131,8 @@ pub enum Plan {
         /// The supervisor that brought it up, if a state file names one. It is asked first: two that command one device get into
         /// each other's way.
         supervisor: Option<u32>,
+        /// Only if nobody has the block device open.
+        if_unused: bool,
     },
 }
 
@@ -192,6 +200,10 @@ pub enum Stage {
     Priming,
     /// The device is LIVE and served.
     Live,
+    /// What is behind a LIVE device is being given another size.
+    Fitting,
+    /// Waiting for the worker of a LIVE device to know its new size.
+    Resizing,
     /// The device has no worker, and waits for somebody to ask for one.
     Unserved,
     /// Waiting before the next look at a device without a worker.
@@ -264,8 +276,10 @@ enum Inquiry {
     Deletion,
     /// It has no worker, and needs one.
     Recovery,
-    /// Its own supervisor is to recover it.
+    /// Its own supervisor is to do something.
     Asking,
+    /// It is to be deleted, if nobody uses it.
+    Unused,
 }
 
 /// A control command in flight.
@@ -303,6 +317,24 @@ pub struct Supervisor {
     device: Option<DevInfo>,
     /// START_DEV was sent, or the device was found started.
     started: bool,
+    /// It is LIVE with a worker of ours, as far as is known, and to stay so.
+    live: bool,
+    /// Its size in 512-byte sectors, once known.
+    sectors: u64,
+    /// log2 of its logical block in bytes, once known.
+    block_shift: u8,
+    /// Another worker was asked for, and is not on its way yet.
+    handover_asked: bool,
+    /// The worker is being replaced because somebody asked for that.
+    handing: bool,
+    /// Another size was asked for, and is not on its way yet.
+    size_asked: Option<u64>,
+    /// The size that the device is being given.
+    resizing: Option<u64>,
+    /// The worker said that it knows that size.
+    size_known: bool,
+    /// The worker was told a size, and has not answered.
+    size_told: bool,
     /// The device is started and has no server, or none yet.
     recovering: bool,
     /// Somebody, or `restart`, wants it to have one.
@@ -340,7 +372,7 @@ enum Next {
 impl Supervisor {
     /// A supervisor that has not started.
     pub fn new(plan: Plan, deadlines: Deadlines) -> Self {
-        let (way, inquiry) = match plan {
+        let (way, inquiry) = match &plan {
             Plan::Serve { .. } => (Way::Up, Inquiry::Doubt),
             Plan::Recover { .. } => (Way::Up, Inquiry::Recovery),
             Plan::Ask { .. } => (Way::Up, Inquiry::Asking),
@@ -362,6 +394,15 @@ impl Supervisor {
             first: None,
             device: None,
             started: false,
+            live: false,
+            sectors: 0,
+            block_shift: 0,
+            handover_asked: false,
+            handing: false,
+            size_asked: None,
+            resizing: None,
+            size_known: false,
+            size_told: false,
             recovering: false,
             wanted: false,
             restarts: 0,
@@ -426,12 +467,9 @@ impl Supervisor {
                     match self.plan {
                         Plan::Serve { .. } => self.command(&Command::GetFeatures, io),
                         Plan::Recover { .. } => self.begin(io),
-                        Plan::Ask { id: _, identity: _, supervisor: pid }
-                        | Plan::Delete { id: _, worker: _, supervisor: Some(pid) } => {
-                            self.stage = Stage::AttachingSupervisor;
-                            Next::Call(Call::AttachSupervisor { pid })
-                        }
-                        Plan::Delete { id, worker: _, supervisor: None } => self.look(id, io),
+                        Plan::Ask { supervisor, .. } => self.attach_supervisor(supervisor),
+                        Plan::Delete { if_unused: true, .. } => self.inquire(Inquiry::Unused, io),
+                        Plan::Delete { id, supervisor, .. } => self.delete(id, supervisor, io),
                     }
                 }
             },
@@ -562,9 +600,11 @@ impl Supervisor {
                 | Ret::Exited(_)
                 | Ret::Running => mismatch("a request", ret),
             },
+            Stage::Fitting => self.fitted(ret, io),
             Stage::Commanding(_)
             | Stage::Priming
             | Stage::Live
+            | Stage::Resizing
             | Stage::Unserved
             | Stage::Pausing
             | Stage::Watching
@@ -594,6 +634,10 @@ impl Supervisor {
         if self.primed && self.stage == Stage::Priming && self.worker == WorkerState::Alive {
             self.start(io);
         }
+        // Likewise: what is asked of a LIVE device is begun only with a worker that is not known to be gone (H08).
+        if let Next::Call(call) = self.take_up(io) {
+            return call;
+        }
         self.pump.park(io, false)
     }
 
@@ -622,7 +666,7 @@ impl Supervisor {
             Token::Supervisor => {
                 self.resident = Resident::Stopped;
                 if self.inquiry == Inquiry::Asking && self.way == Way::Up {
-                    return self.break_off(Step::Recover, Problem::LinkClosed, io);
+                    return self.break_off(self.errand_step(), Problem::LinkClosed, io);
                 }
                 if self.stage == Stage::AwaitingSupervisor { self.go_on(io) } else { Next::Park }
             }
@@ -645,8 +689,14 @@ impl Supervisor {
         io.push_control(self.sequence, command).expect("I3: the supervisor's ring has room");
         let deadline = match op {
             // START_USER_RECOVERY may have to wait for the kernel's own work.
-            Kind::StartDev | Kind::StartRecovery | Kind::EndRecovery => self.deadlines.start_ms,
-            Kind::StopDev => self.deadlines.stop_ms,
+            // So may these, as they need the device's mutex.
+            Kind::StartDev
+            | Kind::StartRecovery
+            | Kind::EndRecovery
+            | Kind::QuiesceDev
+            | Kind::UpdateSize
+            | Kind::GetParams => self.deadlines.start_ms,
+            Kind::StopDev | Kind::TryStopDev => self.deadlines.stop_ms,
             Kind::DelDev => self.deadlines.delete_ms,
             Kind::GetFeatures | Kind::AddDev | Kind::SetParams | Kind::GetDevInfo => {
                 self.deadlines.command_ms
@@ -683,6 +733,8 @@ impl Supervisor {
             Stage::Attaching => Step::AttachWorker,
             Stage::Priming => Step::Prime,
             Stage::Live => Step::Worker,
+            Stage::Fitting => Step::FitStore,
+            Stage::Resizing => Step::Resize,
             Stage::Unserved | Stage::Pausing | Stage::Watching | Stage::AskingSupervisor => {
                 Step::Recover
             }
@@ -702,6 +754,7 @@ impl Supervisor {
             | Stage::SettingUp
             | Stage::Spawning
             | Stage::Attaching
+            | Stage::Fitting
             | Stage::Killing
             | Stage::Reaping
             | Stage::AttachingSupervisor
@@ -723,15 +776,25 @@ impl Supervisor {
                     | Kind::DelDev
                     | Kind::GetDevInfo
                     | Kind::StartRecovery
-                    | Kind::EndRecovery => Otherwise::GiveUp,
+                    | Kind::EndRecovery
+                    | Kind::GetParams
+                    | Kind::QuiesceDev
+                    | Kind::UpdateSize
+                    | Kind::TryStopDev => Otherwise::GiveUp,
                 };
                 add(Awaits::Control(op.uapi().name()), Owner::Kernel, otherwise);
             }
             Stage::Priming => add(Awaits::WorkerPrimed, Owner::Engine, Otherwise::Unwind),
             Stage::Live => add(Awaits::StopRequest, Owner::Operator, Otherwise::WaitOn),
+            Stage::Resizing => add(Awaits::WorkerResized, Owner::Engine, Otherwise::GiveUp),
             Stage::Unserved => add(Awaits::RecoveryRequest, Owner::Operator, Otherwise::WaitOn),
             Stage::Pausing if self.inquiry == Inquiry::Asking => {
-                add(Awaits::Recovery, Owner::Engine, Otherwise::GiveUp);
+                let what = if self.errand_step() == Step::Recover {
+                    Awaits::Recovery
+                } else {
+                    Awaits::Errand
+                };
+                add(what, Owner::Engine, Otherwise::GiveUp);
             }
             Stage::Pausing => add(Awaits::Release, Owner::Kernel, Otherwise::Unwind),
             Stage::Watching => add(Awaits::WorkerExit, Owner::Kernel, Otherwise::GiveUp),

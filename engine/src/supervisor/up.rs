@@ -35,6 +35,11 @@ impl Supervisor {
                 }
                 // A kernel that lacks it would clear the flags and say nothing: 6.12. Any target serves in copy mode.
                 let zero_copy = DataMode::ZeroCopy.features();
+                // What a device is asked for that this kernel has: to be handed over, and to be resized.
+                if info.flags.contains(Features::USER_RECOVERY) {
+                    info.flags = info.flags.union(features.intersection(Features::QUIESCE));
+                }
+                info.flags = info.flags.union(features.intersection(Features::UPDATE_SIZE));
                 if !features.contains(zero_copy) {
                     info.flags = info.flags.difference(zero_copy);
                 }
@@ -57,6 +62,9 @@ impl Supervisor {
                     return self.break_off(Step::AddDev, Problem::Unsupported, io);
                 }
                 let Some(params) = self.params() else { return self.descend(io) };
+                if let Some(basic) = &params.basic {
+                    self.know_size(basic);
+                }
                 self.command(&Command::SetParams(granted.dev_id, params), io)
             }
             Kind::SetParams => {
@@ -67,6 +75,15 @@ impl Supervisor {
             }
             Kind::StartRecovery if self.way != Way::Up => self.descend(io),
             Kind::StartRecovery => self.spawn(io),
+            Kind::GetParams => {
+                let Reply::Params(params) = io.reply() else {
+                    return self.break_off(Step::GetParams, Problem::Protocol, io);
+                };
+                self.told_params(&params, io)
+            }
+            Kind::QuiesceDev => self.quiesced(io),
+            Kind::UpdateSize => self.size_updated(io),
+            Kind::TryStopDev => self.goes_unused(io),
             Kind::StartDev | Kind::EndRecovery => self.went_live(io),
             Kind::GetDevInfo => {
                 let Reply::DevInfo(info) = io.reply() else {
@@ -116,7 +133,7 @@ impl Supervisor {
             Kind::DelDev if errno == Errno::ENODEV => self.deleted(io),
             // Somebody brought it up meanwhile.
             Kind::DelDev if flight.cancelled && self.looks == 1 => match self.plan {
-                Plan::Delete { id, worker: _, supervisor: _ } => self.look(id, io),
+                Plan::Delete { id, .. } => self.look(id, io),
                 Plan::Serve { .. } | Plan::Recover { .. } | Plan::Ask { .. } => {
                     unreachable!("only a deletion looks at its device")
                 }
@@ -134,6 +151,11 @@ impl Supervisor {
                 self.descend(io)
             }
             Kind::StartRecovery | Kind::EndRecovery => self.recovery_refused(flight, errno, io),
+            // What it may have begun is not taken back (H10): the worker is replaced all the same.
+            Kind::QuiesceDev => self.quiesced(io),
+            Kind::UpdateSize => self.size_refused(errno, io),
+            Kind::TryStopDev => self.try_stop_refused(errno, io),
+            Kind::GetParams => self.break_off_errno(Step::GetParams, errno, io),
             Kind::GetFeatures => self.break_off_errno(Step::GetFeatures, errno, io),
             Kind::AddDev => self.break_off_errno(Step::AddDev, errno, io),
             Kind::SetParams => self.break_off_errno(Step::SetParams, errno, io),
@@ -163,6 +185,7 @@ impl Supervisor {
         match op {
             Kind::StopDev => Some(Command::StopDev(id?)),
             Kind::DelDev => Some(Command::DelDev(id?)),
+            Kind::QuiesceDev | Kind::UpdateSize | Kind::TryStopDev => None,
             Kind::GetFeatures
             | Kind::AddDev
             | Kind::SetParams
@@ -170,6 +193,7 @@ impl Supervisor {
             | Kind::GetDevInfo
             | Kind::StartRecovery
             | Kind::EndRecovery
+            | Kind::GetParams
                 if self.way != Way::Up && !matches!(self.plan, Plan::Delete { .. }) =>
             {
                 None
@@ -184,6 +208,7 @@ impl Supervisor {
             Kind::GetDevInfo => Some(Command::GetDevInfo(self.id()?)),
             Kind::StartRecovery => Some(Command::StartRecovery(id?)),
             Kind::EndRecovery => Some(Command::EndRecovery(id?, self.worker_pid?)),
+            Kind::GetParams => Some(Command::GetParams(self.id()?)),
         }
     }
 
@@ -197,12 +222,11 @@ impl Supervisor {
 
     /// The worker process is started, for a device that has its parameters.
     pub(super) fn spawn(&mut self, io: &mut impl SupervisorIo) -> Next {
-        let sectors = match &self.plan {
-            Plan::Serve { params, .. } => params.basic.map_or(0, |basic| basic.dev_sectors),
-            Plan::Recover { sectors, .. } => *sectors,
-            Plan::Ask { .. } | Plan::Delete { .. } => return self.descend(io),
-        };
         let Some(device) = self.device else { return self.descend(io) };
+        if self.sectors == 0 {
+            // Brought up by another supervisor: only the kernel knows how large it is by now.
+            return self.command(&Command::GetParams(device.dev_id), io);
+        }
         // Its flags say so, whoever added it.
         let Some(data) = DataMode::of(device.flags) else {
             return self.break_off(Step::SpawnWorker, Problem::Unsupported, io);
@@ -215,9 +239,10 @@ impl Supervisor {
                 queues: device.nr_hw_queues,
                 depth: device.queue_depth,
                 buffer_bytes: device.max_io_buf_bytes,
-                sectors,
+                sectors: self.sectors,
                 data,
             },
+            renewed: self.handing,
         })
     }
 
@@ -288,10 +313,8 @@ impl Supervisor {
             io.tell_launcher(Verdict::Up(device.dev_id));
         }
         self.first = None;
-        self.wanted = false;
-        let steady = if self.restarts > 0 { self.deadlines.steady_ms } else { None };
-        self.enter_stage(Stage::Live, steady, io);
-        Next::Park
+        (self.wanted, self.handing, self.live) = (false, false, true);
+        self.stay_live(io)
     }
 
     /// The device is gone. Who only wanted that has what it wanted, however long it took.
@@ -320,8 +343,9 @@ impl Supervisor {
             }
             Inquiry::Recovery => self.found_for_recovery(info, io),
             Inquiry::Asking => self.found_for_asking(info, io),
+            Inquiry::Unused => self.found_for_try_stop(&info, io),
             Inquiry::Deletion => {
-                let Plan::Delete { worker, id: _, supervisor: _ } = &self.plan else {
+                let Plan::Delete { worker, .. } = &self.plan else {
                     return self.descend(io);
                 };
                 self.started = info.state != DeviceState::Dead;
@@ -353,7 +377,7 @@ impl Supervisor {
     /// The device's own supervisor has ended, or is not waited for any longer.
     pub(super) fn go_on(&mut self, io: &mut impl SupervisorIo) -> Next {
         match self.plan {
-            Plan::Delete { id, worker: _, supervisor: _ } if self.looks == 0 => self.look(id, io),
+            Plan::Delete { id, .. } if self.looks == 0 => self.look(id, io),
             Plan::Delete { .. } | Plan::Serve { .. } | Plan::Recover { .. } | Plan::Ask { .. } => {
                 self.end(io)
             }
@@ -369,7 +393,7 @@ impl Supervisor {
             match io.hear_worker() {
                 Received::Message(FromWorker::Primed) => self.primed = true,
                 Received::Message(FromWorker::Failed(cause)) => {
-                    let descends = self.way == Way::Up && self.stage != Stage::Live;
+                    let descends = self.way == Way::Up && !self.live;
                     self.fail(cause);
                     if descends {
                         if let Next::Call(call) = self.descend(io) {
@@ -382,6 +406,14 @@ impl Supervisor {
                 Received::Message(FromWorker::Ended) => {
                     self.worker_ended = true;
                     self.await_end(io);
+                }
+                Received::Message(FromWorker::Resized { sectors }) => {
+                    self.size_told = false;
+                    self.size_known = self.resizing == Some(sectors);
+                }
+                Received::Message(FromWorker::NotResized(cause)) => {
+                    self.size_told = false;
+                    self.not_resized(cause, io);
                 }
                 Received::Empty => {
                     if watch {
@@ -398,17 +430,19 @@ impl Supervisor {
 
     /// The worker of a LIVE device said its last word: its exit is due.
     fn await_end(&mut self, io: &mut impl SupervisorIo) {
-        if self.stage == Stage::Live {
+        if matches!(self.stage, Stage::Live | Stage::Resizing) {
             self.enter_stage(Stage::AwaitingExit, self.deadlines.exit_ms, io);
         }
     }
 
     pub(super) fn hear_operator(&mut self, io: &mut impl SupervisorIo) -> Next {
-        let (mut stop, mut recover) = (false, false);
+        let (mut stop, mut recover, mut handover, mut size) = (false, false, false, None);
         loop {
             match io.hear_operator() {
                 Received::Message(Order::Stop) => stop = true,
                 Received::Message(Order::Recover) => recover = true,
+                Received::Message(Order::Handover) => handover = true,
+                Received::Message(Order::Resize { sectors }) => size = Some(sectors),
                 Received::Empty => {
                     push(io, Sqe::Watch { link: Link::Operator });
                     break;
@@ -420,6 +454,10 @@ impl Supervisor {
             return Next::Park;
         }
         if !stop {
+            self.size_asked = if self.live { size.or(self.size_asked) } else { None };
+            // A device that lost its worker meanwhile gets another one by the same way.
+            self.handover_asked |= handover && self.live;
+            let recover = recover || handover && !self.live;
             return if recover { self.asked_to_recover(io) } else { Next::Park };
         }
         if self.leaves_as_it_was() {
@@ -444,7 +482,13 @@ impl Supervisor {
         if self.stage == Stage::Watching {
             return self.unserved_after_all(io);
         }
-        if matches!(self.stage, Stage::Live | Stage::AwaitingExit) {
+        if self.live {
+            // What is in flight is answered first (I10).
+            if self.flight.is_some() {
+                return Next::Park;
+            }
+            self.live = false;
+            self.forget_size(exit, io);
             if self.recovers() {
                 return self.lost(exit, io);
             }

@@ -58,6 +58,12 @@ impl Features {
         Self(self.0 | other.0)
     }
 
+    /// Flags in both sets.
+    #[must_use]
+    pub const fn intersection(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
     /// Flags in this set and not in the other.
     #[must_use]
     pub const fn difference(self, other: Self) -> Self {

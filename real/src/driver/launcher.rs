@@ -63,7 +63,8 @@ impl Driver for LauncherDriver {
             | Call::KillWorker
             | Call::ReapWorker
             | Call::AttachSupervisor { .. }
-            | Call::AskSupervisor
+            | Call::AskSupervisor { .. }
+            | Call::FitStore { .. }
             | Call::OpenChar
             | Call::SpawnQueue { .. }
             | Call::MapQueue { .. } => misplaced(&call),

@@ -7,7 +7,7 @@ mod worker;
 
 pub use launcher::LauncherDriver;
 pub use queue::QueueDriver;
-pub use supervisor::{Spawn, Spawned, SupervisorDriver};
+pub use supervisor::{Keeper, Spawn, Spawned, SupervisorDriver};
 pub use worker::WorkerDriver;
 
 use std::ops::ControlFlow;
@@ -28,7 +28,7 @@ use blkproof_engine::worker::Worker;
 
 use crate::board::{Publisher, State, View};
 use crate::os::Completion;
-use crate::supervisor_process::RECOVER_SIGNAL;
+use crate::orders;
 
 /// Carries out calls.
 pub trait Driver {
@@ -152,15 +152,17 @@ fn from_rustix(errno: rustix::io::Errno) -> Errno {
     Errno::from_result(-errno.raw_os_error())
 }
 
-/// What the signal that the descriptor reports asks for: its number is the first word of `signalfd_siginfo`.
+/// What the signal that the descriptor reports asks for: in `signalfd_siginfo` its number is `ssi_signo`, its value `ssi_ptr`.
 fn take_signal(operator: &OwnedFd) -> Received<Order> {
     const SIGNAL_INFO_BYTES: usize = 128;
+    const VALUE: usize = 48;
     let mut info = [0_u8; SIGNAL_INFO_BYTES];
     match rustix::io::read(operator, &mut info[..]) {
-        Ok(_) if info.first_chunk() == Some(&RECOVER_SIGNAL.to_ne_bytes()) => {
-            Received::Message(Order::Recover)
+        Ok(_) => {
+            let number = info.first_chunk().map_or(0, |bytes| i32::from_ne_bytes(*bytes));
+            let value = info[VALUE..].first_chunk().map_or(0, |bytes| u64::from_ne_bytes(*bytes));
+            Received::Message(orders::order(number, value))
         }
-        Ok(_) => Received::Message(Order::Stop),
         Err(_) => Received::Empty,
     }
 }

@@ -66,7 +66,8 @@ impl Driver for QueueDriver {
             | Call::ReapWorker
             | Call::AttachSupervisor { .. }
             | Call::StopSupervisor
-            | Call::AskSupervisor
+            | Call::AskSupervisor { .. }
+            | Call::FitStore { .. }
             | Call::FindNode { .. }
             | Call::OpenChar
             | Call::SpawnQueue { .. } => misplaced(&call),

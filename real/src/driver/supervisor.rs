@@ -17,13 +17,11 @@ use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStat
 
 use super::{Driver, Push, cqe, done, from_rustix, misplaced, sleep, submitted, take_signal};
 use crate::control::Control;
-use crate::os;
+use crate::{orders, os};
 use crate::peer::Peer;
 use crate::process::{self, Process};
 use crate::supervisor_process::LOG_PREFIX;
 
-/// What [`RECOVER_SIGNAL`](crate::supervisor_process::RECOVER_SIGNAL) is to rustix.
-const RECOVER: Signal = Signal::USR1;
 
 /// A worker process that was just started.
 #[derive(Debug)]
@@ -37,7 +35,27 @@ pub struct Spawned {
 }
 
 /// Starts the worker of a device.
-pub type Spawn = Box<dyn FnMut(DeviceGeometry) -> io::Result<Spawned>>;
+pub type Spawn = Box<dyn FnMut(DeviceGeometry, bool) -> io::Result<Spawned>>;
+/// What a supervisor does for its device beside the driver's commands.
+pub struct Keeper {
+    /// Starts the worker of a device, of the newest program if so asked.
+    pub spawn: Spawn,
+    /// Gives the store a size in sectors.
+    pub fit: Box<dyn FnMut(u64) -> io::Result<()>>,
+    /// Hears what is noted down.
+    pub hear: Box<dyn FnMut(News)>,
+}
+
+impl Keeper {
+    /// One that keeps no device.
+    fn nobody() -> Self {
+        Self {
+            spawn: Box::new(|_, _| Err(io::ErrorKind::Unsupported.into())),
+            fit: Box::new(|_| Err(io::ErrorKind::Unsupported.into())),
+            hear: Box::new(drop),
+        }
+    }
+}
 
 /// Carries out the calls of a [`Supervisor`](blkproof_engine::supervisor::Supervisor).
 pub struct SupervisorDriver {
@@ -45,7 +63,7 @@ pub struct SupervisorDriver {
     /// Where SIGTERM, SIGINT and SIGHUP arrive.
     operator: OwnedFd,
     launcher: Option<Peer>,
-    spawn: Spawn,
+    keeper: Keeper,
     /// The worker of the device to adopt, as a state file names it.
     known_worker: Option<Process>,
     worker: Option<Worker>,
@@ -62,13 +80,13 @@ struct Worker {
 }
 
 impl SupervisorDriver {
-    /// A driver that can start workers with `spawn`.
-    pub fn new(operator: OwnedFd, launcher: Peer, spawn: Spawn) -> Self {
+    /// A driver for a device that `keeper` keeps.
+    pub fn new(operator: OwnedFd, launcher: Peer, keeper: Keeper) -> Self {
         Self {
             ring: None,
             operator,
             launcher: Some(launcher),
-            spawn,
+            keeper,
             known_worker: None,
             worker: None,
             known_supervisor: None,
@@ -86,7 +104,7 @@ impl SupervisorDriver {
             ring: None,
             operator,
             launcher: None,
-            spawn: Box::new(|_| Err(io::ErrorKind::Unsupported.into())),
+            keeper: Keeper::nobody(),
             known_worker,
             worker: None,
             known_supervisor,
@@ -107,8 +125,8 @@ impl SupervisorDriver {
         Ok(())
     }
 
-    fn spawn_worker(&mut self, device: DeviceGeometry) -> Result<u32, Errno> {
-        let spawned = (self.spawn)(device).map_err(|error| os::errno(&error))?;
+    fn spawn_worker(&mut self, device: DeviceGeometry, renewed: bool) -> Result<u32, Errno> {
+        let spawned = (self.keeper.spawn)(device, renewed).map_err(|error| os::errno(&error))?;
         let pid = spawned.process.pid;
         self.worker = Some(Worker { pidfd: spawned.pidfd, link: Some(spawned.link) });
         Ok(pid)
@@ -146,6 +164,12 @@ impl SupervisorDriver {
     fn signal_supervisor(&self, signal: Signal) -> Result<(), Errno> {
         let pidfd = self.supervisor.as_ref().expect("I1: a supervisor asks the one it has");
         rustix::process::pidfd_send_signal(pidfd, signal).map_err(from_rustix)
+    }
+
+    fn order_supervisor(&self, order: Order) -> Result<(), Errno> {
+        let pidfd = self.supervisor.as_ref().expect("I1: a supervisor asks the one it has");
+        let (signal, value) = orders::signal(order);
+        os::signal_with_value(pidfd.as_fd(), signal, value)
     }
 
     fn reap_worker(&self) -> Ret {
@@ -194,15 +218,18 @@ impl Driver for SupervisorDriver {
             Call::SetupRing(spec) => done(self.setup_ring(spec)),
             Call::Enter { submit, wait } => submitted(self.ring_mut().enter(submit, wait)),
             Call::Sleep { ms } => sleep(ms),
-            Call::SpawnWorker { device } => {
-                self.spawn_worker(device).map_or_else(Ret::Failed, Ret::Spawned)
+            Call::SpawnWorker { device, renewed } => {
+                self.spawn_worker(device, renewed).map_or_else(Ret::Failed, Ret::Spawned)
             }
             Call::AttachWorker { pid } => done(self.attach_worker(pid)),
             Call::KillWorker => done(self.kill_worker()),
             Call::ReapWorker => self.reap_worker(),
             Call::AttachSupervisor { pid } => done(self.attach_supervisor(pid)),
             Call::StopSupervisor => done(self.signal_supervisor(Signal::TERM)),
-            Call::AskSupervisor => done(self.signal_supervisor(RECOVER)),
+            Call::AskSupervisor { order } => done(self.order_supervisor(order)),
+            Call::FitStore { sectors } => {
+                done((self.keeper.fit)(sectors).map_err(|error| os::errno(&error)))
+            }
             Call::Exit(exit) => return ControlFlow::Break(exit),
             Call::OpenChar
             | Call::SpawnQueue { .. }
@@ -290,9 +317,13 @@ impl SupervisorIo for SupervisorDriver {
             News::WorkerEnded => "the worker ended, though nobody had asked it to".into(),
             News::Recovered => "the device is LIVE again, with another worker".into(),
             News::RecoveryFailed(cause) => format!("the device could not be recovered: {cause}"),
+            News::HandingOver => "the worker is being replaced by another one".into(),
+            News::Resized(sectors) => format!("the device has {sectors} sectors of 512 bytes"),
+            News::Refused(cause) => format!("refused: {cause}"),
             News::Unserved => "the device has no worker; `blkproof recover` gives it one".into(),
         };
         process::report(&format!("{LOG_PREFIX}{text}"));
+        (self.keeper.hear)(news);
     }
 }
 

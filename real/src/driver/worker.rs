@@ -22,6 +22,7 @@ use crate::devices;
 use crate::os::{self, Backend, Entry64, PlainRing, QueueShape};
 use crate::peer::Peer;
 use crate::tap::Tap;
+use crate::task::SECTOR;
 
 /// Bytes of a queue thread's stack.
 const STACK_BYTES: usize = 256 * 1024;
@@ -88,6 +89,14 @@ impl WorkerDriver {
         Ok(())
     }
 
+    /// Reaches a store that has grown. A file is as large as it is.
+    fn reach(&self, sectors: u64) -> Result<(), Errno> {
+        match &self.backend {
+            Backend::Memory(store) => store.reach(sectors * SECTOR),
+            Backend::Nothing | Backend::File(_) | Backend::Zeroes(_) => Ok(()),
+        }
+    }
+
     fn spawn_queue(&self, config: QueueConfig) -> Result<(), Errno> {
         let QueueConfig { id, depth, buffer_bytes, .. } = config;
         let char_device =
@@ -132,6 +141,7 @@ impl Driver for WorkerDriver {
             Call::Sleep { ms } => sleep(ms),
             Call::OpenChar => done(self.open_char()),
             Call::SpawnQueue { config } => done(self.spawn_queue(config)),
+            Call::FitStore { sectors } => done(self.reach(sectors)),
             Call::Exit(exit) => return ControlFlow::Break(exit),
             Call::SpawnWorker { .. }
             | Call::AttachWorker { .. }
@@ -139,7 +149,7 @@ impl Driver for WorkerDriver {
             | Call::ReapWorker
             | Call::AttachSupervisor { .. }
             | Call::StopSupervisor
-            | Call::AskSupervisor
+            | Call::AskSupervisor { .. }
             | Call::FindNode { .. }
             | Call::MapQueue { .. } => misplaced(&call),
         })

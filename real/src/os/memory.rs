@@ -5,6 +5,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 use blkproof_engine::uapi::{
     Errno, IoDesc, QueueId, Tag, UserCopyPosition, desc_map_bytes, desc_map_offset,
@@ -192,26 +193,44 @@ impl Descriptors {
 /// The bytes of the mem target, shared by all queues of a worker and by the workers of one supervisor.
 #[derive(Debug)]
 pub struct Store {
-    base: NonNull<u8>,
-    bytes: u64,
+    /// The newest mapping. Those before it stay: they show the same memory, and somebody may still use them.
+    base: AtomicPtr<u8>,
+    /// How much of it there is; never less than before.
+    bytes: AtomicU64,
     file: OwnedFd,
 }
 
-// SAFETY: the mapping belongs to the process, not to a thread, and is never unmapped. Threads reach it only through the copies below.
-unsafe impl Send for Store {}
-// SAFETY: as above. The copies of two threads overlap when clients send requests for the same sectors at the same time, and neither takes a
+// What threads share: the mappings belong to the process, not to a thread, and are never unmapped; threads reach them only through the copies
+// below. The copies of two threads overlap when clients send requests for the same sectors at the same time, and neither takes a
 // lock: a reader then gets some old and some new bytes, and two writers leave a mixture of both. That is what any disk may do, and what a client
 // that cares prevents. Rust's memory model has no word for it: a race of plain copies is undefined there. What is relied on is
 // that a copy through raw pointers is a `memcpy`, that no reference to these bytes ever exists, and that nothing here looks
 // at their values, so that a torn one can mislead nobody but the clients who raced.
-unsafe impl Sync for Store {}
-
 impl Store {
     /// Maps the first `bytes` of a memfd.
     ///
     /// # Errors
     /// What `mmap` answered.
     pub fn map(file: OwnedFd, bytes: u64) -> Result<Self, Errno> {
+        let base = Self::map_at_all(&file, bytes)?;
+        Ok(Self { base: AtomicPtr::new(base.as_ptr()), bytes: AtomicU64::new(bytes), file })
+    }
+
+    /// Maps more of the memfd, if that is not mapped yet.
+    ///
+    /// # Errors
+    /// What `mmap` answered.
+    pub fn reach(&self, bytes: u64) -> Result<(), Errno> {
+        if bytes > self.bytes.load(Ordering::Relaxed) {
+            let base = Self::map_at_all(&self.file, bytes)?;
+            // Whoever sees the size sees the mapping that has it.
+            self.base.store(base.as_ptr(), Ordering::Relaxed);
+            self.bytes.store(bytes, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    fn map_at_all(file: &OwnedFd, bytes: u64) -> Result<NonNull<u8>, Errno> {
         let len = usize::try_from(bytes).map_err(|_| Errno::ENOMEM)?;
         // SAFETY: a new mapping at an address of the kernel's choice.
         let base = unsafe {
@@ -220,19 +239,19 @@ impl Store {
                 len,
                 ProtFlags::READ | ProtFlags::WRITE,
                 MapFlags::SHARED | MapFlags::NORESERVE,
-                &file,
+                file,
                 0,
             )
         }
         .map_err(from_rustix)?;
-        Ok(Self { base: non_null(base), bytes, file })
+        Ok(non_null(base))
     }
 
     fn range(&self, offset: u64, len: u64) -> *mut u8 {
         let end = offset.checked_add(len).expect("I7: a range inside the store");
-        assert!(end <= self.bytes, "I7: a range inside the store");
-        // SAFETY: offset <= bytes, the length of the mapping.
-        unsafe { self.base.as_ptr().add(offset as usize) }
+        assert!(end <= self.bytes.load(Ordering::Acquire), "I7: a range inside the store");
+        // SAFETY: offset <= bytes, and the mapping loaded after it is at least as long.
+        unsafe { self.base.load(Ordering::Relaxed).add(offset as usize) }
     }
 
     /// Copies to the beginning of a tag's buffer.

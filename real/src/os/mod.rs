@@ -15,7 +15,7 @@ pub use control_ring::ControlRing;
 pub use memory::{Descriptors, PAGE_BYTES, Store, TagBuffers};
 pub use queue_ring::{Backend, QueueRing, QueueShape};
 pub use ring::{Completion, Entry64, Entry128, PlainRing};
-pub use signals::{block, signal_fd};
+pub use signals::{block, signal_fd, signal_with_value};
 
 use blkproof_engine::uapi::Errno;
 

@@ -2,7 +2,9 @@
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use blkproof_engine::uapi::Errno;
 
 /// Blocks signals in the calling thread, and in the threads and processes that it starts.
 ///
@@ -28,6 +30,41 @@ pub fn signal_fd(signals: &[i32]) -> io::Result<OwnedFd> {
     }
     // SAFETY: the kernel has just handed out this descriptor, so nobody else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Sends a signal with a value to a process (`sigqueue`, by a descriptor that cannot come to mean another process).
+///
+/// # Errors
+/// What `pidfd_send_signal` answered.
+pub fn signal_with_value(process: BorrowedFd<'_>, signal: i32, value: u64) -> Result<(), Errno> {
+    /// `siginfo_t` as the kernel lays it out on 64-bit machines: number and code, sender, value; 128 bytes in all.
+    #[repr(C)]
+    struct Info {
+        signo: i32,
+        errno: i32,
+        code: i32,
+        pad: i32,
+        pid: i32,
+        uid: u32,
+        value: u64,
+        rest: [u64; 12],
+    }
+    let (pid, uid) = (rustix::process::getpid(), rustix::process::getuid());
+    let info = Info {
+        signo: signal,
+        errno: 0,
+        code: libc::SI_QUEUE,
+        pad: 0,
+        pid: pid.as_raw_nonzero().get(),
+        uid: uid.as_raw(),
+        value,
+        rest: [0; 12],
+    };
+    // SAFETY: `info` is as large as the kernel's and initialised to its last byte; the kernel only reads it.
+    let result = unsafe {
+        libc::syscall(libc::SYS_pidfd_send_signal, process.as_raw_fd(), signal, &raw const info, 0)
+    };
+    if result == 0 { Ok(()) } else { Err(super::errno(&io::Error::last_os_error())) }
 }
 
 fn signal_set(signals: &[i32]) -> io::Result<libc::sigset_t> {

@@ -29,6 +29,10 @@ impl From<Command> for Asked {
             Command::EndRecovery(id, pid) => {
                 Self::Plain(ControlOp::EndUserRecovery, id, u64::from(pid))
             }
+            Command::GetParams(id) => Self::Plain(ControlOp::GetParams, id, 0),
+            Command::QuiesceDev(id) => Self::Plain(ControlOp::QuiesceDev, id, 0),
+            Command::UpdateSize(id, sectors) => Self::Plain(ControlOp::UpdateSize, id, sectors),
+            Command::TryStopDev(id) => Self::Plain(ControlOp::TryStopDev, id, 0),
             command @ (Command::GetFeatures
             | Command::AddDev(_)
             | Command::SetParams(..)
@@ -62,6 +66,8 @@ pub(crate) enum Pc {
     Add,
     /// SET_PARAMS: take `ub->mutex`, check, store.
     SetParams,
+    /// GET_PARAMS: take `ub->mutex`, copy.
+    GetParams,
     /// SD: wait for every tag to be fetched.
     StartWait,
     /// SD: take `ub->mutex`, check again, allocate the disk.
@@ -128,7 +134,11 @@ impl Control {
                 | Command::DelDev(id)
                 | Command::GetDevInfo(id)
                 | Command::StartRecovery(id)
-                | Command::EndRecovery(id, _),
+                | Command::EndRecovery(id, _)
+                | Command::GetParams(id)
+                | Command::QuiesceDev(id)
+                | Command::UpdateSize(id, _)
+                | Command::TryStopDev(id),
             )
             | Asked::Plain(_, id, _) => Some(*id),
         }
@@ -192,7 +202,11 @@ impl World {
                 | Command::StopDev(_)
                 | Command::DelDev(_)
                 | Command::StartRecovery(_)
-                | Command::EndRecovery(..),
+                | Command::EndRecovery(..)
+                | Command::GetParams(_)
+                | Command::QuiesceDev(_)
+                | Command::UpdateSize(..)
+                | Command::TryStopDev(_),
             )
             | Asked::Plain(..) => match self.controls.iter_mut().find(|slot| slot.is_none()) {
                 Some(slot) => *slot = Some(control),
@@ -264,6 +278,7 @@ impl World {
             Pc::Queued | Pc::StartPublish | Pc::StopPin | Pc::StopCancel | Pc::DelRemove => true,
             Pc::Add | Pc::DelLock => self.global_mutex.is_none(),
             Pc::SetParams
+            | Pc::GetParams
             | Pc::StartLocked
             | Pc::StopLock
             | Pc::RecoverLocked
@@ -300,7 +315,8 @@ impl World {
         match next {
             Next::Go(pc) => {
                 let mut control = Control { pc, ..control };
-                if control.interruptible()
+                // QUIESCE_DEV looks for a signal when it is through (H10).
+                if (control.interruptible() || pc == Pc::Quiesce)
                     && self.budget.signals > 0
                     && run.fault(run.config.faults.signal)
                 {
@@ -381,16 +397,31 @@ impl World {
                 run.kernel(|| "ST2: whatever waits for a server aborts".into());
                 Next::Go(Pc::StopMark)
             }
-            Pc::RecoverWait => Next::Go(Pc::RecoverLocked),
+            Pc::GetParams => {
+                let params = self.device.as_ref().and_then(|device| device.params);
+                let basic = params.and_then(|params| params.basic);
+                Next::Done(0, basic.map_or(Reply::Nothing, Reply::Params))
+            }
+            Pc::RecoverWait => {
+                if run.sabotage == Some(Sabotage::QuiesceUnserved) && run.strikes() {
+                    self.cancel_armed(run);
+                }
+                Next::Go(Pc::RecoverLocked)
+            }
             Pc::RecoverLocked => self.end_recovery(run, control),
             Pc::RecoverBegin => self.start_recovery(run),
             Pc::Resize => {
-                let disk = self.device.as_ref().and_then(|device| device.disk.as_ref());
-                if disk.is_some_and(|disk| disk.attached) {
+                let Asked::Plain(_, _, sectors) = control.command else {
+                    return Next::error(errno::EINVAL);
+                };
+                if self.resize_disk(run, sectors) {
                     return Next::done();
                 }
                 // 6.18 does not look, and follows the null pointer.
-                self.doomed |= run.config.kernel == KernelSeries::V6_18;
+                if run.config.kernel == KernelSeries::V6_18 {
+                    self.doomed = true;
+                    run.violate("K5", "UPDATE_SIZE of a device without a disk".into());
+                }
                 Next::error(errno::ENODEV)
             }
             Pc::Quiesce => {
@@ -398,13 +429,19 @@ impl World {
                 if device.state == State::Dead {
                     return Next::error(errno::ENODEV);
                 }
-                if device.state == State::Live {
+                let live = device.state == State::Live;
+                if live {
                     for hw in &mut device.hw {
                         hw.canceling = true;
                     }
+                    run.quiesced = true;
+                    run.kernel(|| "every queue is canceling".into());
                 }
                 run.progress();
-                run.kernel(|| "every queue is canceling".into());
+                // Nothing is taken back then, and nothing is aborted (`ublk_wait_for_idle_io`).
+                if live && self.is_interrupted(control) {
+                    return Next::error(errno::EINTR);
+                }
                 Next::Go(Pc::StopCancel)
             }
             Pc::ShmemLock => Next::Go(self.shmem_locked(run, id)),
@@ -417,7 +454,11 @@ impl World {
                 match disk.filter(|disk| disk.attached) {
                     None => Next::error(errno::ENODEV),
                     Some(disk) if disk.openers > 0 => Next::error(errno::EBUSY),
-                    Some(_) => Next::Go(Pc::StopLock),
+                    Some(_) => {
+                        // From here on it is a STOP_DEV.
+                        (run.rivalled, run.abandoned) = (true, true);
+                        Next::Go(Pc::StopLock)
+                    }
                 }
             }
             Pc::StopMark => {
@@ -507,6 +548,7 @@ impl World {
             Asked::Plain(op, ..) if !op.exists_in(kernel) => {
                 return Next::error(errno::EOPNOTSUPP);
             }
+            Asked::Plain(ControlOp::GetParams, ..) => return Next::Go(Pc::GetParams),
             Asked::Plain(ControlOp::UpdateSize, ..) => return Next::Go(Pc::Resize),
             Asked::Plain(ControlOp::TryStopDev, ..) => return Next::Go(Pc::TryStop),
             Asked::Plain(ControlOp::QuiesceDev, id, _) => {
@@ -547,7 +589,11 @@ impl World {
             | Command::StopDev(_)
             | Command::DelDev(_)
             | Command::StartRecovery(_)
-            | Command::EndRecovery(..) => Next::error(errno::ENODEV),
+            | Command::EndRecovery(..)
+            | Command::GetParams(_)
+            | Command::QuiesceDev(_)
+            | Command::UpdateSize(..)
+            | Command::TryStopDev(_) => Next::error(errno::ENODEV),
         }
     }
 
@@ -620,6 +666,10 @@ impl World {
             openers: 0,
             open_mutex: false,
             scan: Scan::None,
+            sectors: device
+                .params
+                .and_then(|params| params.basic)
+                .map_or(0, |basic| basic.dev_sectors),
         });
         run.progress();
         run.kernel(|| "SD: every tag is fetched, device LIVE".into());
@@ -706,7 +756,11 @@ impl World {
                 | Command::StopDev(_)
                 | Command::GetDevInfo(_)
                 | Command::StartRecovery(_)
-                | Command::EndRecovery(..),
+                | Command::EndRecovery(..)
+                | Command::GetParams(_)
+                | Command::QuiesceDev(_)
+                | Command::UpdateSize(..)
+                | Command::TryStopDev(_),
             )
             | Asked::Plain(..) => Next::done(),
         }
@@ -734,6 +788,7 @@ impl World {
                 format!("{name} waits for {}", missing.join(", "))
             }
             Pc::SetParams
+            | Pc::GetParams
             | Pc::StopLock
             | Pc::StartLocked
             | Pc::RecoverLocked
@@ -771,7 +826,13 @@ fn features(kernel: KernelSeries) -> Features {
         .union(Features::CMD_IOCTL_ENCODE)
         .union(Features::USER_RECOVERY)
         .union(Features::USER_RECOVERY_REISSUE);
-    if kernel == KernelSeries::V6_12 { all } else { all.union(Features::USER_RECOVERY_FAIL_IO) }
+    let newer =
+        Features::USER_RECOVERY_FAIL_IO.union(Features::QUIESCE).union(Features::UPDATE_SIZE);
+    match kernel {
+        KernelSeries::V6_12 => all,
+        KernelSeries::V6_18 => all.union(newer),
+        KernelSeries::V7_3 => all.union(newer).union(Features::SAFE_STOP_DEV),
+    }
 }
 
 /// What ADD_DEV makes of flags, as far as they are modelled (`ublk_validate_user_recovery_flags`). None: it refuses.
@@ -789,7 +850,10 @@ fn granted_flags(kernel: KernelSeries, asked: Features) -> Option<Features> {
         Features(if kernel == KernelSeries::V7_3 { asked.0 & Features::SHMEM_ZC.0 } else { 0 });
     let alone = quiesces && !sets.contains(Features::USER_RECOVERY);
     let granted = if quiesces { sets.union(Features::QUIESCE) } else { sets };
-    (known && !alone).then_some(granted.union(data).union(shares))
+    let forced =
+        if kernel == KernelSeries::V7_3 { Features::SAFE_STOP_DEV } else { Features::NONE };
+    let resizes = asked.intersection(Features::UPDATE_SIZE);
+    (known && !alone).then_some(granted.union(data).union(shares).union(resizes).union(forced))
 }
 
 /// The data modes beside copy mode.

@@ -124,6 +124,8 @@ pub(crate) struct Gendisk {
     /// `disk->open_mutex` is held by the partition scan.
     pub(crate) open_mutex: bool,
     pub(crate) scan: Scan,
+    /// Its capacity.
+    pub(crate) sectors: u64,
 }
 
 /// The work that scans for partitions.

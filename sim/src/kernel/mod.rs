@@ -30,6 +30,7 @@ pub(crate) mod limits;
 pub(crate) mod poller;
 pub(crate) mod process;
 pub(crate) mod release;
+pub(crate) mod resize;
 pub(crate) mod ring;
 pub(crate) mod shmem;
 pub(crate) mod tags;

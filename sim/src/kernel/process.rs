@@ -226,6 +226,7 @@ impl World {
         run.note(actor::thread(thread), || format!("exits: {}", describe(&exit)));
         if let Some(Program::Supervisor(_)) = self.threads[thread.index()].program.as_deref() {
             self.operator.heard_exit(process, exit);
+            self.heard_change(run, process, exit);
             let orphan = self
                 .processes
                 .iter()

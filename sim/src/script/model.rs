@@ -863,6 +863,7 @@ fn site(pc: Pc) -> Site {
     match pc {
         Pc::StartWait | Pc::RecoverWait => Site::Ready,
         Pc::SetParams
+        | Pc::GetParams
         | Pc::StartLocked
         | Pc::StopLock
         | Pc::RecoverLocked

@@ -12,10 +12,11 @@ use blkproof_engine::worker::Worker;
 
 use super::{Program, target};
 use crate::choices::Site;
+use crate::config::TargetKind;
 use crate::kernel::errno;
 use crate::kernel::process::{ProcessState, SIGKILL, ThreadState};
 use crate::kernel::udev::Node;
-use crate::run::{Run, actor};
+use crate::run::{Run, Sabotage, actor};
 use crate::world::{ProcessId, ThreadId, World};
 
 impl World {
@@ -46,7 +47,7 @@ impl World {
         let process = self.threads[thread.index()].process;
         let failed = |errno: i32| Ret::Failed(Errno(errno as u16));
         let ret = match call {
-            Call::SpawnWorker { device } => self.spawn_worker(run, thread, device),
+            Call::SpawnWorker { device, renewed: _ } => self.spawn_worker(run, thread, device),
             Call::AttachWorker { pid } => match self.process_by_pid(pid) {
                 Some(worker) => {
                     self.processes[process.index()].attached = Some(worker);
@@ -89,11 +90,12 @@ impl World {
                 self.notify(self.links.commanded, blkproof_engine::link::Link::Operator);
                 Ret::Done
             }
-            Call::AskSupervisor => {
-                self.links.orders.push_back(Order::Recover);
+            Call::AskSupervisor { order } => {
+                self.links.orders.push_back(order);
                 self.notify(self.links.commanded, blkproof_engine::link::Link::Operator);
                 Ret::Done
             }
+            Call::FitStore { sectors } => self.fit_store(run, thread, sectors),
             Call::FindNode { device } => {
                 let found = self.device.as_ref().is_some_and(|known| {
                     known.id == device && known.disk.as_ref().is_some_and(|disk| disk.attached)
@@ -190,6 +192,26 @@ impl World {
         Ret::Spawned(self.processes[worker.index()].pid)
     }
 
+    /// A supervisor gives the store a size; a worker reaches what there is.
+    fn fit_store(&mut self, run: &mut Run<'_>, thread: ThreadId, sectors: u64) -> Ret {
+        if self.refuse(run) {
+            return Ret::Failed(Errno(errno::ENOMEM as u16));
+        }
+        let sectors = sectors as usize;
+        let serves =
+            matches!(self.threads[thread.index()].program.as_deref(), Some(Program::Worker(_)));
+        match run.config.target {
+            TargetKind::Mem if !serves && run.sabotage != Some(Sabotage::StoreUntold) => {
+                self.store.resize(sectors, 0);
+            }
+            TargetKind::File if self.disk.sectors.len() < sectors => {
+                return Ret::Failed(Errno(errno::EINVAL as u16));
+            }
+            TargetKind::Null | TargetKind::Mem | TargetKind::File => {}
+        }
+        Ret::Done
+    }
+
     fn spawn_queue(&mut self, run: &mut Run<'_>, thread: ThreadId, config: QueueConfig) -> Ret {
         let process = self.threads[thread.index()].process;
         if self.refuse(run) {
@@ -223,7 +245,8 @@ fn describe(call: Call, ret: Ret) -> String {
         Call::ReapWorker => "reaps the worker".into(),
         Call::AttachSupervisor { pid } => format!("takes hold of supervisor {pid}"),
         Call::StopSupervisor => "asks the supervisor to stop".into(),
-        Call::AskSupervisor => "asks the supervisor to recover".into(),
+        Call::AskSupervisor { order } => format!("asks the supervisor: {order:?}"),
+        Call::FitStore { sectors } => format!("fits the store to {sectors} sectors"),
         Call::FindNode { .. } => "looks for ublkb".into(),
         Call::OpenChar => "opens ublkc".into(),
         Call::SpawnQueue { config } => format!("starts the thread of queue {}", config.id.0),

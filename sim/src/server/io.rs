@@ -16,6 +16,7 @@ use crate::kernel::data::Copied;
 use crate::kernel::device::Device;
 use crate::kernel::errno;
 use crate::kernel::ring::Entry;
+use crate::kernel::tags::TagState;
 use crate::run::{Run, Sabotage, actor};
 use crate::world::{BUFFER_SECTORS, RingId, SECTOR, ThreadId, Version, World};
 
@@ -128,6 +129,7 @@ impl Ring for Io<'_, '_, '_> {
         let abort = cqe.res == -errno::ENODEV && matches!(cqe.token, Token::Io(_));
         if abort {
             match self.run.sabotage {
+                Some(Sabotage::WaitForAborts) if self.more_to_abort() => return self.reap(),
                 Some(Sabotage::IgnoreAbort) if self.run.strikes() => return self.reap(),
                 Some(Sabotage::CommitAfterAbort) if self.run.strikes() => {
                     if let Token::Io(tag) = cqe.token {
@@ -146,6 +148,16 @@ impl Ring for Io<'_, '_, '_> {
 impl Io<'_, '_, '_> {
     fn ring(&self) -> Option<RingId> {
         self.world.threads[self.thread.index()].ring
+    }
+
+    /// Whether a tag of this queue was not aborted yet.
+    fn more_to_abort(&self) -> bool {
+        let (Role::Queue(queue), Some(device)) = (self.role, &self.world.device) else {
+            return false;
+        };
+        let first = usize::from(queue) * usize::from(device.depth);
+        let tags = &device.tags[first..][..usize::from(device.depth)];
+        tags.iter().any(|tag| tag.state != TagState::Cancelled)
     }
 
     fn is_down(&self, thread: Option<ThreadId>) -> bool {
@@ -215,6 +227,16 @@ impl SupervisorIo for Io<'_, '_, '_> {
     fn tell_worker(&mut self, message: ToWorker) {
         if self.owns_worker() {
             self.note(|| format!("tells the worker: {message:?}"));
+            match (self.run.sabotage, message) {
+                (Some(Sabotage::WaitForAborts), ToWorker::Finish | ToWorker::Quit) => return,
+                (Some(Sabotage::SizeUntold), ToWorker::Resize { sectors }) => {
+                    self.world.links.up.push_back(FromWorker::Resized { sectors });
+                    let supervisor = self.world.links.supervisor;
+                    self.told(supervisor, Link::Worker);
+                    return;
+                }
+                (Some(_) | None, _) => {}
+            }
             Self::roomy(self.world.links.down.len(), WORKER_MESSAGES_MAX);
             self.world.links.down.push_back(message);
             self.told(self.world.links.worker, Link::Supervisor);
@@ -375,7 +397,16 @@ impl World {
         let index = self.buffer_index(queue, tag);
         let sectors = |bytes: u64| (bytes / SECTOR) as usize;
         let n = sectors(op.bytes());
+        let inside = |offset: u64| sectors(offset) + n <= self.store.len();
         match op {
+            MemoryOp::Load { offset, .. }
+            | MemoryOp::Store { offset, .. }
+            | MemoryOp::Zero { offset, .. }
+                if !inside(offset) =>
+            {
+                run.violate("O8", format!("{op:?} reaches beyond the store"));
+                -errno::EINVAL
+            }
             MemoryOp::Load { offset, len: _ } => {
                 let mut data = [0; BUFFER_SECTORS];
                 data[..n].copy_from_slice(&self.store[sectors(offset)..][..n]);

@@ -22,6 +22,7 @@ use crate::world::{DEVICE_SECTORS, ThreadId, TimerKind, World};
 use io::{Io, Role};
 
 /// What a thread runs.
+#[expect(clippy::large_enum_variant, reason = "a thread has its program in a box")]
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum Program {
     /// The engine's launcher.
@@ -190,7 +191,8 @@ impl World {
                 | Call::ReapWorker
                 | Call::AttachSupervisor { .. }
                 | Call::StopSupervisor
-                | Call::AskSupervisor
+                | Call::AskSupervisor { .. }
+                | Call::FitStore { .. }
                 | Call::FindNode { .. }
                 | Call::OpenChar
                 | Call::SpawnQueue { .. }

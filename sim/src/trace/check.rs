@@ -439,7 +439,8 @@ impl<'t, 'c> Checker<'t, 'c> {
             | Call::ReapWorker
             | Call::AttachSupervisor { .. }
             | Call::StopSupervisor
-            | Call::AskSupervisor
+            | Call::AskSupervisor { .. }
+            | Call::FitStore { .. }
             | Call::FindNode { .. }
             | Call::OpenChar
             | Call::MapQueue { .. } => {}
@@ -575,7 +576,8 @@ impl<'t, 'c> Checker<'t, 'c> {
             | Call::ReapWorker
             | Call::AttachSupervisor { .. }
             | Call::StopSupervisor
-            | Call::AskSupervisor
+            | Call::AskSupervisor { .. }
+            | Call::FitStore { .. }
             | Call::FindNode { .. }
             | Call::OpenChar
             | Call::MapQueue { .. } => {
@@ -779,7 +781,18 @@ impl<'t, 'c> Checker<'t, 'c> {
                 if same { Ok(()) } else { Err(Objection::but("the device is another", [known])) }
             }
             (Reply::Nothing, _) => Ok(()),
-            (Reply::DevInfo(_), _) => Err(Objection::new("no command wrote this")),
+            (Reply::Params(told), Some(Reply::Params(known))) => {
+                let same = told.dev_sectors == known.dev_sectors;
+                let known = format!("{known:?}");
+                if same {
+                    Ok(())
+                } else {
+                    Err(Objection::but("the parameters are others", [known]))
+                }
+            }
+            (Reply::DevInfo(_) | Reply::Params(_), _) => {
+                Err(Objection::new("no command wrote this"))
+            }
         }
     }
 

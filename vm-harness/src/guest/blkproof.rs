@@ -62,6 +62,14 @@ struct Dump {
     machines: Vec<MachineFacts>,
 }
 
+/// Gives the file behind loop devices another size.
+pub(super) fn resize_backing(bytes: u64) -> Checked {
+    match fs::File::options().write(true).open(BACKING).and_then(|file| file.set_len(bytes)) {
+        Ok(()) => Ok(()),
+        Err(error) => super::program::broken(format!("resize {BACKING}: {error}")),
+    }
+}
+
 /// Adds a device and returns when it is live; also returns the finished command, for what it printed.
 pub(super) fn add(wanted: &Wanted) -> Checked<Device> {
     add_with(wanted, &[])

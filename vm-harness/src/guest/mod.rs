@@ -2,6 +2,7 @@
 
 mod blkproof;
 mod canary;
+mod change;
 mod evidence;
 mod fio;
 mod init;

@@ -27,6 +27,7 @@ pub(super) fn record(case: &RecordCase, doing: &Doing) -> Checked<Done> {
     let _ = fs::remove_dir_all(DIR);
     let options: &[&str] = match end {
         RecordEnd::Restarted => &["--recovery", "reissue", "--restart"],
+        RecordEnd::HandedOver => &["--recovery", "requeue"],
         RecordEnd::Idle | RecordEnd::Loaded | RecordEnd::Killed => &[],
     };
     let wanted = Wanted { target, size_mib: 16, queues, depth, data, options };
@@ -58,6 +59,13 @@ pub(super) fn record(case: &RecordCase, doing: &Doing) -> Checked<Done> {
             killed(worker, doing);
             doing.now("another worker to serve");
             until_served(&device, worker)?;
+            deleted_under(load, &device, doing)?;
+        }
+        RecordEnd::HandedOver => {
+            let load = loaded(&device, queues, doing)?;
+            if run(blkproof::PROGRAM, &["features"])?.stdout.contains("QUIESCE") {
+                super::change::handed_over(&device, doing)?;
+            }
             deleted_under(load, &device, doing)?;
         }
         RecordEnd::Killed => {

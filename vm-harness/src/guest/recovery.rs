@@ -35,7 +35,7 @@ fn wanted(target: Target, options: &'static [&'static str]) -> Wanted {
 }
 
 /// A load that writes, reads back and compares; it must not notice that workers die.
-fn verifying(device: &Device) -> Checked<Program> {
+pub(super) fn verifying(device: &Device) -> Checked<Program> {
     let fio = Fio {
         path: &device.path,
         engine: "io_uring",

@@ -70,6 +70,7 @@ pub(super) fn perform(action: &Action, doing: &Doing) -> Checked<Done> {
         Action::DeleteIdle => delete_idle(doing),
         Action::DeleteLoaded => delete_loaded(doing),
         Action::Kill(victim) => kill(*victim, doing),
+        Action::Change(what) => super::change::change(*what, doing),
         Action::Recover(what) => recovery::recovery(*what, doing),
         Action::Cycles(count) => cycles(*count, doing),
         Action::Leftovers => leftovers(doing),
