@@ -167,6 +167,7 @@ impl System {
             Command::GetFeatures => self.reply = Reply::Features(Features(u64::MAX)),
             Command::AddDev(info) => {
                 assert_eq!(info.ublksrv_flags, IDENTITY);
+                self.flags = self.flags.union(info.flags);
                 self.reply = Reply::DevInfo(self.info());
             }
             Command::SetParams(..) => {}

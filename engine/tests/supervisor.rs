@@ -527,18 +527,20 @@ fn data_mode(
 #[test]
 fn data_moves_as_the_kernel_grants_it() {
     let all = Features(u64::MAX);
+    // Every device is to be one that can be resized.
+    let resizable = |flags: Features| flags.union(Features::UPDATE_SIZE);
     for mode in [DataMode::Copy, DataMode::UserCopy, DataMode::ZeroCopy] {
         let served = data_mode(mode, all, Features::NONE);
-        assert_eq!(served, (Exit::Finished, mode.features(), Some(mode)));
+        assert_eq!(served, (Exit::Finished, resizable(mode.features()), Some(mode)));
     }
     // 6.12 has no automatic buffers: they are not even asked for.
     let without = all.difference(Features::AUTO_BUF_REG);
     let served = data_mode(DataMode::ZeroCopy, without, Features::NONE);
-    assert_eq!(served, (Exit::Finished, Features::NONE, Some(DataMode::Copy)));
+    assert_eq!(served, (Exit::Finished, resizable(Features::NONE), Some(DataMode::Copy)));
     // A kernel that clears what it said it had.
     let asked = DataMode::ZeroCopy.features();
     let served = data_mode(DataMode::ZeroCopy, all, asked);
-    assert_eq!(served, (Exit::Finished, asked, Some(DataMode::Copy)));
+    assert_eq!(served, (Exit::Finished, resizable(asked), Some(DataMode::Copy)));
     // But not what becomes of the device.
     let mut plan = plan();
     if let Plan::Serve { info, .. } = &mut plan {
