@@ -421,7 +421,9 @@ impl World {
         }
         // A `del` that knows of no supervisor to ask may lose to it, and notices only when its deadline passes.
         let may_delete = self.state_is_written() || run.config.deadlines.delete_ms.is_some();
-        if may_delete && self.is_up() && run.choose(Site::Fault, 2) == 1 {
+        // TRY_STOP_DEV waits for a partition scan, which may wait for the next server (H56): only a deadline ends that.
+        let may_try = run.config.deadlines.stop_ms.is_some();
+        if may_try && self.is_up() && run.choose(Site::Fault, 2) == 1 {
             self.delete(run, true);
             return;
         }
