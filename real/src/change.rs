@@ -43,8 +43,11 @@ pub fn resize(run_dir: &RunDir, id: u32, bytes: Option<u64>) -> Result<u64> {
         }
         (TargetSpec::Null { .. } | TargetSpec::Mem { .. }, Some(wanted)) => wanted,
         (TargetSpec::Null { .. } | TargetSpec::Mem { .. }, None) => {
-            return Err(Error::new(Step::Resize.to_string(), "only a device in a file has a size by itself")
-                .advice("say how large: --size 2G"));
+            return Err(Error::new(
+                Step::Resize.to_string(),
+                "only a device in a file has a size by itself",
+            )
+            .advice("say how large: --size 2G"));
         }
     };
     let block = match state.target {
@@ -52,7 +55,8 @@ pub fn resize(run_dir: &RunDir, id: u32, bytes: Option<u64>) -> Result<u64> {
         TargetSpec::Null { .. } | TargetSpec::Mem { .. } => SECTOR,
     };
     if bytes == 0 || !bytes.is_multiple_of(block) {
-        let reason = format!("{bytes} bytes are no multiple of the device's block, {block}, or none at all");
+        let reason =
+            format!("{bytes} bytes are no multiple of the device's block, {block}, or none at all");
         return Err(Error::new(Step::Resize.to_string(), reason));
     }
     ask(run_dir, &state, Errand::Resize { sectors: bytes / SECTOR })?;
@@ -91,13 +95,12 @@ pub fn ask(run_dir: &RunDir, state: &StateFile, errand: Errand) -> Result<()> {
             cause @ (Cause { step: Step::AttachSupervisor, .. }
             | Cause { problem: Problem::LinkClosed, .. }),
         ) => Err(Error::from(cause).advice("its supervisor has just gone: run this again")),
-        Exit::Failed(cause @ Cause { problem: Problem::Deadline, .. }) => {
-            Err(Error::from(cause).advice(format!(
+        Exit::Failed(cause @ Cause { problem: Problem::Deadline, .. }) => Err(Error::from(cause)
+            .advice(format!(
                 "{} says what failed, `blkproof dump {}` what its supervisor waits for",
                 log.display(),
                 state.id
-            )))
-        }
+            ))),
         Exit::Failed(cause) | Exit::Stuck { cause, step: _ } => Err(cause.into()),
     }
 }

@@ -306,9 +306,12 @@ fn run_add(add: Add) -> Result<()> {
     let (target, store, options) = match add {
         Add::Null { size, options } => (TargetSpec::Null { bytes: size }, None, options),
         Add::Mem { size: _, options } if options.data == Data::ZeroCopy => {
-            return Err(Error::new("adding a mem device", "its bytes have no file that could use a request's pages in place")
-                .advice("take --data user-copy, which copies once")
-                .class(Class::Usage));
+            return Err(Error::new(
+                "adding a mem device",
+                "its bytes have no file that could use a request's pages in place",
+            )
+            .advice("take --data user-copy, which copies once")
+            .class(Class::Usage));
         }
         Add::Mem { size, options } => {
             (TargetSpec::Mem { bytes: size }, Some(store::memory(size)?), options)
@@ -395,11 +398,15 @@ fn run_list(options: &ListOptions) -> Result<()> {
     if failed.is_empty() {
         return Ok(());
     }
-    Err(Error::new("listing every device", format!("these could not be asked: {}", failed.join(", "))))
+    Err(Error::new(
+        "listing every device",
+        format!("these could not be asked: {}", failed.join(", ")),
+    ))
 }
 
 fn table(devices: &[Listed]) -> String {
-    let number = |value: Option<u32>| value.map_or_else(|| "-".to_owned(), |value| value.to_string());
+    let number =
+        |value: Option<u32>| value.map_or_else(|| "-".to_owned(), |value| value.to_string());
     let mut text = format!(
         "{:>4} {:<8} {:<7} {:>16} {:>6} {:>5} {:>8} {:>10} {}\n",
         "ID", "STATE", "TARGET", "BYTES", "QUEUES", "DEPTH", "WORKER", "SUPERVISOR", "PATH"
@@ -445,7 +452,10 @@ fn delete_all(run_dir: &RunDir, if_unused: bool) -> Result<()> {
     if failed.is_empty() {
         return Ok(());
     }
-    Err(Error::new("deleting every device", format!("these are still there: {}", failed.join(", "))))
+    Err(Error::new(
+        "deleting every device",
+        format!("these are still there: {}", failed.join(", ")),
+    ))
 }
 
 fn run_recover(id: u32) -> Result<()> {
@@ -478,7 +488,10 @@ fn run_features(json: bool) -> Result<()> {
     control::probe()?;
     let features = query::features()?;
     let name = |(bit, name): (u8, Option<&str>)| {
-        name.map_or_else(|| format!("bit {bit}"), |name| name.trim_start_matches("UBLK_F_").to_owned())
+        name.map_or_else(
+            || format!("bit {bit}"),
+            |name| name.trim_start_matches("UBLK_F_").to_owned(),
+        )
     };
     let names: Vec<_> = features.iter().map(name).collect();
     if json {
@@ -494,11 +507,14 @@ fn run_dump(id: u32, json: bool) -> Result<()> {
             format!("asking the processes of device {id}"),
             format!("{} names none", run_dir.state(id).display()),
         )
-        .advice("`blkproof list` shows the devices; only those that blkproof serves can be asked"));
+        .advice(
+            "`blkproof list` shows the devices; only those that blkproof serves can be asked",
+        ));
     };
     let dump = dump::collect(&run_dir, id);
     for (name, process) in [("supervisor", state.supervisor), ("worker", state.worker)] {
-        if dump.machines.iter().any(|machine| machine.name == name && machine.state == dump::SILENT) {
+        if dump.machines.iter().any(|machine| machine.name == name && machine.state == dump::SILENT)
+        {
             let pid = process.pid;
             eprintln!(
                 "blkproof: the {name}, process {pid}, does not answer: /proc/{pid}/status tells whether it was stopped"
@@ -513,7 +529,8 @@ fn run_dump(id: u32, json: bool) -> Result<()> {
         let _ = writeln!(text, "{}: {}", machine.name, machine.state);
         for pending in &machine.pending {
             let PendingDump { waits_for, owner, otherwise } = pending;
-            let _ = writeln!(text, "  waits for {waits_for} ({owner} owes it; otherwise {otherwise})");
+            let _ =
+                writeln!(text, "  waits for {waits_for} ({owner} owes it; otherwise {otherwise})");
         }
     }
     print(&text)
@@ -526,8 +543,8 @@ pub(crate) fn unknown(id: u32) -> Error {
 }
 
 fn print_json(value: &impl Serialize) -> Result<()> {
-    let text = serde_json::to_string_pretty(value)
-        .map_err(|error| Error::new("writing JSON", error))?;
+    let text =
+        serde_json::to_string_pretty(value).map_err(|error| Error::new("writing JSON", error))?;
     print(&(text + "\n"))
 }
 

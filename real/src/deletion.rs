@@ -8,8 +8,8 @@ use blkproof_engine::uapi::{DevId, Errno};
 use crate::board::{Board, Name};
 use crate::driver::{self, SupervisorDriver};
 use crate::error::{Attempt, Error, Result};
-use crate::{openers, os};
 use crate::state_file::RunDir;
+use crate::{openers, os};
 
 /// What became of the device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

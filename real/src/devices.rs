@@ -72,9 +72,8 @@ pub struct Listed {
 pub fn ids(run_dir: &RunDir) -> BTreeSet<u32> {
     let in_directory = |directory| {
         let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-        entries.filter_map(|entry| {
-            entry.file_name().to_str()?.strip_prefix(CHAR_PREFIX)?.parse().ok()
-        })
+        entries
+            .filter_map(|entry| entry.file_name().to_str()?.strip_prefix(CHAR_PREFIX)?.parse().ok())
     };
     CHAR_DIRECTORIES.into_iter().flat_map(in_directory).chain(run_dir.ids()).collect()
 }
@@ -116,10 +115,7 @@ pub fn size_bytes(id: DevId) -> Option<u64> {
 /// device and may open it; to a question without that name, even root's, it answers EINVAL.
 fn is_refusal(cause: Cause) -> bool {
     cause.step == Step::GetDevInfo
-        && matches!(
-            cause.problem,
-            Problem::Errno(Errno::EINVAL | Errno::EPERM | Errno::EACCES)
-        )
+        && matches!(cause.problem, Problem::Errno(Errno::EINVAL | Errno::EPERM | Errno::EACCES))
 }
 
 /// A device that exists, and what can be seen of it from outside.
@@ -168,7 +164,9 @@ fn listed(info: &DevInfo, state: Option<&StateFile>) -> Listed {
         worker_pid: u32::try_from(info.ublksrv_pid)
             .ok()
             .filter(|pid| *pid > 0 && Process::find(*pid).is_some())
-            .or_else(|| state.filter(|state| state.worker.is_running()).map(|state| state.worker.pid)),
+            .or_else(|| {
+                state.filter(|state| state.worker.is_running()).map(|state| state.worker.pid)
+            }),
         supervisor_pid: state
             .filter(|state| state.supervisor.is_running())
             .map(|state| state.supervisor.pid),

@@ -117,8 +117,12 @@ pub fn collect(run_dir: &RunDir, id: u32) -> Dump {
 }
 
 fn ask(socket: &Path, patience: Duration) -> io::Result<Vec<MachineDump>> {
-    let unconnected =
-        rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    let unconnected = rustix::net::socket_with(
+        AddressFamily::UNIX,
+        SocketType::STREAM,
+        SocketFlags::CLOEXEC,
+        None,
+    )?;
     let mut connection = UnixStream::from(unconnected);
     connection.set_read_timeout(Some(patience))?;
     // For `connect`: it waits while too many that the process has not accepted are ahead of us.
@@ -151,7 +155,8 @@ mod tests {
         let temporary = tempfile::tempdir().expect("a directory");
         let socket = temporary.path().join("1.sup.sock");
         let family = AddressFamily::UNIX;
-        let listener = rustix::net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None);
+        let listener =
+            rustix::net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None);
         let listener = listener.expect("a socket");
         let address = SocketAddrUnix::new(&socket).expect("an address");
         rustix::net::bind(&listener, &address).expect("bound");

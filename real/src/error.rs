@@ -45,7 +45,10 @@ impl Error {
         if step == cause.step {
             Self::new(step.to_string(), stuck)
         } else {
-            Self::new(cause.to_string(), format!("and then {step} did not finish; the device is left behind"))
+            Self::new(
+                cause.to_string(),
+                format!("and then {step} did not finish; the device is left behind"),
+            )
         }
     }
 
@@ -112,29 +115,43 @@ fn advice(cause: Cause) -> Option<&'static str> {
     let errno = match cause.problem {
         Problem::Errno(errno) => errno,
         Problem::Unsupported => {
-            return Some("`blkproof features` shows what this kernel's driver supports; Linux 6.12 or later is needed");
+            return Some(
+                "`blkproof features` shows what this kernel's driver supports; Linux 6.12 or later is needed",
+            );
         }
         Problem::NoRecovery => {
-            return Some("a device that is to survive its worker is added with --recovery; this one only `blkproof del` helps");
+            return Some(
+                "a device that is to survive its worker is added with --recovery; this one only `blkproof del` helps",
+            );
         }
         Problem::Dead => return Some("`blkproof del`, then add it again"),
         Problem::Served => {
-            return Some("a device that is served needs no recovery; `blkproof list` names its worker, `blkproof dump` says what that waits for");
+            return Some(
+                "a device that is served needs no recovery; `blkproof list` names its worker, `blkproof dump` says what that waits for",
+            );
         }
         Problem::Foreign => {
-            return Some("`blkproof list` shows what has this number; the device that was added here is gone");
+            return Some(
+                "`blkproof list` shows what has this number; the device that was added here is gone",
+            );
         }
         Problem::Unserved => {
             return Some("`blkproof recover` gives it one, if it was added with --recovery");
         }
         Problem::NoQuiesce => {
-            return Some("with --recovery the worker can be killed instead, and then `blkproof recover`: with reissue no request fails of it");
+            return Some(
+                "with --recovery the worker can be killed instead, and then `blkproof recover`: with reissue no request fails of it",
+            );
         }
         Problem::NoResize => {
-            return Some("it needs Linux 7.3, or Linux 6.18 and a device added there with --recovery; else `blkproof del`, then add it again");
+            return Some(
+                "it needs Linux 7.3, or Linux 6.18 and a device added there with --recovery; else `blkproof del`, then add it again",
+            );
         }
         Problem::NoTryStop => {
-            return Some("make sure by yourself that nobody uses it (fuser -v, findmnt), then `blkproof del` without --if-unused");
+            return Some(
+                "make sure by yourself that nobody uses it (fuser -v, findmnt), then `blkproof del` without --if-unused",
+            );
         }
         Problem::InUse
         | Problem::BadSize
@@ -147,18 +164,21 @@ fn advice(cause: Cause) -> Option<&'static str> {
     };
     match (cause.step, errno) {
         (Step::ControlRing, Errno::ENOENT) => Some(NO_DRIVER),
-        (Step::ControlRing | Step::WorkerRing | Step::QueueRing(_), Errno::EPERM) => Some(NO_IO_URING),
+        (Step::ControlRing | Step::WorkerRing | Step::QueueRing(_), Errno::EPERM) => {
+            Some(NO_IO_URING)
+        }
         (Step::ControlRing | Step::WorkerRing | Step::QueueRing(_), Errno::ENOSYS) => {
             Some("this kernel was built without io_uring; use one that has it")
         }
         (Step::QueueRing(_), Errno::EINVAL) => {
             Some("the rings need IORING_SETUP_DEFER_TASKRUN; use Linux 6.1 or later")
         }
-        (Step::ControlRing | Step::OpenChar, Errno::EACCES)
-        | (_, Errno::EPERM) => Some(NO_PERMISSION),
-        (Step::AddDev, Errno::EEXIST) => {
-            Some("`blkproof list` shows which device has this number; choose another one, or leave -n out")
+        (Step::ControlRing | Step::OpenChar, Errno::EACCES) | (_, Errno::EPERM) => {
+            Some(NO_PERMISSION)
         }
+        (Step::AddDev, Errno::EEXIST) => Some(
+            "`blkproof list` shows which device has this number; choose another one, or leave -n out",
+        ),
         (Step::MapQueue(_), Errno::ENOMEM) => {
             Some("use a smaller --depth, fewer --queues or a smaller --buffer")
         }
@@ -174,5 +194,4 @@ pub const NO_DRIVER: &str = "load the driver: modprobe ublk_drv (part of Linux b
 /// The caller may not.
 pub const NO_PERMISSION: &str = "run as root, or with the capability CAP_SYS_ADMIN";
 /// `io_uring` is switched off.
-pub const NO_IO_URING: &str =
-    "allow io_uring: sysctl kernel.io_uring_disabled=0 (a container's seccomp filter may forbid it as well)";
+pub const NO_IO_URING: &str = "allow io_uring: sysctl kernel.io_uring_disabled=0 (a container's seccomp filter may forbid it as well)";

@@ -70,8 +70,11 @@ pub fn bring_back(task: &Task, store: Option<&OwnedFd>) -> Result<PathBuf> {
         .attempting(|| format!("opening {}", path.display()))?;
     // Whoever inherits the open file keeps the lock: the supervisor and its worker.
     rustix::fs::flock(&log, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
-        Error::new(attempt(), "another process is bringing it back, or a worker of its is not gone yet")
-            .advice("`blkproof list` shows the device; run this again if it is not LIVE")
+        Error::new(
+            attempt(),
+            "another process is bringing it back, or a worker of its is not gone yet",
+        )
+        .advice("`blkproof list` shows the device; run this again if it is not LIVE")
     })?;
     let said = log.seek(io::SeekFrom::End(0)).unwrap_or_default();
     os::block(&orders::STOP_SIGNALS).attempting(attempt)?;
@@ -140,11 +143,7 @@ fn start(
 
 /// Waits for the verdict and for the device's node. An interrupt is handed on to the supervisor, which then unwinds and says so.
 /// `asked`: how data is to move, if the device is new; otherwise it is brought back as it was.
-fn await_up(
-    peer: Peer,
-    supervisor: Option<&Child>,
-    asked: Option<DataMode>,
-) -> Result<PathBuf> {
+fn await_up(peer: Peer, supervisor: Option<&Child>, asked: Option<DataMode>) -> Result<PathBuf> {
     let stop = supervisor.map_or(&[][..], |_| &orders::STOP_SIGNALS);
     let signals = os::signal_fd(stop).attempting(|| "waiting for the supervisor".into())?;
     let mut driver = LauncherDriver::new(signals, peer, supervisor.map(Child::id));
@@ -207,8 +206,7 @@ fn left_behind(cause: Cause, step: Step) -> Error {
 fn show(log: &mut fs::File, from: u64) {
     let mut text = String::new();
     // The processes wrote through the same open file: its position is at the end.
-    let _ =
-        log.seek(io::SeekFrom::Start(from)).and_then(|_| log.read_to_string(&mut text));
+    let _ = log.seek(io::SeekFrom::Start(from)).and_then(|_| log.read_to_string(&mut text));
     let known = [supervisor_process::LOG_PREFIX, worker_process::LOG_PREFIX];
     for line in text.lines().filter(|line| !known.iter().any(|prefix| line.starts_with(prefix))) {
         eprintln!("{line}");

@@ -20,34 +20,52 @@ pub mod board;
 pub mod mailbox;
 pub mod sync;
 
-macro_rules! not_loom {
-    ($(pub mod $name:ident;)*) => { $(#[cfg(not(loom))] pub mod $name;)* };
-}
-
 // A loom model needs the mailbox, the board, and nothing that enters the kernel.
-not_loom! {
-    pub mod bell;
-    pub mod change;
-    pub mod cli;
-    pub mod control;
-    pub mod deletion;
-    pub mod devices;
-    pub mod driver;
-    pub mod dump;
-    pub mod error;
-    pub mod inherit;
-    pub mod launcher;
-    pub mod openers;
-    pub mod orders;
-    pub mod os;
-    pub mod peer;
-    pub mod process;
-    pub mod query;
-    pub mod recovery;
-    pub mod state_file;
-    pub mod store;
-    pub mod supervisor_process;
-    pub mod tap;
-    pub mod task;
-    pub mod worker_process;
-}
+#[cfg(not(loom))]
+pub mod bell;
+#[cfg(not(loom))]
+pub mod change;
+#[cfg(not(loom))]
+pub mod cli;
+#[cfg(not(loom))]
+pub mod control;
+#[cfg(not(loom))]
+pub mod deletion;
+#[cfg(not(loom))]
+pub mod devices;
+#[cfg(not(loom))]
+pub mod driver;
+#[cfg(not(loom))]
+pub mod dump;
+#[cfg(not(loom))]
+pub mod error;
+#[cfg(not(loom))]
+pub mod inherit;
+#[cfg(not(loom))]
+pub mod launcher;
+#[cfg(not(loom))]
+pub mod openers;
+#[cfg(not(loom))]
+pub mod orders;
+#[cfg(not(loom))]
+pub mod os;
+#[cfg(not(loom))]
+pub mod peer;
+#[cfg(not(loom))]
+pub mod process;
+#[cfg(not(loom))]
+pub mod query;
+#[cfg(not(loom))]
+pub mod recovery;
+#[cfg(not(loom))]
+pub mod state_file;
+#[cfg(not(loom))]
+pub mod store;
+#[cfg(not(loom))]
+pub mod supervisor_process;
+#[cfg(not(loom))]
+pub mod tap;
+#[cfg(not(loom))]
+pub mod task;
+#[cfg(not(loom))]
+pub mod worker_process;

@@ -32,7 +32,8 @@ impl Peer {
     /// waits for it has a deadline.
     pub fn tell<M: Serialize>(&self, message: &M) {
         let mut bytes = [0; DATAGRAM_BYTES_MAX];
-        let bytes = postcard::to_slice(message, &mut bytes).expect("a message fits into a datagram");
+        let bytes =
+            postcard::to_slice(message, &mut bytes).expect("a message fits into a datagram");
         let _ = rustix::net::send(&self.0, bytes, SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
     }
 

@@ -16,9 +16,8 @@ use crate::os;
 /// The cause.
 pub fn ask(command: Command) -> std::result::Result<Reply, Cause> {
     // Nobody interrupts a question.
-    let operator = os::signal_fd(&[]).map_err(|error| {
-        Cause::errno(command.kind().step(), os::errno(&error))
-    })?;
+    let operator = os::signal_fd(&[])
+        .map_err(|error| Cause::errno(command.kind().step(), os::errno(&error)))?;
     let mut driver = SupervisorDriver::of_others(operator, None, None);
     let mut query = Query::new(command);
     let mut publisher = Board::default().publisher(Name::Supervisor);

@@ -52,8 +52,8 @@ pub fn recover(run_dir: &RunDir, id: u32) -> Result<PathBuf> {
         comes_back: true,
         record: None,
     };
-    let back = store::reopen(&task.target)
-        .and_then(|store| launcher::bring_back(&task, store.as_ref()));
+    let back =
+        store::reopen(&task.target).and_then(|store| launcher::bring_back(&task, store.as_ref()));
     back.map_err(|error| {
         if is_served(&state) { Cause::new(Step::Recover, Problem::Served).into() } else { error }
     })

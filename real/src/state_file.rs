@@ -56,12 +56,7 @@ pub struct StateFile {
 
 impl StateFile {
     /// A state file of the current version.
-    pub fn new(
-        device: DeviceGeometry,
-        task: &Task,
-        supervisor: Process,
-        worker: Process,
-    ) -> Self {
+    pub fn new(device: DeviceGeometry, task: &Task, supervisor: Process, worker: Process) -> Self {
         Self {
             version: VERSION,
             id: device.id.0,

@@ -39,9 +39,9 @@ pub fn memory(bytes: u64) -> Result<OwnedFd> {
 /// What the system answered.
 pub fn backing_file(path: &Path, patience: Duration) -> Result<(TargetSpec, OwnedFd)> {
     let what = || format!("opening {}", path.display());
-    let absolute = fs::canonicalize(path)
-        .attempting(what)
-        .map_err(|error| error.advice("name an existing file or block device; `truncate -s 1G FILE` creates one"))?;
+    let absolute = fs::canonicalize(path).attempting(what).map_err(|error| {
+        error.advice("name an existing file or block device; `truncate -s 1G FILE` creates one")
+    })?;
     let metadata = fs::metadata(&absolute).attempting(what)?;
     let is_block_device = metadata.file_type().is_block_device();
     if !is_block_device && !metadata.is_file() {
@@ -70,7 +70,8 @@ pub fn backing_file(path: &Path, patience: Duration) -> Result<(TargetSpec, Owne
         }
         thread::sleep(LOCK_POLL_INTERVAL);
     }
-    let size = file.seek(SeekFrom::End(0)).attempting(|| format!("measuring {}", path.display()))?;
+    let size =
+        file.seek(SeekFrom::End(0)).attempting(|| format!("measuring {}", path.display()))?;
     let bytes = size >> logical_bs_shift << logical_bs_shift;
     if bytes == 0 {
         return Err(Error::new(what(), format!("it holds {size} bytes, less than one block"))
@@ -153,8 +154,7 @@ fn direct_block_shift(file: impl AsFd, is_block_device: bool) -> Option<u8> {
         rustix::fs::ioctl_blksszget(&file).ok()?
     } else {
         let wanted = rustix::fs::StatxFlags::DIOALIGN;
-        let stat =
-            rustix::fs::statx(&file, c"", rustix::fs::AtFlags::EMPTY_PATH, wanted).ok()?;
+        let stat = rustix::fs::statx(&file, c"", rustix::fs::AtFlags::EMPTY_PATH, wanted).ok()?;
         if stat.stx_mask & wanted.bits() == 0 {
             // Not told (tmpfs, overlayfs, older kernels): a page suits every file system that accepts O_DIRECT at all.
             1 << BLOCK_SHIFT_MAX

@@ -111,14 +111,19 @@ pub fn serve(task: Task, store: Option<OwnedFd>, launcher: Peer) -> io::Result<E
             let first = known_id.replace(Some(device.id.0)).is_none();
             let spool = task.record.as_ref().map(Tap::for_worker).transpose()?;
             let board = first.then_some(&board);
-            let spawned =
-                start_worker(device, &task, (&program, (*store).as_ref()), &run_dir, board, spool.as_ref());
+            let spawned = start_worker(
+                device,
+                &task,
+                (&program, (*store).as_ref()),
+                &run_dir,
+                board,
+                spool.as_ref(),
+            );
             spools.borrow_mut().extend(spool);
             spawned
         }
     };
-    let keeper =
-        Keeper { spawn: Box::new(spawn), fit: Box::new(fit), hear: Box::new(hear) };
+    let keeper = Keeper { spawn: Box::new(spawn), fit: Box::new(fit), hear: Box::new(hear) };
     let mut driver = SupervisorDriver::new(operator, launcher, keeper);
     let mut supervisor = Supervisor::new(plan, Deadlines::DEFAULT);
     let exit = match &tap {
@@ -176,7 +181,8 @@ fn start_worker(
 /// The device has another size: the commands that come later are to know it.
 fn write_down_size(run_dir: &RunDir, id: u32, target: &TargetSpec) {
     let _lock = run_dir.lock();
-    let Some(state) = run_dir.read(id).filter(|state| state.supervisor == Process::current()) else {
+    let Some(state) = run_dir.read(id).filter(|state| state.supervisor == Process::current())
+    else {
         return;
     };
     let state = StateFile { target: target.clone(), size_bytes: target.bytes(), ..state };
@@ -203,7 +209,8 @@ impl Programs {
 
     /// The program of the next worker.
     fn choose(&mut self, renewed: bool) -> PathBuf {
-        self.tried = if renewed { self.path.as_ref().and_then(|path| File::open(path).ok()) } else { None };
+        self.tried =
+            if renewed { self.path.as_ref().and_then(|path| File::open(path).ok()) } else { None };
         match self.tried.as_ref().or(self.kept.as_ref()) {
             Some(file) => format!("/proc/self/fd/{}", file.as_raw_fd()).into(),
             None => worker_process::THIS_PROGRAM.into(),
@@ -255,7 +262,14 @@ mod tests {
         };
 
         // The program is this test's, which has no test of the name that a worker is called by.
-        let spawned = start_worker(device, &task, (Path::new(worker_process::THIS_PROGRAM), None), &run_dir, Some(&Board::default()), None);
+        let spawned = start_worker(
+            device,
+            &task,
+            (Path::new(worker_process::THIS_PROGRAM), None),
+            &run_dir,
+            Some(&Board::default()),
+            None,
+        );
         let spawned = spawned.expect("a process");
         let worker = WaitId::PidFd(spawned.pidfd.as_fd());
         let ended = waitid(worker, WaitIdOptions::EXITED).expect("our child").expect("a status");

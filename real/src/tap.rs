@@ -19,9 +19,9 @@ use std::time::Duration;
 
 use blkproof_engine::record::{Event, FORMAT, Header, Mark, Role, Sink, Thread};
 use blkproof_engine::uapi::{DevId, Features};
+use parking_lot::Mutex;
 use rustix::fs::{FallocateFlags, FlockOperation, MemfdFlags, Mode, OFlags};
 use rustix::time::ClockId;
-use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use crate::process;
@@ -169,8 +169,11 @@ impl Tap {
         let file = free_worker_file(&recording.dir)?;
         let descriptor = spool.memory.as_raw_fd();
         let path = format!("/proc/{}/fd/{descriptor}", std::process::id());
-        let order =
-            WorkerRecording { recording: recording.clone(), file: file.clone(), spool: path.into() };
+        let order = WorkerRecording {
+            recording: recording.clone(),
+            file: file.clone(),
+            spool: path.into(),
+        };
         Ok(WorkerSpool { spool: Arc::new(spool), file, order })
     }
 
@@ -197,9 +200,8 @@ impl WorkerSpool {
             return;
         }
         let mut bytes = vec![0; MOVE_BYTES];
-        let result = file
-            .metadata()
-            .and_then(|known| self.spool.empty(&file, &mut known.len(), &mut bytes));
+        let result =
+            file.metadata().and_then(|known| self.spool.empty(&file, &mut known.len(), &mut bytes));
         if let Err(error) = result {
             give_up(&self.spool, &file, &error);
         }
@@ -434,8 +436,12 @@ mod tests {
     fn a_file_that_takes_no_more_stops_the_recording_and_no_thread() {
         let spool = Arc::new(Spool::create().expect("a spool"));
         let full = File::options().append(true).open("/dev/full").expect("it opens");
-        let mut recorder =
-            Recorder { thread: Thread::Main, spool: Arc::clone(&spool), lines: Vec::new(), origin_ns: 0 };
+        let mut recorder = Recorder {
+            thread: Thread::Main,
+            spool: Arc::clone(&spool),
+            lines: Vec::new(),
+            origin_ns: 0,
+        };
         recorder.record(&Event::Empty);
         recorder.settle();
         transcribe(&spool, &full);

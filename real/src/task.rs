@@ -75,12 +75,14 @@ impl TargetSpec {
         match *self {
             Self::Null { bytes } => AnyTarget::Null(Null { sectors: bytes / SECTOR }),
             Self::Mem { bytes } => AnyTarget::Mem(Mem { sectors: bytes / SECTOR }),
-            Self::Loop { file: _, bytes, logical_bs_shift, discard, zeroes } => AnyTarget::File(File {
-                sectors: bytes / SECTOR,
-                logical_bs_shift,
-                discard,
-                write_zeroes: zeroes,
-            }),
+            Self::Loop { file: _, bytes, logical_bs_shift, discard, zeroes } => {
+                AnyTarget::File(File {
+                    sectors: bytes / SECTOR,
+                    logical_bs_shift,
+                    discard,
+                    write_zeroes: zeroes,
+                })
+            }
         }
     }
 }
@@ -118,11 +120,7 @@ impl Task {
     /// The engine's plan.
     pub fn plan(&self) -> Plan {
         if let (true, Some(id)) = (self.comes_back, self.id) {
-            return Plan::Recover {
-                id: DevId(id),
-                identity: self.identity,
-                restart: self.restart,
-            };
+            return Plan::Recover { id: DevId(id), identity: self.identity, restart: self.restart };
         }
         let wanted = Wanted {
             id: self.id.map(DevId),

@@ -105,8 +105,7 @@ fn work(order: &str) -> io::Result<Exit> {
     let tap = order.record.as_ref().map(|record| Tap::worker(record, shape)).transpose()?;
     let tap = tap.map(Arc::new);
     let target = order.target.target();
-    let mut driver =
-        WorkerDriver::new(device, target, backend, link.into(), board, tap.clone())?;
+    let mut driver = WorkerDriver::new(device, target, backend, link.into(), board, tap.clone())?;
     let mut worker = Worker::new(device, worker::RING_MODE);
     let exit = match &tap {
         None => {

@@ -88,9 +88,7 @@ impl Ring for LauncherDriver {
             Sqe::Watch { link: Link::Supervisor } => {
                 ring.push_poll(self.supervisor.as_fd(), user_data)
             }
-            Sqe::Watch { link: Link::Operator } => {
-                ring.push_poll(self.operator.as_fd(), user_data)
-            }
+            Sqe::Watch { link: Link::Operator } => ring.push_poll(self.operator.as_fd(), user_data),
             Sqe::Timer { generation: _, ms } => ring.push_timer(ms, user_data),
             Sqe::Watch { link: Link::Worker | Link::Queues }
             | Sqe::Fetch { .. }

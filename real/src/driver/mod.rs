@@ -17,8 +17,8 @@ use blkproof_engine::launcher::Launcher;
 use blkproof_engine::link::{Order, Received};
 use blkproof_engine::query::Query;
 use blkproof_engine::queue::Queue;
-use blkproof_engine::supervisor::Supervisor;
 use blkproof_engine::record::{Recorded, Sink};
+use blkproof_engine::supervisor::Supervisor;
 use blkproof_engine::sys::{
     Call, ControlIo, Cqe, Exit, LauncherIo, QueueIo, Ret, SqFull, SupervisorIo, Token, WorkerIo,
 };
@@ -27,8 +27,8 @@ use blkproof_engine::uapi::Errno;
 use blkproof_engine::worker::Worker;
 
 use crate::board::{Publisher, State, View};
-use crate::os::Completion;
 use crate::orders;
+use crate::os::Completion;
 
 /// Carries out calls.
 pub trait Driver {
@@ -168,7 +168,8 @@ fn take_signal(operator: &OwnedFd) -> Received<Order> {
 }
 
 fn cqe(completion: Completion) -> Cqe {
-    let token = Token::decode(completion.user_data).expect("the kernel echoes the user_data of an entry");
+    let token =
+        Token::decode(completion.user_data).expect("the kernel echoes the user_data of an entry");
     Cqe { token, res: completion.res }
 }
 

@@ -53,7 +53,10 @@ impl Driver for QueueDriver {
             Call::Sleep { ms } => sleep(ms),
             Call::SetupRing(spec) => {
                 let (device, backend) = (Arc::clone(&self.char_device), self.backend.clone());
-                done(QueueRing::new(spec, self.shape, device, backend).map(|ring| self.ring = Some(ring)))
+                done(
+                    QueueRing::new(spec, self.shape, device, backend)
+                        .map(|ring| self.ring = Some(ring)),
+                )
             }
             Call::MapQueue { queue, memory } => {
                 assert_eq!(queue, self.shape.queue, "I1: a queue maps its own descriptors");

@@ -17,11 +17,10 @@ use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStat
 
 use super::{Driver, Push, cqe, done, from_rustix, misplaced, sleep, submitted, take_signal};
 use crate::control::Control;
-use crate::{orders, os};
 use crate::peer::Peer;
 use crate::process::{self, Process};
 use crate::supervisor_process::LOG_PREFIX;
-
+use crate::{orders, os};
 
 /// A worker process that was just started.
 #[derive(Debug)]
@@ -279,9 +278,7 @@ impl Ring for SupervisorDriver {
             | Sqe::GetData { .. }
             | Sqe::Register { .. }
             | Sqe::Unregister { .. }
-            | Sqe::Backend { .. } => {
-                misplaced(&sqe)
-            }
+            | Sqe::Backend { .. } => misplaced(&sqe),
         }
     }
 
@@ -342,4 +339,3 @@ impl fmt::Debug for SupervisorDriver {
         f.debug_struct("SupervisorDriver").field("worker", &self.worker).finish_non_exhaustive()
     }
 }
-

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::{io, thread};
 
 use blkproof_engine::link::{
-    FromQueue, FromWorker, Link, Received, TO_QUEUE_MESSAGES_MAX, ToQueue, ToWorker, from_queues_messages_max,
+    FromQueue, FromWorker, Link, Received, TO_QUEUE_MESSAGES_MAX, ToQueue, ToWorker,
+    from_queues_messages_max,
 };
 use blkproof_engine::queue::{Queue, QueueConfig};
 use blkproof_engine::record::{self, Recorded};

@@ -51,7 +51,10 @@ impl ControlRing {
         payload: &[u8],
     ) -> Result<(), SqFull> {
         assert!(self.in_flight.is_none(), "I10: one control command at a time");
-        assert!(usize::from(header.len) <= PAYLOAD_BYTES_MAX, "I10: a command fits into its memory");
+        assert!(
+            usize::from(header.len) <= PAYLOAD_BYTES_MAX,
+            "I10: a command fits into its memory"
+        );
         assert!(op != ControlOp::RegBuf, "I10: a command names no memory but its payload");
         let mut bytes = [0; PAYLOAD_BYTES_MAX];
         bytes[..payload.len()].copy_from_slice(payload);
@@ -75,7 +78,10 @@ impl ControlRing {
 
     /// What the last completed command wrote.
     pub fn payload(&self) -> [u8; PAYLOAD_BYTES_MAX] {
-        assert!(self.in_flight.is_none(), "I10: the payload belongs to the kernel while a command is in flight");
+        assert!(
+            self.in_flight.is_none(),
+            "I10: the payload belongs to the kernel while a command is in flight"
+        );
         // SAFETY: our own allocation, initialised in `new`, and no command is in flight.
         unsafe { self.payload.read_volatile() }.0
     }
@@ -161,8 +167,7 @@ mod tests {
         let Some(mut ring) = ring() else { return };
         for (user_data, payload) in [(1, &b"a longer one"[..]), (2, &b"short"[..])] {
             let len = payload.len() as u16;
-            ring.push_command(user_data, ControlOp::SetParams, header(len), payload)
-                .expect("room");
+            ring.push_command(user_data, ControlOp::SetParams, header(len), payload).expect("room");
             ring.enter(1, 1).expect("submitted");
             assert_eq!(ring.reap().expect("a completion").user_data, user_data);
             let reply = ring.payload();

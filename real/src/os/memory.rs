@@ -182,8 +182,9 @@ impl Descriptors {
         for (word, chunk) in bytes.chunks_exact_mut(size_of::<u64>()).enumerate() {
             // SAFETY: inside the mapping, aligned to 8 as the mapping is to a page. Volatile, because another party writes this memory;
             // while the server owns the tag (I2) it does not.
-            let value =
-                unsafe { self.base.as_ptr().add(usize::from(tag.0) * WORDS + word).read_volatile() };
+            let value = unsafe {
+                self.base.as_ptr().add(usize::from(tag.0) * WORDS + word).read_volatile()
+            };
             chunk.copy_from_slice(&value.to_ne_bytes());
         }
         IoDesc::decode(&bytes)

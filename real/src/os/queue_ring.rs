@@ -1,7 +1,7 @@
 //! A queue's ring: FETCH, COMMIT and backend operations, all on the queue's own tag buffers.
 
-use std::ptr;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::ptr;
 use std::sync::Arc;
 
 use blkproof_engine::data::{Address, TagMemory};
@@ -154,10 +154,7 @@ impl QueueRing {
             BackendOp::Write { offset, buffer, len, durable } if slots => {
                 let flags = if durable { libc::RWF_DSYNC } else { 0 };
                 let from = ptr::without_provenance(buffer as usize);
-                opcode::WriteFixed::new(fd, from, len, tag.0)
-                    .offset(offset)
-                    .rw_flags(flags)
-                    .build()
+                opcode::WriteFixed::new(fd, from, len, tag.0).offset(offset).rw_flags(flags).build()
             }
             BackendOp::Read { offset, buffer, len } => {
                 let to = self.buffers().range(tag, buffer, len);
@@ -166,10 +163,7 @@ impl QueueRing {
             BackendOp::Write { offset, buffer, len, durable } => {
                 let flags = if durable { libc::RWF_DSYNC } else { 0 };
                 let from = self.buffers().range(tag, buffer, len);
-                opcode::Write::new(fd, from, len)
-                    .offset(offset)
-                    .rw_flags(flags)
-                    .build()
+                opcode::Write::new(fd, from, len).offset(offset).rw_flags(flags).build()
             }
             BackendOp::Sync => opcode::Fsync::new(fd).flags(FsyncFlags::DATASYNC).build(),
             BackendOp::PunchHole { offset, len } => opcode::Fallocate::new(fd, len)

@@ -13,7 +13,8 @@ use blkproof_engine::uapi::Errno;
 pub fn block(signals: &[i32]) -> io::Result<()> {
     let set = signal_set(signals)?;
     // SAFETY: `set` is initialised; the old mask is not asked for.
-    let error = unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) };
+    let error =
+        unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) };
     if error == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(error)) }
 }
 
