@@ -32,14 +32,7 @@ pub struct Job {
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
     /// The runner is up, and waits for its job.
-    Hello {
-        /// `uname -r`.
-        release: String,
-        /// Number of CPUs online.
-        cpus: usize,
-        /// Kernel time since boot, in seconds.
-        uptime_s: f64,
-    },
+    Hello(Hello),
     /// The runner is alive. Sent every few seconds, whatever a step does.
     Alive,
     /// A step begins.
@@ -58,6 +51,17 @@ pub enum Event {
     },
     /// Nothing more will come: either all steps are done, or this guest can no longer be trusted to do the rest.
     Finished,
+}
+
+/// Who says hello.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Hello {
+    /// `uname -r`.
+    pub release: String,
+    /// Number of CPUs online.
+    pub cpus: usize,
+    /// Kernel time since boot, in seconds.
+    pub uptime_s: f64,
 }
 
 /// How a step ended.
@@ -129,7 +133,7 @@ mod tests {
     #[test]
     fn events_survive_the_line() {
         let events = [
-            Event::Hello { release: "7.3.4".into(), cpus: 4, uptime_s: 3.5 },
+            Event::Hello(Hello { release: "7.3.4".into(), cpus: 4, uptime_s: 3.5 }),
             Event::StepEnded(StepRecord::new("io/x", Outcome::Passed, 1.0, "line\nbreak")),
             Event::Finished,
         ];

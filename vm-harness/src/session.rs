@@ -14,7 +14,7 @@ use crate::image::{self, Contents};
 use crate::kernel::Kernel;
 use crate::modules;
 use crate::plan::{Action, Step};
-use crate::protocol::{Event, Job, Outcome, StepRecord};
+use crate::protocol::{Event, Hello, Job, Outcome, StepRecord};
 use crate::qemu::{self, Accelerator, Guest, Line, Machine, Traces};
 use crate::tools::{self, Tool};
 use crate::verdict::{Owner, judge};
@@ -162,24 +162,14 @@ impl<'a> Session<'a> {
         let traces = self.next_traces();
         let dir = tempfile::tempdir().attempting(|| "make a temporary directory".into())?;
         let orders = dir.path().join("qmp");
-        let mut guest = self.boot(&Job::default(), &traces, None, Some(&orders))?;
         progress.started("boot");
         let begun = Instant::now();
-        let until = begun + BOOT.mul_f64(self.setup.patience);
-        loop {
-            let left = until.saturating_duration_since(Instant::now());
-            match guest.events().recv_timeout(left) {
-                Ok(Line::Event(event @ Event::Hello { .. })) => {
-                    progress.note(&is_up(&event, begun));
-                    break;
-                }
-                Ok(Line::Event(_) | Line::Garbage(_)) => {}
-                Ok(Line::End) | Err(_) => {
-                    let complaints = guest.complaints();
-                    return Err(self.no_boot(&traces, &format!("no hello {complaints}")));
-                }
-            }
-        }
+        let mut guest = self.boot(&Job::default(), &traces, None, Some(&orders))?;
+        let Some(hello) = await_hello(&guest, BOOT.mul_f64(self.setup.patience)) else {
+            let complaints = guest.complaints();
+            return Err(self.no_boot(&traces, &format!("no hello {complaints}")));
+        };
+        progress.note(&is_up(&hello, begun));
         let state = traces.initramfs.with_extension("state");
         let frozen = Frozen { initramfs: traces.initramfs.clone(), state };
         freeze(&orders, &frozen.state)?;
@@ -272,17 +262,8 @@ impl<'a> Session<'a> {
         let accelerator = std::mem::replace(&mut self.accelerator, Accelerator::Kvm);
         let job = Job::default();
         let traces = Traces::new(&self.dir, 0);
-        let booted = self.boot(&job, &traces, None, None).is_ok_and(|guest| {
-            let until = Instant::now() + PROBE;
-            while let Some(left) = until.checked_duration_since(Instant::now()) {
-                match guest.events().recv_timeout(left) {
-                    Ok(Line::Event(Event::Hello { .. })) => return true,
-                    Ok(Line::End) | Err(_) => return false,
-                    Ok(_) => {}
-                }
-            }
-            false
-        });
+        let booted = self.boot(&job, &traces, None, None);
+        let booted = booted.is_ok_and(|guest| await_hello(&guest, PROBE).is_some());
         traces.clean();
         let _ = fs::remove_file(&traces.console);
         self.accelerator = accelerator;
@@ -416,9 +397,9 @@ impl<'a> Session<'a> {
             };
             quiet_until = Instant::now() + patient(if up { SILENCE } else { BOOT });
             match line {
-                Line::Event(event @ Event::Hello { .. }) => {
+                Line::Event(Event::Hello(hello)) => {
                     up = true;
-                    progress.note(&is_up(&event, begun));
+                    progress.note(&is_up(&hello, begun));
                     if let Err(error) = guest.give(job) {
                         return GuestEnd::Unfit(error);
                     }
@@ -488,9 +469,22 @@ impl<'a> Session<'a> {
     }
 }
 
+/// A guest's hello, if it says that in time.
+fn await_hello(guest: &Guest, within: Duration) -> Option<Hello> {
+    let until = Instant::now() + within;
+    while let Some(left) = until.checked_duration_since(Instant::now()) {
+        match guest.events().recv_timeout(left) {
+            Ok(Line::Event(Event::Hello(hello))) => return Some(hello),
+            Ok(Line::End) | Err(_) => return None,
+            Ok(Line::Event(_) | Line::Garbage(_)) => {}
+        }
+    }
+    None
+}
+
 /// A guest's hello, for people.
-fn is_up(hello: &Event, begun: Instant) -> String {
-    let Event::Hello { release, cpus, uptime_s } = hello else { return String::new() };
+fn is_up(hello: &Hello, begun: Instant) -> String {
+    let Hello { release, cpus, uptime_s } = hello;
     let after = begun.elapsed().as_secs_f64();
     format!("{release} is up after {after:.1} s ({uptime_s:.1} s by its own clock), {cpus} CPUs")
 }

@@ -17,7 +17,7 @@ use super::scenario::{Doing, Done, perform};
 use super::{blkproof, evidence, init};
 use crate::kmsg::Complaint;
 use crate::plan::{Action, Step};
-use crate::protocol::{Event, HEARTBEAT, Job, Outcome, PORT, StepRecord};
+use crate::protocol::{Event, HEARTBEAT, Hello, Job, Outcome, PORT, StepRecord};
 use crate::verdict::judge;
 
 const CLEAN_UP: Duration = Duration::from_secs(60);
@@ -95,11 +95,11 @@ fn port_path() -> Option<PathBuf> {
 
 fn hello() -> Event {
     let uptime = fs::read_to_string("/proc/uptime").unwrap_or_default();
-    Event::Hello {
+    Event::Hello(Hello {
         release: rustix::system::uname().release().to_string_lossy().into_owned(),
         cpus: thread::available_parallelism().map_or(0, Into::into),
         uptime_s: uptime.split_whitespace().next().and_then(|s| s.parse().ok()).unwrap_or(0.0),
-    }
+    })
 }
 
 /// The job that the host gives, or that is in the image.
