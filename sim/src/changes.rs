@@ -1,8 +1,9 @@
 //! What the operator changes of a device that is served: its worker (`handover`), and its size (`resize`).
 
 use blkproof_engine::cause::Problem;
-use blkproof_engine::supervisor::{Errand, Plan, Supervisor};
+use blkproof_engine::supervisor::{Errand, Plan, Recovery, Supervisor};
 use blkproof_engine::sys::Exit;
+use blkproof_engine::uapi::KernelSeries;
 
 use crate::choices::Site;
 use crate::config::{Subject, TargetKind};
@@ -78,12 +79,20 @@ impl World {
             || faults.stall > 0
             || faults.rival > 0
             || run.config.subject != Subject::Engine;
-        let said = |cause: &blkproof_engine::cause::Cause| {
-            matches!(cause.problem, Problem::NoQuiesce | Problem::NoResize)
+        // What a device like this one cannot be asked on this kernel.
+        let (kernel, recovers) = (run.config.kernel, run.config.recovery != Recovery::None);
+        let cannot = |problem: Problem| match problem {
+            Problem::NoQuiesce => kernel == KernelSeries::V6_12 || !recovers,
+            Problem::NoResize => match kernel {
+                KernelSeries::V6_12 => true,
+                KernelSeries::V6_18 => !recovers,
+                KernelSeries::V7_3 => false,
+            },
+            _ => false,
         };
         let well = match &exit {
             Exit::Finished => true,
-            Exit::Failed(cause) => said(cause),
+            Exit::Failed(cause) => cannot(cause.problem),
             Exit::Stuck { .. } => false,
         };
         if !well && !hindered {

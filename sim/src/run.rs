@@ -92,7 +92,7 @@ pub enum Sabotage {
     ForgetRequeued,
     /// A commit is lost, and a queue is woken for nothing, again and again: livelock.
     EndlessWakeUps,
-    /// Nobody tells the worker of a quiesce, and a queue takes only the abort of its last tag for the end: deadlock (H09).
+    /// Nobody tells the worker of a quiesce, and a queue takes only the abort of its last tag for the end: L3 (H09).
     WaitForAborts,
     /// The supervisor is told that a new size is known, and no queue was told of it: L1 (H60).
     SizeUntold,
@@ -100,6 +100,8 @@ pub enum Sabotage {
     StoreUntold,
     /// The armed tags of a device that is being recovered are aborted, as QUIESCE_DEV does then: K5 (H08).
     QuiesceUnserved,
+    /// The driver says that it has no QUIESCE, and so every handover is refused: L3.
+    NoQuiesce,
     /// 6.12: no request timer fires: a server that died with every tag in its hands is never noticed.
     NoRequestTimer,
     /// The model answers a FETCH of an armed tag with EBUSY: conformance.

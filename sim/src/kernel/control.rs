@@ -185,7 +185,10 @@ impl World {
         run.note(actor::thread(thread), || format!("submits {name}"));
         match &control.command {
             Asked::Engine(Command::GetFeatures) => {
-                let features = features(run.config.kernel);
+                let mut features = features(run.config.kernel);
+                if run.sabotage == Some(Sabotage::NoQuiesce) {
+                    features = features.difference(Features::QUIESCE);
+                }
                 self.finish_control(run, &control, 0, Reply::Features(features));
             }
             Asked::Engine(Command::GetDevInfo(id)) => {
