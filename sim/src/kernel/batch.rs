@@ -79,8 +79,8 @@ fn addr_of(addr: Addr, nth: usize) -> Addr {
 }
 
 impl World {
-    /// What every batch command is asked first.
-    fn batch_refused(&self, queue: u16, tags: usize, addr: Addr) -> Option<i32> {
+    /// What every batch command is asked first, before any tag, and any mutex, is looked at.
+    pub(super) fn batch_refused(&self, queue: u16, tags: usize, addr: Addr) -> Option<i32> {
         let Some(device) = &self.device else { return Some(errno::ENODEV) };
         if device.kernel < KernelSeries::V7_3 || !device.batches() {
             return Some(errno::EOPNOTSUPP);

@@ -178,16 +178,21 @@ impl World {
         self.rings[ring.index()].sq.front()
     }
 
-    /// Whether a submitting thread is stuck in the submission of a FETCH, uninterruptibly, on `ub->mutex`.
+    /// Whether a submitting thread is stuck in the submission of a FETCH or PREP, uninterruptibly, on `ub->mutex`.
     pub(crate) fn fetch_blocked(&self, thread: ThreadId) -> bool {
+        if self.device.as_ref().is_none_or(|device| device.mutex.is_none()) {
+            return false;
+        }
         let own = self.threads[thread.index()].queue;
         let (tag, addr) = match self.head(thread) {
             Some(Entry::Plain(Sqe::Fetch { tag, address })) => ((own, tag.0), Addr::from(*address)),
             Some(Entry::Script(_, Op::Fetch { queue, tag, addr })) => ((*queue, *tag), *addr),
+            Some(Entry::Script(_, Op::Prep { queue, tags, addr })) => {
+                return self.batch_refused(*queue, tags.len(), *addr).is_none();
+            }
             Some(_) | None => return false,
         };
-        self.device.as_ref().is_some_and(|device| device.mutex.is_some())
-            && self.refuses_fetch(thread, tag, addr).is_none()
+        self.refuses_fetch(thread, tag, addr).is_none()
     }
 
     /// Submits one entry that others can see, and then those that nobody can.
