@@ -48,6 +48,7 @@ fn experiment(honest: bool) -> Checked<String> {
                     jobs,
                     job_kib: 2048,
                     verify: true,
+                    round: 0,
                 }
                 .run()?;
                 measured.push(format!(
@@ -69,6 +70,7 @@ fn experiment(honest: bool) -> Checked<String> {
         jobs: 1,
         job_kib: 4096,
         verify: true,
+        round: 0,
     }
     .run()?;
     let _ = fs::remove_file("/scratch/canary");

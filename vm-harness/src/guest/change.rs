@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use super::blkproof::{self, Device, PROGRAM, Wanted};
 use super::program::{Checked, Program, Trouble, failed, run};
-use super::recovery::verifying;
-use super::scenario::{Doing, added, deleted, progress, read_a_block};
+use super::recovery::Verifying;
+use super::scenario::{Doing, added, deleted, read_a_block};
 use crate::plan::{Change, Data, Target};
 
 /// How often the worker of one load is replaced.
@@ -75,14 +75,12 @@ fn handover(doing: &Doing) -> Checked<String> {
             deleted(&device, doing)?;
             continue;
         }
-        let mut load = verifying(&device)?;
+        let mut load = Verifying::start(&device)?;
         for _ in 0..HANDOVERS {
-            doing.now(format!("the load on {}", device.path));
-            progress(&device, &mut load)?;
+            load.progress(doing)?;
             slowest = slowest.max(handed_over(&device, doing)?);
         }
-        doing.now("the load to end, and to have noticed nothing");
-        load.wait()?.success()?;
+        load.ended(doing)?;
         deleted(&device, doing)?;
     }
     let device = added(&wanted(Target::Null, &[]), doing)?;

@@ -22,6 +22,8 @@ pub(super) struct Fio<'a> {
     pub(super) job_kib: u32,
     /// Write, then read back and compare; without it: a mix of reads and writes that nobody compares.
     pub(super) verify: bool,
+    /// What is written depends on it.
+    pub(super) round: u32,
 }
 
 /// What fio did.
@@ -46,7 +48,7 @@ impl Fio<'_> {
             "--group_reporting".into(),
             "--output-format=json".into(),
             "--allow_mounted_write=1".into(),
-            "--randseed=20260923".into(),
+            format!("--randseed={}", 20_260_923 + self.round),
             "--end_fsync=1".into(),
             format!("--output={output}"),
             format!("--filename={}", self.path),
@@ -124,6 +126,7 @@ impl Fio<'_> {
             jobs,
             job_kib: 4096,
             verify: false,
+            round: 0,
         };
         let mut arguments = fio.arguments("/tmp/load.json");
         arguments.extend(["--time_based", "--runtime=3600"].map(str::to_owned));

@@ -45,6 +45,7 @@ pub(super) fn record(case: &RecordCase, doing: &Doing) -> Checked<Done> {
                 jobs: queues,
                 job_kib: 64,
                 verify: target != Target::Null,
+                round: 0,
             }
             .run()?;
             deleted(&device, doing)?;

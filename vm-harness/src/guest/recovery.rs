@@ -1,6 +1,7 @@
 //! Devices that outlive their workers.
 
 use std::fs::File;
+use std::mem;
 use std::os::unix::fs::FileExt;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -8,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::blkproof::{self, Device, PROGRAM, Wanted};
 use super::fio::Fio;
 use super::program::{Checked, Program, Trouble, failed, run};
-use super::scenario::{Doing, added, deleted, killed, progress, read_a_block};
+use super::scenario::{Doing, added, deleted, killed, progress, progresses, read_a_block};
 use crate::facts::MachineFacts;
 use crate::plan::{Data, Order, Recovery, Target};
 
@@ -34,8 +35,40 @@ fn wanted(target: Target, options: &'static [&'static str]) -> Wanted {
     Wanted { target, size_mib: 64, queues: 4, depth: 64, data: Data::Copy, options }
 }
 
-/// A load that writes, reads back and compares; it must not notice that workers die.
-pub(super) fn verifying(device: &Device) -> Checked<Program> {
+/// A load that writes, reads back and compares, round by round, for as long as it is needed; it must not notice what happens to workers.
+///
+/// A round's length is the machine's affair: one that has come to its end, content, is followed by another.
+pub(super) struct Verifying<'a> {
+    device: &'a Device,
+    round: u32,
+    load: Program,
+}
+
+impl<'a> Verifying<'a> {
+    pub(super) fn start(device: &'a Device) -> Checked<Self> {
+        Ok(Self { device, round: 0, load: verifying(device, 0)? })
+    }
+
+    /// Waits until the device has completed a good number of further requests.
+    pub(super) fn progress(&mut self, doing: &Doing) -> Checked {
+        doing.now(format!("the load on {}", self.device.path));
+        while !progresses(self.device, &mut self.load) {
+            self.round += 1;
+            let next = verifying(self.device, self.round)?;
+            mem::replace(&mut self.load, next).wait()?.success()?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn ended(self, doing: &Doing) -> Checked {
+        doing.now("the load to end, and to have noticed nothing");
+        self.load.wait()?.success()?;
+        Ok(())
+    }
+}
+
+/// Every round writes other data than the one before: what a lost write leaves behind is never what is expected.
+fn verifying(device: &Device, round: u32) -> Checked<Program> {
     let fio = Fio {
         path: &device.path,
         engine: "io_uring",
@@ -43,8 +76,9 @@ pub(super) fn verifying(device: &Device) -> Checked<Program> {
         block_kib: 4,
         depth: 16,
         jobs: 4,
-        job_kib: 4096,
+        job_kib: 1024,
         verify: true,
+        round,
     };
     fio.start()
 }
@@ -55,11 +89,10 @@ fn survives(
     doing: &Doing,
     bring_back: impl Fn(&Device) -> Checked,
 ) -> Checked<String> {
-    let mut load = verifying(device)?;
+    let mut load = Verifying::start(device)?;
     let mut slowest = Duration::ZERO;
     for _ in 0..KILLS {
-        doing.now(format!("the load on {}", device.path));
-        progress(device, &mut load)?;
+        load.progress(doing)?;
         let worker = blkproof::worker(device.id)?;
         killed(worker, doing);
         let begun = Instant::now();
@@ -68,8 +101,7 @@ fn survives(
         until_served(device, worker)?;
         slowest = slowest.max(begun.elapsed());
     }
-    doing.now("the load to end, and to have noticed nothing");
-    load.wait()?.success()?;
+    load.ended(doing)?;
     deleted(device, doing)?;
     Ok(format!("{KILLS} workers killed, LIVE again after {:.2} s at most", slowest.as_secs_f64()))
 }

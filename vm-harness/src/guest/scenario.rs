@@ -139,6 +139,7 @@ fn io(case: &IoCase, data: Data, doing: &Doing) -> Checked<String> {
         jobs: case.queues,
         job_kib: total_kib / case.queues,
         verify: case.target != Target::Null,
+        round: 0,
     }
     .run()?;
     let seconds = begun.elapsed().as_secs_f64();
@@ -331,14 +332,23 @@ fn loaded_on(wanted: &Wanted, doing: &Doing) -> Checked<Loaded> {
 
 /// Waits until the device has completed a good number of further requests.
 pub(super) fn progress(device: &Device, load: &mut Program) -> Checked {
+    if progresses(device, load) {
+        return Ok(());
+    }
+    let status = load.child.wait();
+    failed(format!("the load ended by itself, with {status:?}"))
+}
+
+/// Waits until the device has completed a good number of further requests, or the load is at its end: whether it was the former.
+pub(super) fn progresses(device: &Device, load: &mut Program) -> bool {
     let before = blkproof::completed_requests(device);
     while blkproof::completed_requests(device) < before + UNDER_WAY {
-        if let Ok(Some(status)) = load.child.try_wait() {
-            return failed(format!("the load ended by itself, with {status}"));
+        if let Ok(Some(_)) = load.child.try_wait() {
+            return false;
         }
         thread::sleep(Duration::from_millis(20));
     }
-    Ok(())
+    true
 }
 
 pub(super) fn load_ended(load: Program, doing: &Doing) -> Checked {
@@ -388,6 +398,7 @@ fn kill(victim: Victim, doing: &Doing) -> Checked<String> {
             jobs: 4,
             job_kib: 512,
             verify: true,
+            round: 0,
         }
         .run()?;
     } else {
@@ -503,6 +514,7 @@ fn planted(plant: Plant, doing: &Doing) -> Checked<String> {
                 jobs: 1,
                 job_kib: 1024,
                 verify: true,
+                round: 0,
             };
             let verified = fio.verified_after(|| {
                 let foreign = File::options().write(true).open(&device.path);
