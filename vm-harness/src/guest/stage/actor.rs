@@ -141,8 +141,11 @@ enum Submitted {
         tag: u16,
         buffer: bool,
     },
-    /// A registered buffer is written to a file.
-    BufRead(File),
+    /// A registered buffer is written to this file, or filled from it. A thread of the kernel may do that, and later: the file is kept.
+    Fixed {
+        file: File,
+        filled: bool,
+    },
     /// PREP_IO_CMDS; with buffers or without.
     Prep {
         queue: u16,
@@ -293,7 +296,7 @@ impl Company {
             Some(Submitted::Prep { queue, buffers: false }) if result == 0 => {
                 lock(&self.bufferless).insert(*queue);
             }
-            Some(Submitted::BufRead(file)) if result > 0 => {
+            Some(Submitted::Fixed { file, filled: false }) if result > 0 => {
                 let mut bytes = vec![0; result as usize];
                 let read = file.read_at(&mut bytes, 0).unwrap_or(0);
                 completion.data = uniform(&bytes[..read]);
@@ -736,9 +739,10 @@ impl Actor {
             file.write_all_at(&vec![byte; len], 0)?;
         }
         let offset = u64::from(first) * SECTOR as u64;
-        ring.fixed(file.as_raw_fd(), byte.is_some(), index, (offset, len as u32), step)?;
-        let seen = if byte.is_none() { Submitted::BufRead(file) } else { Submitted::Plain };
-        lock(&self.company.submitted).insert(step, seen);
+        let filled = byte.is_some();
+        let fd = file.as_raw_fd();
+        lock(&self.company.submitted).insert(step, Submitted::Fixed { file, filled });
+        ring.fixed(fd, filled, index, (offset, len as u32), step)?;
         LATER
     }
 

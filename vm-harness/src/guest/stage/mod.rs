@@ -35,9 +35,9 @@ use super::scenario::Doing;
 pub(super) use actor::{idle, run as actor};
 
 /// Between two samples.
-const SAMPLE: Duration = Duration::from_millis(8);
-/// Samples in which everything must be asleep.
-const SAMPLES: u32 = 4;
+const SAMPLE: Duration = Duration::from_millis(10);
+/// Samples in which everything must be asleep. Nothing may complete from the first of them to the last.
+const SAMPLES: u32 = 3;
 /// Longest time that a kernel worker counts as being in the middle of something; the second is for a script that has seen one
 /// that goes on for ever.
 const WORK: [Duration; 2] = [Duration::from_secs(2), Duration::from_millis(600)];
@@ -287,10 +287,13 @@ impl Stage {
         let mut calm = 0;
         let waits = loop {
             thread::sleep(SAMPLE);
-            let heard = self.hear()?;
-            let busy = heard || self.restless(begun.elapsed());
-            calm = if busy { 0 } else { calm + 1 };
             let over = begun.elapsed() > REST;
+            let mut busy = self.reap()? || self.restless(begun.elapsed());
+            // To ask everybody takes longer than to look at them: what completes in between is heard at the last sample.
+            if over || !busy && (calm == 0 || calm + 1 >= SAMPLES) {
+                busy |= self.hear()?;
+            }
+            calm = if busy { 0 } else { calm + 1 };
             if over {
                 self.notes.push(format!("step {number}: it does not come to rest"));
             }
@@ -324,18 +327,27 @@ impl Stage {
         Ok(observation)
     }
 
+    /// Notices who is gone, and who is another program now. True if that is anybody.
+    fn reap(&mut self) -> io::Result<bool> {
+        let mut news = false;
+        for company in self.companies.iter_mut().filter(|company| !company.gone) {
+            if company.leaves {
+                news |= company.reap()?;
+            } else if company.execs {
+                let Ok(answer) = company.answers.try_recv() else { continue };
+                (company.execs, company.idle) = (false, matches!(answer, Answer::Entered { .. }));
+                news = true;
+            }
+        }
+        Ok(news)
+    }
+
     /// Takes what the actors have to say. True if that is anything.
     fn hear(&mut self) -> io::Result<bool> {
         let mut heard = false;
         // All are asked before the first has answered.
         for company in self.companies.iter_mut().filter(|company| !company.gone) {
-            if company.leaves {
-                heard |= company.reap()?;
-            } else if company.execs {
-                let Ok(answer) = company.answers.try_recv() else { continue };
-                (company.execs, company.idle) = (false, matches!(answer, Answer::Entered { .. }));
-                heard = true;
-            } else if !company.is_quiet() {
+            if !company.leaves && !company.is_quiet() {
                 company.send(&Cue::Peek)?;
             }
         }
