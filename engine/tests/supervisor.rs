@@ -182,7 +182,7 @@ impl System {
                 assert_eq!((*id, *pid), (ID, PID));
                 self.live = true;
             }
-            Command::StopDev(_) => {
+            Command::StopDev(_) | Command::TryStopDev(_) => {
                 self.live = false;
                 if self.worker == Some(true) && self.plant != Plant::WorkerHangs {
                     self.from_worker.push_back(FromWorker::Ended);
@@ -209,7 +209,6 @@ impl System {
             Command::GetParams(_) | Command::QuiesceDev(_) | Command::UpdateSize(..) => {
                 panic!("nobody asked for a change")
             }
-            Command::TryStopDev(_) => res = -16,
         }
         self.complete(Token::Control(sequence), res);
     }
@@ -611,6 +610,33 @@ fn a_deletion_asks_the_device_s_own_supervisor_first() {
         assert_eq!(run(plan, &mut system, false), expected);
         assert!(!system.exists);
         assert_eq!(system.commands, commands);
+    }
+}
+
+#[test]
+fn a_deletion_of_what_nobody_uses_tries_first() {
+    let refused = |problem| Exit::Failed(Cause::new(Step::TryStopDev, problem));
+    for (live, errno, expected) in [
+        (true, None, Exit::Finished),
+        (true, Some(Errno::EBUSY), refused(Problem::InUse)),
+        (true, Some(Errno::EOPNOTSUPP), refused(Problem::NoTryStop)),
+        (true, Some(Errno::EIO), Exit::Failed(Cause::errno(Step::TryStopDev, Errno::EIO))),
+        // It has no disk that anybody could use, or has none any more.
+        (true, Some(Errno::ENODEV), Exit::Finished),
+        (false, None, Exit::Finished),
+    ] {
+        let plant = errno.map_or(Plant::Nothing, |e| Plant::Command(Kind::TryStopDev, e));
+        let mut system = System::new(plant);
+        (system.exists, system.live) = (true, live);
+        let plan = Plan::Delete { id: ID, worker: None, supervisor: None, if_unused: true };
+        assert_eq!(run(plan, &mut system, false), expected, "{live} {errno:?}");
+        assert_eq!(system.exists, expected != Exit::Finished, "{live} {errno:?}");
+        assert_eq!(system.commands.contains(&Kind::TryStopDev), live);
+        if system.exists {
+            let asked = [Kind::GetDevInfo, Kind::TryStopDev];
+            assert_eq!(system.commands, asked, "what is used is left alone: {errno:?}");
+            assert!(!system.killed);
+        }
     }
 }
 
