@@ -121,10 +121,10 @@ fn zones() {
     refused(ALL, with(256, 0, 0, 8), NONE, ParamsRule::Zoned);
     refused(ALL, basic(|it| it.chunk_sectors = 256), zoned, ParamsRule::Zoned);
     refused(ALL, with(0, 0, 0, 8), zoned, ParamsRule::ZoneSize);
-    refused(&[V7_3], with(384, 8, 8, 8), zoned, ParamsRule::ZoneSize);
-    // Before, any size passes, and is rounded down to a power of two where zones are counted.
-    taken(&OLD, with(384, 8, 8, 8), zoned);
-    refused(&OLD, with(384, 9, 0, 8), zoned, ParamsRule::Zoned);
+    refused(&[V6_12, V7_3], with(384, 8, 8, 8), zoned, ParamsRule::ZoneSize);
+    // With 6.18 any size passes, and is rounded down to a power of two where zones are counted.
+    taken(&[V6_18], with(384, 8, 8, 8), zoned);
+    refused(&[V6_18], with(384, 9, 0, 8), zoned, ParamsRule::Zoned);
 
     // With zoned parameters the kernel looks at nothing that stands behind them.
     let behind = Params { segment: Some(SegmentParams::default()), ..with(256, 0, 0, 8) };

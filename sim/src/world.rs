@@ -7,6 +7,7 @@
 use std::hash::Hash;
 
 use blkproof_engine::supervisor::Recovery;
+use blkproof_engine::uapi::DeviceState;
 use siphasher::sip128::{Hasher128, SipHasher13};
 
 use crate::clients::{Client, Operator};
@@ -140,6 +141,8 @@ pub(crate) struct World {
     pub(crate) jobs: Vec<crate::script::Job>,
     /// What finished in a script, apart from completions.
     pub(crate) script_events: Vec<crate::script::Event>,
+    /// What control commands of a script told, by step.
+    pub(crate) script_told: Vec<(u16, String)>,
     /// The kernel touched a command that is gone: from here on anything may happen (H06, H26).
     pub(crate) doomed: bool,
 }
@@ -181,6 +184,7 @@ impl World {
             },
             jobs: Vec::new(),
             script_events: Vec::new(),
+            script_told: Vec::new(),
             doomed: false,
         }
     }
@@ -242,7 +246,11 @@ impl World {
             .count();
         assert_eq!(started, on_tags, "K2: every started request is on one tag");
         let exists = device.disk.as_ref().is_some_and(|disk| disk.attached);
-        assert_eq!(exists, device.state != State::Dead, "K8: started with a disk, or neither");
+        let believed = device.info.state != DeviceState::Dead;
+        assert!(
+            believed || exists == (device.state != State::Dead),
+            "K8: started with a disk, or neither"
+        );
         if device.file_open() {
             assert!(device.open, "K8: an open file keeps OPEN");
         }

@@ -376,10 +376,10 @@ impl BasicParams {
         if series != KernelSeries::V6_18 && self.max_sectors < 8 {
             return Err(ParamsRule::MaxSectorsPage);
         }
-        let chunk_bad = if series >= KernelSeries::V7_3 {
-            !self.chunk_sectors.is_power_of_two()
-        } else {
+        let chunk_bad = if series == KernelSeries::V6_18 {
             self.chunk_sectors == 0
+        } else {
+            !self.chunk_sectors.is_power_of_two()
         };
         if flags.contains(Features::ZONED) && chunk_bad {
             return Err(ParamsRule::ZoneSize);

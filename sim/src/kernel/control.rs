@@ -2,7 +2,7 @@
 
 use blkproof_engine::control::{Command, Reply};
 use blkproof_engine::sys::{Cqe, Token};
-use blkproof_engine::uapi::{ControlOp, DevId, DevInfo, DeviceState, Features, KernelSeries};
+use blkproof_engine::uapi::{ControlOp, DevId, DevInfo, DeviceState, KernelSeries, Params};
 
 use crate::kernel::device::{Device, Gendisk, Holder, Scan, State};
 use crate::kernel::errno;
@@ -11,6 +11,7 @@ use crate::kernel::process::{ProcessState, ThreadState};
 use crate::kernel::tags::{TagSlot, TagState};
 use crate::kernel::udev::{Node, Probe};
 use crate::run::{Run, Sabotage, actor};
+use crate::script::{Header, Parameters};
 use crate::world::{ControlId, RingId, ThreadId, World};
 
 /// A control command as the kernel gets it.
@@ -20,6 +21,41 @@ pub(crate) enum Asked {
     Engine(Command),
     /// Another, of which there is nothing to say but this: the device, and the word `data`.
     Plain(ControlOp, DevId, u64),
+    /// SET_PARAMS, with parameters that no sensible controller would give.
+    Params(DevId, Box<Parameters>),
+}
+
+impl Asked {
+    /// Which command it is.
+    pub(crate) const fn op(&self) -> ControlOp {
+        match self {
+            Self::Engine(command) => command.kind().uapi(),
+            Self::Plain(op, ..) => *op,
+            Self::Params(..) => ControlOp::SetParams,
+        }
+    }
+
+    /// Its word `data`.
+    pub(crate) fn data(&self) -> u64 {
+        match self {
+            Self::Engine(Command::StartDev(_, pid) | Command::EndRecovery(_, pid)) => {
+                u64::from(*pid)
+            }
+            // How many bytes there is room for.
+            Self::Engine(Command::GetParams(_)) => Params::SIZE as u64,
+            Self::Engine(_) | Self::Params(..) => 0,
+            Self::Plain(_, _, data) => *data,
+        }
+    }
+
+    /// The parameters that it brings.
+    pub(crate) fn params(&self) -> Option<[u8; Params::SIZE]> {
+        match self {
+            Self::Engine(Command::SetParams(_, params)) => Some(params.encode()),
+            Self::Params(_, options) => Some(options.encode()),
+            Self::Engine(_) | Self::Plain(..) => None,
+        }
+    }
 }
 
 impl From<Command> for Asked {
@@ -29,11 +65,11 @@ impl From<Command> for Asked {
             Command::EndRecovery(id, pid) => {
                 Self::Plain(ControlOp::EndUserRecovery, id, u64::from(pid))
             }
-            Command::GetParams(id) => Self::Plain(ControlOp::GetParams, id, 0),
             Command::QuiesceDev(id) => Self::Plain(ControlOp::QuiesceDev, id, 0),
             Command::UpdateSize(id, sectors) => Self::Plain(ControlOp::UpdateSize, id, sectors),
             Command::TryStopDev(id) => Self::Plain(ControlOp::TryStopDev, id, 0),
             command @ (Command::GetFeatures
+            | Command::GetParams(_)
             | Command::AddDev(_)
             | Command::SetParams(..)
             | Command::StartDev(..)
@@ -52,6 +88,8 @@ pub(crate) struct Control {
     pub(crate) thread: ThreadId,
     pub(crate) sequence: u32,
     pub(crate) command: Asked,
+    /// What is different in its header; in scripts only.
+    pub(crate) header: Option<Box<Header>>,
     pub(crate) pc: Pc,
     /// An interruptible wait is to end with EINTR.
     pub(crate) interrupted: bool,
@@ -124,7 +162,7 @@ impl Control {
     }
 
     /// The device it names.
-    const fn device(&self) -> Option<DevId> {
+    pub(crate) const fn device(&self) -> Option<DevId> {
         match &self.command {
             Asked::Engine(Command::GetFeatures | Command::AddDev(_)) => None,
             Asked::Engine(
@@ -140,30 +178,31 @@ impl Control {
                 | Command::UpdateSize(id, _)
                 | Command::TryStopDev(id),
             )
-            | Asked::Plain(_, id, _) => Some(*id),
+            | Asked::Plain(_, id, _)
+            | Asked::Params(id, _) => Some(*id),
         }
     }
 
     /// Its name.
     pub(crate) const fn name(&self) -> &'static str {
-        match &self.command {
-            Asked::Engine(command) => command.kind().uapi().name(),
-            Asked::Plain(op, ..) => op.name(),
-        }
+        self.command.op().name()
     }
 }
 
+/// Sectors in a page.
+const PAGE_SECTORS: u32 = 8;
+
 /// What a step of a command comes to.
-enum Next {
+pub(super) enum Next {
     Go(Pc),
     Done(i32, Reply),
 }
 
 impl Next {
-    const fn done() -> Self {
+    pub(super) const fn done() -> Self {
         Self::Done(0, Reply::Nothing)
     }
-    const fn error(errno: i32) -> Self {
+    pub(super) const fn error(errno: i32) -> Self {
         Self::Done(-errno, Reply::Nothing)
     }
 }
@@ -178,25 +217,27 @@ impl World {
         sequence: u32,
         command: impl Into<Asked>,
     ) {
-        let command = command.into();
-        let control =
-            Control { ring, thread, sequence, command, pc: Pc::Queued, interrupted: false };
+        self.submit_bent(run, (thread, ring, sequence), command.into(), None);
+    }
+
+    /// The same with a header that is not as usual.
+    pub(crate) fn submit_bent(
+        &mut self,
+        run: &mut Run<'_>,
+        (thread, ring, sequence): (ThreadId, RingId, u32),
+        command: Asked,
+        header: Option<Box<Header>>,
+    ) {
+        let (pc, interrupted) = (Pc::Queued, false);
+        let control = Control { ring, thread, sequence, command, header, pc, interrupted };
         let name = control.name();
         run.note(actor::thread(thread), || format!("submits {name}"));
         match &control.command {
-            Asked::Engine(Command::GetFeatures) => {
-                let mut features = features(run.config.kernel);
-                if run.sabotage == Some(Sabotage::NoQuiesce) {
-                    features = features.difference(Features::QUIESCE);
+            Asked::Engine(Command::GetFeatures | Command::GetDevInfo(_)) => {
+                match self.control_begins(run, &control) {
+                    Next::Done(res, reply) => self.finish_control(run, &control, res, reply),
+                    Next::Go(_) => unreachable!("they neither wait nor lock"),
                 }
-                self.finish_control(run, &control, 0, Reply::Features(features));
-            }
-            Asked::Engine(Command::GetDevInfo(id)) => {
-                let (res, reply) = match self.device.as_ref().filter(|device| device.id == *id) {
-                    Some(device) => (0, Reply::DevInfo(self.dev_info(device))),
-                    None => (-errno::ENODEV, Reply::Nothing),
-                };
-                self.finish_control(run, &control, res, reply);
             }
             Asked::Engine(
                 Command::AddDev(_)
@@ -211,7 +252,8 @@ impl World {
                 | Command::UpdateSize(..)
                 | Command::TryStopDev(_),
             )
-            | Asked::Plain(..) => match self.controls.iter_mut().find(|slot| slot.is_none()) {
+            | Asked::Plain(..)
+            | Asked::Params(..) => match self.controls.iter_mut().find(|slot| slot.is_none()) {
                 Some(slot) => *slot = Some(control),
                 None => self.controls.push(Some(control)),
             },
@@ -335,26 +377,13 @@ impl World {
     fn control_goes_on(&mut self, run: &mut Run<'_>, id: ControlId, control: &Control) -> Next {
         let name = control.name();
         match control.pc {
-            Pc::Queued => self.control_begins(run.config.kernel, control),
+            Pc::Queued => self.control_begins(run, control),
             Pc::Add => match &control.command {
-                Asked::Engine(Command::AddDev(info)) => self.add_dev(run, info),
+                Asked::Engine(Command::AddDev(info)) => self.add_dev(run, control, info),
                 _ => Next::error(errno::EINVAL),
             },
-            Pc::SetParams => match (&control.command, &mut self.device) {
-                (Asked::Engine(Command::SetParams(_, params)), Some(device)) => {
-                    if device.disk.is_some() {
-                        return Next::error(errno::EACCES);
-                    }
-                    let valid = params.validate(
-                        run.config.kernel,
-                        device.info.flags,
-                        device.info.max_io_buf_bytes,
-                    );
-                    device.params = valid.is_ok().then_some(*params);
-                    if valid.is_ok() { Next::done() } else { Next::error(errno::EINVAL) }
-                }
-                _ => Next::error(errno::EINVAL),
-            },
+            Pc::SetParams => self.set_params(run.config.kernel, control),
+            Pc::GetParams => self.get_params(run.config.kernel, control),
             // 6.18 asks who serves before it takes the mutex.
             Pc::StartWait | Pc::RecoverWait
                 if run.config.kernel == KernelSeries::V6_18 && self.names_another(control) =>
@@ -400,11 +429,6 @@ impl World {
                 run.kernel(|| "ST2: whatever waits for a server aborts".into());
                 Next::Go(Pc::StopMark)
             }
-            Pc::GetParams => {
-                let params = self.device.as_ref().and_then(|device| device.params);
-                let basic = params.and_then(|params| params.basic);
-                Next::Done(0, basic.map_or(Reply::Nothing, Reply::Params))
-            }
             Pc::RecoverWait => {
                 if run.sabotage == Some(Sabotage::QuiesceUnserved) && run.strikes() {
                     self.cancel_armed(run);
@@ -414,10 +438,7 @@ impl World {
             Pc::RecoverLocked => self.end_recovery(run, control),
             Pc::RecoverBegin => self.start_recovery(run),
             Pc::Resize => {
-                let Asked::Plain(_, _, sectors) = control.command else {
-                    return Next::error(errno::EINVAL);
-                };
-                if self.resize_disk(run, sectors) {
+                if self.resize_disk(run, control.command.data()) {
                     return Next::done();
                 }
                 // 6.18 does not look, and follows the null pointer.
@@ -465,8 +486,10 @@ impl World {
                 }
             }
             Pc::StopMark => {
-                if let Some(disk) = self.device.as_mut().and_then(|device| device.disk.as_mut()) {
-                    disk.dead = true;
+                match self.device.as_mut().and_then(|device| device.disk.as_mut()) {
+                    Some(disk) => disk.dead = true,
+                    // It was believed to be up, and has none (H57).
+                    None => self.doomed |= run.config.kernel == KernelSeries::V6_18,
                 }
                 let left = self.requests_live;
                 run.progress();
@@ -542,97 +565,6 @@ impl World {
         }
     }
 
-    /// Entry checks common to the commands.
-    fn control_begins(&self, kernel: KernelSeries, control: &Control) -> Next {
-        let known = |id: DevId| self.device.as_ref().filter(|device| device.id == id);
-        let command = match &control.command {
-            Asked::Engine(command) => command,
-            Asked::Plain(_, id, _) if known(*id).is_none() => return Next::error(errno::ENODEV),
-            Asked::Plain(op, ..) if !op.exists_in(kernel) => {
-                return Next::error(errno::EOPNOTSUPP);
-            }
-            Asked::Plain(ControlOp::GetParams, ..) => return Next::Go(Pc::GetParams),
-            Asked::Plain(ControlOp::UpdateSize, ..) => return Next::Go(Pc::Resize),
-            Asked::Plain(ControlOp::TryStopDev, ..) => return Next::Go(Pc::TryStop),
-            Asked::Plain(ControlOp::QuiesceDev, id, _) => {
-                let quiesces = |it: &Device| it.info.flags.contains(Features::QUIESCE);
-                return if known(*id).is_some_and(quiesces) {
-                    Next::Go(Pc::Quiesce)
-                } else {
-                    Next::error(errno::EOPNOTSUPP)
-                };
-            }
-            Asked::Plain(ControlOp::RegBuf | ControlOp::UnregBuf, id, _) => {
-                let shares = |it: &Device| it.info.flags.contains(Features::SHMEM_ZC);
-                if !known(*id).is_some_and(shares) {
-                    return Next::error(errno::EOPNOTSUPP);
-                }
-                let refused = Self::shmem_refused(&control.command);
-                return refused.map_or(Next::Go(Pc::ShmemLock), Next::error);
-            }
-            Asked::Plain(ControlOp::DelDevAsync, ..) => return Next::Go(Pc::DelLock),
-            Asked::Plain(ControlOp::StartUserRecovery, ..) => return Next::Go(Pc::RecoverBegin),
-            Asked::Plain(ControlOp::EndUserRecovery, ..) => return Next::Go(Pc::RecoverWait),
-            Asked::Plain(..) => return Next::error(errno::EOPNOTSUPP),
-        };
-        match command {
-            Command::AddDev(_) => Next::Go(Pc::Add),
-            Command::SetParams(id, _) if known(*id).is_some() => Next::Go(Pc::SetParams),
-            Command::StopDev(id) if known(*id).is_some() => Next::Go(Pc::StopLock),
-            Command::DelDev(id) if known(*id).is_some() => Next::Go(Pc::DelLock),
-            Command::StartDev(id, pid) => match known(*id) {
-                None => Next::error(errno::ENODEV),
-                Some(_) if *pid == 0 => Next::error(errno::EINVAL),
-                Some(device) if device.params.is_none() => Next::error(errno::EINVAL),
-                Some(_) => Next::Go(Pc::StartWait),
-            },
-            Command::GetFeatures
-            | Command::GetDevInfo(_)
-            | Command::SetParams(..)
-            | Command::StopDev(_)
-            | Command::DelDev(_)
-            | Command::StartRecovery(_)
-            | Command::EndRecovery(..)
-            | Command::GetParams(_)
-            | Command::QuiesceDev(_)
-            | Command::UpdateSize(..)
-            | Command::TryStopDev(_) => Next::error(errno::ENODEV),
-        }
-    }
-
-    fn add_dev(&mut self, run: &mut Run<'_>, info: &DevInfo) -> Next {
-        let sane = |value: u16| (1..=4096).contains(&value);
-        if !sane(info.nr_hw_queues) || !sane(info.queue_depth) {
-            return Next::error(errno::EINVAL);
-        }
-        let id = if info.dev_id == DevId::AUTO { DevId(0) } else { info.dev_id };
-        if self.device.is_some() {
-            return Next::error(errno::EEXIST);
-        }
-        let Some(flags) = granted_flags(run.config.kernel, info.flags) else {
-            return Next::error(errno::EINVAL);
-        };
-        if flags.contains(Features::BATCH_IO) && info.queue_depth == 1 {
-            // `__kfifo_alloc` makes no queue of one event (`ublk_init_queue`).
-            return Next::error(errno::EINVAL);
-        }
-        let granted = DevInfo {
-            nr_hw_queues: info.nr_hw_queues.min(run.config.cpus),
-            state: DeviceState::Dead,
-            max_io_buf_bytes: info.max_io_buf_bytes & !4095,
-            dev_id: id,
-            ublksrv_pid: -1,
-            flags: flags.union(Features::URING_CMD_COMP_IN_TASK).union(Features::CMD_IOCTL_ENCODE),
-            ..*info
-        };
-        let device = Device::new(run.config.kernel, granted);
-        let buffers = device.tags.len();
-        self.buffers = vec![[0; crate::world::BUFFER_SECTORS]; buffers];
-        self.device = Some(device);
-        self.udev_sees_char(run);
-        Next::Done(0, Reply::DevInfo(granted))
-    }
-
     fn start_locked(&mut self, run: &mut Run<'_>, id: ControlId, control: &Control) -> Next {
         let Asked::Engine(Command::StartDev(_, pid)) = control.command else {
             return Next::error(errno::EINVAL);
@@ -655,10 +587,15 @@ impl World {
         if device.stopping {
             return Next::error(errno::EBUSY);
         }
+        let params = device.params.parts();
+        let basic = params.basic.unwrap_or_default();
+        if basic.max_sectors < PAGE_SECTORS {
+            // The block layer takes no requests smaller than a page. Only 6.18 lets them get this far.
+            return Next::error(errno::EINVAL);
+        }
         device.mutex = Some(Holder::Control(id));
         device.state = State::Live;
         device.pid = Some(pid);
-        let params = device.params.unwrap_or_default();
         let (write_cache, fua) = limits::cache(&params);
         device.disk = Some(Gendisk {
             attached: true,
@@ -669,10 +606,7 @@ impl World {
             openers: 0,
             open_mutex: false,
             scan: Scan::None,
-            sectors: device
-                .params
-                .and_then(|params| params.basic)
-                .map_or(0, |basic| basic.dev_sectors),
+            sectors: basic.dev_sectors,
         });
         run.progress();
         run.kernel(|| "SD: every tag is fetched, device LIVE".into());
@@ -684,7 +618,7 @@ impl World {
         let pid = match control.command {
             Asked::Engine(Command::StartDev(_, pid)) => pid,
             Asked::Plain(ControlOp::EndUserRecovery, _, pid) => pid as u32,
-            Asked::Engine(_) | Asked::Plain(..) => return false,
+            Asked::Engine(_) | Asked::Plain(..) | Asked::Params(..) => return false,
         };
         let server = self.process_by_pid(pid);
         self.device.as_ref().is_some_and(|device| server.is_none() || server != device.tgid)
@@ -765,7 +699,8 @@ impl World {
                 | Command::UpdateSize(..)
                 | Command::TryStopDev(_),
             )
-            | Asked::Plain(..) => Next::done(),
+            | Asked::Plain(..)
+            | Asked::Params(..) => Next::done(),
         }
     }
 
@@ -819,62 +754,6 @@ impl World {
             | Pc::DelRemove => format!("{name} waits to be run"),
         }
     }
-}
-
-/// What GET_FEATURES says, as far as it is modelled.
-fn features(kernel: KernelSeries) -> Features {
-    let all = data_features(kernel)
-        .union(Features::NEED_GET_DATA)
-        .union(Features::URING_CMD_COMP_IN_TASK)
-        .union(Features::CMD_IOCTL_ENCODE)
-        .union(Features::USER_RECOVERY)
-        .union(Features::USER_RECOVERY_REISSUE);
-    let newer =
-        Features::USER_RECOVERY_FAIL_IO.union(Features::QUIESCE).union(Features::UPDATE_SIZE);
-    match kernel {
-        KernelSeries::V6_12 => all,
-        KernelSeries::V6_18 => all.union(newer),
-        KernelSeries::V7_3 => all.union(newer).union(Features::SAFE_STOP_DEV),
-    }
-}
-
-/// What ADD_DEV makes of flags, as far as they are modelled (`ublk_validate_user_recovery_flags`). None: it refuses.
-fn granted_flags(kernel: KernelSeries, asked: Features) -> Option<Features> {
-    let reissue = Features::USER_RECOVERY.union(Features::USER_RECOVERY_REISSUE);
-    let data = data_flags(kernel, asked);
-    if kernel == KernelSeries::V6_12 {
-        return Some(Features(asked.0 & reissue.0).union(data));
-    }
-    let fails = Features::USER_RECOVERY.union(Features::USER_RECOVERY_FAIL_IO);
-    let quiesces = asked.contains(Features::QUIESCE);
-    let sets = Features(asked.0 & reissue.union(fails).0);
-    let known = [Features::NONE, Features::USER_RECOVERY, reissue, fails].contains(&sets);
-    let shares =
-        Features(if kernel == KernelSeries::V7_3 { asked.0 & Features::SHMEM_ZC.0 } else { 0 });
-    let alone = quiesces && !sets.contains(Features::USER_RECOVERY);
-    let granted = if quiesces { sets.union(Features::QUIESCE) } else { sets };
-    let forced =
-        if kernel == KernelSeries::V7_3 { Features::SAFE_STOP_DEV } else { Features::NONE };
-    let resizes = asked.intersection(Features::UPDATE_SIZE);
-    (known && !alone).then_some(granted.union(data).union(shares).union(resizes).union(forced))
-}
-
-/// The data modes beside copy mode.
-const fn data_features(kernel: KernelSeries) -> Features {
-    match kernel {
-        KernelSeries::V6_12 => Features::USER_COPY,
-        KernelSeries::V6_18 | KernelSeries::V7_3 => {
-            Features::USER_COPY.union(Features::SUPPORT_ZERO_COPY).union(Features::AUTO_BUF_REG)
-        }
-    }
-}
-
-/// The flags that decide how data moves: NEED_GET_DATA is for copy mode.
-fn data_flags(kernel: KernelSeries, asked: Features) -> Features {
-    let batch = if kernel == KernelSeries::V7_3 { Features::BATCH_IO } else { Features::NONE };
-    let moves = Features(asked.0 & data_features(kernel).union(batch).0);
-    let copies = moves == Features::NONE;
-    Features(asked.0 & if copies { Features::NEED_GET_DATA.0 } else { 0 }).union(moves)
 }
 
 /// Who still references a device that is to be freed.

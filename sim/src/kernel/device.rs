@@ -1,9 +1,10 @@
 //! The driver's variables for one device.
 
-use blkproof_engine::uapi::{DevId, DevInfo, Features, KernelSeries, Params};
+use blkproof_engine::uapi::{DevId, DevInfo, Features, KernelSeries};
 
 use crate::kernel::batch::Batch;
 use crate::kernel::limits::Limits;
+use crate::kernel::params::Stored;
 use crate::kernel::release::ReleaseStep;
 use crate::kernel::shmem::Registration;
 use crate::kernel::tags::{TagSlot, TagState};
@@ -43,7 +44,7 @@ pub(crate) struct Device {
     pub(crate) depth: u16,
     /// As ADD_DEV answered it.
     pub(crate) info: DevInfo,
-    pub(crate) params: Option<Params>,
+    pub(crate) params: Stored,
     pub(crate) state: State,
     /// The server's thread group while started.
     pub(crate) pid: Option<u32>,
@@ -164,7 +165,7 @@ impl Device {
             queues,
             depth,
             info,
-            params: None,
+            params: Stored::NOTHING,
             state: State::Dead,
             pid: None,
             mutex: None,

@@ -6,7 +6,7 @@
 //!
 //! # Differences from the real kernel
 //!
-//! * One device, one backing file, no shared memory, no zones, no integrity. Flags that ask for them are not offered.
+//! * One device, one backing file, no request in shared memory. Zones, integrity and larger descriptors are flags and parameters only: no I/O.
 //! * A user copy is one step, and so is a script's operation on a registered buffer.
 //! * Nothing is merged or scheduled; requests of one queue are admitted in any order, but for the parts of one client's operation.
 //! * A flush that waits for a durable write waits as long as that takes, and not for 5 s at the most.
@@ -19,6 +19,8 @@
 //! * GET_FEATURES and GET_DEV_INFO run inline. The request timer (30 s) is there only where it does something (H55).
 //! * A request holds exactly one version for all its sectors: a torn write is seen only at the sectors where a short one ended.
 
+pub(crate) mod add;
+pub(crate) mod ask;
 pub(crate) mod batch;
 pub(crate) mod block;
 pub(crate) mod control;
@@ -27,6 +29,7 @@ pub(crate) mod device;
 pub(crate) mod flush;
 pub(crate) mod heirs;
 pub(crate) mod limits;
+pub(crate) mod params;
 pub(crate) mod poller;
 pub(crate) mod process;
 pub(crate) mod release;
@@ -38,6 +41,7 @@ pub(crate) mod udev;
 
 /// Error numbers, positive.
 pub(crate) mod errno {
+    pub(crate) const EPERM: i32 = 1;
     pub(crate) const ENOENT: i32 = 2;
     pub(crate) const ESRCH: i32 = 3;
     pub(crate) const EINTR: i32 = 4;

@@ -11,9 +11,7 @@ impl World {
         let Some(device) = &mut self.device else { return false };
         let Some(disk) = device.disk.as_mut().filter(|disk| disk.attached) else { return false };
         let before = std::mem::replace(&mut disk.sectors, sectors);
-        if let Some(basic) = device.params.as_mut().and_then(|params| params.basic.as_mut()) {
-            basic.dev_sectors = sectors;
-        }
+        device.params.resize(sectors);
         run.progress();
         run.kernel(|| format!("the disk has {sectors} sectors, after {before}"));
         if sectors >= before {

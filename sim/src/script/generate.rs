@@ -2,10 +2,10 @@
 //!
 //! The model runs along, so that no step is given to an actor that may be blocked: a real executor could not carry it out.
 
-use blkproof_engine::uapi::{AutoBufReg, Features, KernelSeries};
+use blkproof_engine::uapi::{AutoBufReg, Features, KernelSeries, ParamAttrs};
 
 use super::model::Model;
-use super::{Addr, CONTROLLER, Op, Parameters, RingAsked, RingKind, Script, Step};
+use super::{AddOptions, Addr, CONTROLLER, Op, Parameters, RingAsked, RingKind, Script, Step};
 use crate::choices::{Choices, Site};
 use crate::drivers::Random;
 
@@ -160,10 +160,13 @@ impl Author<'_> {
         let (queues, depth) = (self.queues, self.depth);
         let batch = if self.batch { Features::BATCH_IO } else { Features::NONE };
         let flags = flags.union(self.mode.flags()).union(batch);
-        self.push(CONTROLLER, Op::Add { queues, depth, id: None, flags });
+        self.push(
+            CONTROLLER,
+            Op::Add { queues, depth, id: None, flags, more: AddOptions::default() },
+        );
         if !self.one_in(8) {
             let parameters = self.parameters();
-            self.push(CONTROLLER, Op::Params(parameters));
+            self.push(CONTROLLER, Op::Params(Box::new(parameters)));
         }
         self.push("a", Op::Open);
         for server in self.servers.clone() {
@@ -385,14 +388,14 @@ impl Author<'_> {
     }
 
     fn parameters(&mut self) -> Parameters {
-        Parameters {
-            sectors: 16,
-            cache: self.one_in(3),
-            fua: self.one_in(3),
-            chunk: [0, 0, 0, 4][self.choose(4)],
-            discard: [0, 8, 32][self.choose(3)],
-            zeroes: [0, 8, 32][self.choose(3)],
+        let mut parameters = Parameters::new(16);
+        for attr in [ParamAttrs::VOLATILE_CACHE, ParamAttrs::FUA] {
+            parameters = if self.one_in(3) { parameters.with(attr) } else { parameters };
         }
+        let chunk = [0, 0, 0, 4][self.choose(4)];
+        let discard = [0, 8, 32][self.choose(3)];
+        let zeroes = [0, 8, 32][self.choose(3)];
+        parameters.splitting(chunk, discard, zeroes)
     }
 
     fn use_disk(&mut self) -> Op {
@@ -419,7 +422,7 @@ impl Author<'_> {
             0 | 1 => Op::Stop,
             2 if self.one_in(3) => Op::DelAsync,
             2 => Op::Del,
-            3 => Op::Params(Parameters::of_size(16)),
+            3 => Op::Params(Box::new(Parameters::new(16))),
             4 => Op::Start { server: None },
             5 if !self.servers.is_empty() => Op::Start { server: Some(self.servers[0].into()) },
             _ => Op::Info,

@@ -24,14 +24,17 @@
 
 mod clients;
 pub mod generate;
+mod header;
 pub mod model;
 mod observation;
 mod parameters;
 mod parse;
 mod rings;
 pub mod shrink;
+pub mod told;
 
 pub(crate) use clients::Job;
+pub use header::{Header, Place};
 pub(crate) use model::Actor;
 pub use observation::{Delivered, Event, Observation, Site, State, Trace};
 pub use parameters::Parameters;
@@ -40,7 +43,7 @@ pub use parse::ParseError;
 use std::fmt;
 
 use blkproof_engine::data::Address;
-use blkproof_engine::uapi::{AutoBufReg, Features, KernelSeries};
+use blkproof_engine::uapi::{AutoBufReg, DeviceState, Features, KernelSeries, Params};
 
 /// The actor that every script begins with: a process of its own, for control commands.
 pub const CONTROLLER: &str = "ctl";
@@ -348,7 +351,7 @@ pub enum Op {
     Reap,
     /// `exit`: the thread returns; with the first thread of a process, the process exits. No result.
     Exit,
-    /// `add queues=N depth=N [id=N] [flags=F+F]`: ADD_DEV. Result: that of its completion, as for every control command.
+    /// `add queues=N depth=N [id=N] [flags=F+F] [state=N] [desc=N] [buffer=N]`: ADD_DEV. Result: that of its completion, as for every control command.
     Add {
         /// Hardware queues.
         queues: u16,
@@ -358,9 +361,27 @@ pub enum Op {
         id: Option<u32>,
         /// Feature flags.
         flags: Features,
+        /// What is seldom said.
+        more: AddOptions,
     },
-    /// `params sectors=N [cache=yes] [KEY=VALUE]...`: SET_PARAMS.
-    Params(Parameters),
+    /// `params sectors=N [KEY=VALUE]...`: SET_PARAMS.
+    Params(Box<Parameters>),
+    /// `getparams [bytes=N]`: GET_PARAMS, and what it tells.
+    GetParams {
+        /// How many bytes of them.
+        bytes: u32,
+    },
+    /// `features`: GET_FEATURES, and what it tells.
+    Features,
+    /// `affinity QUEUE`: GET_QUEUE_AFFINITY, and what it tells.
+    Affinity {
+        /// The queue.
+        queue: u16,
+    },
+    /// `details`: GET_DEV_INFO, and what it tells.
+    Details,
+    /// `with KEY=VALUE... OPERATION`: a command whose header is not as it should be.
+    With(Box<Header>, Box<Op>),
     /// `start ACTOR`: START_DEV with the process of that actor; `start 0` with pid 0.
     Start {
         /// Whose process serves.
@@ -462,6 +483,17 @@ pub enum Op {
     },
 }
 
+/// What ADD_DEV can be told beside geometry and flags.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct AddOptions {
+    /// `state=N`.
+    pub state: DeviceState,
+    /// `desc=N`: bytes of a descriptor.
+    pub desc: u16,
+    /// `buffer=N`: bytes of the largest request.
+    pub buffer: Option<u32>,
+}
+
 impl Op {
     /// Whether it waits for what it asks of the disk, which is told by the absence of its result.
     pub const fn uses_disk(&self) -> bool {
@@ -475,12 +507,21 @@ impl Op {
         )
     }
 
+    /// The operation itself, whatever its header says.
+    pub fn bare(&self) -> &Self {
+        if let Self::With(_, op) = self { op } else { self }
+    }
+
     /// Whether it is a control command.
-    pub const fn is_control(&self) -> bool {
+    pub fn is_control(&self) -> bool {
         matches!(
-            self,
+            self.bare(),
             Self::Add { .. }
                 | Self::Params(_)
+                | Self::GetParams { .. }
+                | Self::Features
+                | Self::Affinity { .. }
+                | Self::Details
                 | Self::Start { .. }
                 | Self::StartRecovery
                 | Self::EndRecovery { .. }
@@ -604,19 +645,30 @@ impl fmt::Display for Op {
             Self::FetchTags { queue } => write!(f, "fetchtags {queue}"),
             Self::Reap => f.write_str("reap"),
             Self::Exit => f.write_str("exit"),
-            Self::Add { queues, depth, id, flags } => {
+            Self::Add { queues, depth, id, flags, more } => {
                 write!(f, "add queues={queues} depth={depth}")?;
                 if let Some(id) = id {
                     write!(f, " id={id}")?;
                 }
-                let names = flags.iter().map(|(bit, name)| {
-                    let name = name.and_then(|name| name.strip_prefix(FLAG_PREFIX));
-                    name.map_or_else(|| (1_u64 << bit).to_string(), ToOwned::to_owned)
-                });
-                let names: Vec<String> = names.collect();
-                if names.is_empty() { Ok(()) } else { write!(f, " flags={}", names.join("+")) }
+                if *flags != Features::NONE {
+                    write!(f, " flags={}", told::flags(*flags))?;
+                }
+                let AddOptions { state, desc, buffer } = more;
+                if *state != DeviceState::Dead {
+                    write!(f, " state={}", state.encode())?;
+                }
+                if *desc != 0 {
+                    write!(f, " desc={desc}")?;
+                }
+                buffer.map_or(Ok(()), |buffer| write!(f, " buffer={buffer}"))
             }
             Self::Params(parameters) => write!(f, "params {parameters}"),
+            Self::GetParams { bytes } if *bytes == Params::SIZE as u32 => f.write_str("getparams"),
+            Self::GetParams { bytes } => write!(f, "getparams bytes={bytes}"),
+            Self::Features => f.write_str("features"),
+            Self::Affinity { queue } => write!(f, "affinity {queue}"),
+            Self::Details => f.write_str("details"),
+            Self::With(header, op) => write!(f, "{header} {op}"),
             Self::Start { server } => write!(f, "start {}", server.as_deref().unwrap_or("0")),
             Self::StartRecovery => f.write_str("startrecovery"),
             Self::EndRecovery { server } => {

@@ -8,7 +8,8 @@ use blkproof_engine::sys::{Call, Cqe, Exit, Ret, RingMode, RingSpec, Token};
 use blkproof_engine::uapi::{ControlOp, DevId, DevInfo, KernelSeries, Params, RequestFlags};
 
 use super::{
-    CONTROLLER, Delivered, Event, Job, Observation, Op, RingKind, Script, Site, State, Step, Trace,
+    CONTROLLER, Delivered, Event, Header, Job, Observation, Op, RingKind, Script, Site, State,
+    Step, Trace,
 };
 use crate::config::{Config, TargetKind};
 use crate::kernel::block::BlockOp;
@@ -53,6 +54,8 @@ pub(crate) struct Actor {
     control: Option<RingId>,
     /// It has the disk open.
     pub(crate) disk: bool,
+    /// What is different in the header of the command that it is about to submit.
+    header: Option<Box<Header>>,
 }
 
 impl Actor {
@@ -76,7 +79,7 @@ impl Actor {
 }
 
 pub(super) const fn event(step: u16, result: i32) -> Event {
-    Event { step, result, request: None, data: None }
+    Event { step, result, request: None, data: None, told: String::new() }
 }
 
 /// A real kernel did what the model does not allow.
@@ -164,7 +167,11 @@ pub fn allowed(script: &Script, kernel: KernelSeries) -> Vec<Vec<Observation>> {
 
 /// Whether the script may crash a kernel of this series: then it is to be run in a guest of its own, or not at all.
 pub fn is_dangerous(script: &Script, kernel: KernelSeries) -> bool {
-    allowed(script, kernel).len() < script.steps.len()
+    let mut model = Model::new(kernel);
+    (1..).zip(&script.steps).any(|(number, step)| {
+        model.step_all(number, step);
+        model.doomed()
+    })
 }
 
 /// The model in the middle of a script.
@@ -319,7 +326,7 @@ impl Model {
                     // Its thread has a number too.
                     self.threads += 1;
                 }
-                let server = match op {
+                let server = match op.bare() {
                     Op::Start { server: Some(server) }
                     | Op::EndRecovery { server: Some(server) } => Some(self.cast[server.as_str()]),
                     _ => None,
@@ -511,19 +518,35 @@ impl World {
                     ThreadState::Waiting { done: 0, wait: 0, interrupted: false };
             }
             Op::Exit => self.thread_exits(run, thread, Exit::Finished),
-            Op::Add { queues, depth, id, flags } => {
-                let info = DevInfo {
-                    nr_hw_queues: queues,
-                    queue_depth: depth,
-                    max_io_buf_bytes: BUFFER_BYTES,
-                    dev_id: id.map_or(DevId::AUTO, DevId),
-                    flags,
-                    ..DevInfo::default()
-                };
-                self.control(run, thread, step, Command::AddDev(info));
+            Op::Add { .. } => {
+                if let Some(info) = added(op) {
+                    self.control(run, thread, step, Command::AddDev(info));
+                }
             }
             Op::Params(ref parameters) => {
-                self.control(run, thread, step, Command::SetParams(id, parameters.encode()));
+                self.control(run, thread, step, Asked::Params(id, parameters.clone()));
+            }
+            Op::GetParams { bytes } => {
+                let asked = Asked::Plain(ControlOp::GetParams, id, u64::from(bytes));
+                self.control(run, thread, step, asked);
+            }
+            Op::Features => {
+                let asked = Asked::Plain(ControlOp::GetFeatures, DevId::AUTO, 0);
+                self.control(run, thread, step, asked);
+            }
+            Op::Affinity { queue } => {
+                let asked = Asked::Plain(ControlOp::GetQueueAffinity, id, u64::from(queue));
+                self.control(run, thread, step, asked);
+            }
+            Op::Details => {
+                self.control(run, thread, step, Asked::Plain(ControlOp::GetDevInfo, id, 0));
+            }
+            Op::With(..) if !op.is_control() && !opened => self.answer(step, -errno::EBADF),
+            Op::With(..) if !op.is_control() => self.submit(thread, step, op),
+            Op::With(ref header, ref op) => {
+                self.actor(thread).header = Some(header.clone());
+                self.perform(run, thread, step, op, server);
+                self.actor(thread).header = None;
             }
             Op::Start { .. } => {
                 let pid = server.map_or(0, |server| self.process_of(server).pid);
@@ -640,6 +663,10 @@ impl World {
         let token = Token::Control(u32::from(step));
         let by = (thread, ring, token);
         let res = match *op {
+            Op::With(ref header, ref op) => match self.refuses_code(thread, header, op) {
+                Some(errno) => -errno,
+                None => return self.script_submits(run, thread, ring, step, op),
+            },
             Op::Fetch { queue, tag, .. }
             | Op::Commit { queue, tag, .. }
             | Op::GetData { queue, tag }
@@ -676,6 +703,53 @@ impl World {
             _ => unreachable!("a script submits nothing else"),
         };
         self.post(ring, Cqe { token, res });
+    }
+
+    /// What becomes of an I/O command with another code; None if it is as good as the right one.
+    fn refuses_code(&self, thread: ThreadId, header: &Header, op: &Op) -> Option<i32> {
+        let (Op::Fetch { queue, tag, .. }
+        | Op::Commit { queue, tag, .. }
+        | Op::GetData { queue, tag }
+        | Op::Register { queue, tag, .. }
+        | Op::Unregister { queue, tag, .. }) = *op
+        else {
+            return Some(errno::EOPNOTSUPP);
+        };
+        let Some(device) = &self.device else { return Some(errno::ENODEV) };
+        let foreign = header.kind.is_some_and(|kind| kind != 0 && kind != b'u');
+        let there = queue < device.queues && tag < device.depth;
+        if device.batches() {
+            // It compares whole codes.
+            return Some(if there { errno::EOPNOTSUPP } else { errno::EINVAL });
+        }
+        if header.nr.is_none() && !foreign {
+            return None;
+        }
+        let old = device.kernel == KernelSeries::V6_12;
+        if !old && foreign {
+            return Some(errno::EOPNOTSUPP);
+        }
+        if !there {
+            return Some(errno::EINVAL);
+        }
+        let slot = &device.tags[device.slot(queue, tag)];
+        if old {
+            let daemon = device.hw[usize::from(queue)].daemon;
+            if daemon.is_some_and(|daemon| daemon != thread) {
+                return Some(errno::EINVAL);
+            }
+            return Some(match slot.state {
+                TagState::Armed(_) | TagState::Queued(..) | TagState::Lingering(..) => errno::EBUSY,
+                TagState::Announced(_) => errno::EINVAL,
+                _ if foreign => errno::EOPNOTSUPP,
+                _ => errno::EINVAL,
+            });
+        }
+        Some(match slot.state {
+            _ if slot.task != Some(thread) => errno::EINVAL,
+            TagState::Served(_) | TagState::Announced(_) => errno::EINVAL,
+            _ => errno::EBUSY,
+        })
     }
 
     /// A server fills a tag's buffer.
@@ -718,12 +792,13 @@ impl World {
             ring.unwrap_or_else(|| unreachable!("it was just created"))
         });
         self.actor(thread).control = Some(ring);
-        self.submit_control(run, thread, ring, u32::from(step), command);
+        let header = self.actor(thread).header.take();
+        self.submit_bent(run, (thread, ring, u32::from(step)), command.into(), header);
     }
 
     /// Whether the disk is smaller than so many sectors.
     fn ends_before(&self, end: u16) -> bool {
-        let params = self.device.as_ref().and_then(|device| device.params?.basic);
+        let params = self.device.as_ref().and_then(|device| device.params.parts().basic);
         params.is_some_and(|basic| basic.dev_sectors < u64::from(end))
     }
 
@@ -755,6 +830,10 @@ impl World {
             while let Some(Cqe { token, res }) = self.rings[index].cq.pop_front() {
                 let Token::Control(step) = token else { continue };
                 let mut event = event(step as u16, res);
+                let told = self.script_told.iter().position(|(of, _)| *of == event.step);
+                if let Some(at) = told {
+                    event.told = self.script_told.swap_remove(at).1;
+                }
                 let ring = RingId::from_index(index);
                 let moved = &self.rings[index].moved;
                 event.data = moved.iter().find(|(of, _)| u32::from(*of) == step).map(|(_, b)| *b);
@@ -764,7 +843,7 @@ impl World {
                     batch.and_then(|at| self.rings[index].told.remove(at))
                 {
                     for tag in tags {
-                        let mut event = event;
+                        let mut event = event.clone();
                         self.describe(&mut event, ring, (queue, tag));
                         if let Some(request) = &mut event.request {
                             request.tag = Some(tag);
@@ -882,4 +961,19 @@ fn site(pc: Pc) -> Site {
         | Pc::StopCancel
         | Pc::DelRemove => Site::Elsewhere,
     }
+}
+
+/// What `add` asks for.
+pub fn added(op: &Op) -> Option<DevInfo> {
+    let Op::Add { queues, depth, id, flags, more } = *op else { return None };
+    Some(DevInfo {
+        nr_hw_queues: queues,
+        queue_depth: depth,
+        state: more.state,
+        io_desc_size: more.desc,
+        max_io_buf_bytes: more.buffer.unwrap_or(BUFFER_BYTES),
+        dev_id: id.map_or(DevId::AUTO, DevId),
+        flags,
+        ..DevInfo::default()
+    })
 }

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use super::{Op, ParseError, Script};
 
 /// Something that finished.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct Event {
     /// The step that it answers.
     pub step: u16,
@@ -17,6 +17,8 @@ pub struct Event {
     pub request: Option<Delivered>,
     /// The byte that all of the data is: of a write that was delivered, or of a read that is done.
     pub data: Option<u8>,
+    /// What a command told, in words; empty if it told nothing.
+    pub told: String,
 }
 
 /// A request as its descriptor says it.
@@ -175,7 +177,8 @@ impl fmt::Display for Event {
                 f.write_str(if flag { name } else { "" })?;
             }
         }
-        self.data.map_or(Ok(()), |data| write!(f, " data={data}"))
+        self.data.map_or(Ok(()), |data| write!(f, " data={data}"))?;
+        if self.told.is_empty() { Ok(()) } else { write!(f, " told {}", self.told) }
     }
 }
 
@@ -226,9 +229,14 @@ impl FromStr for Trace {
                         result: result.parse().map_err(|_| error())?,
                         request: None,
                         data: None,
+                        told: String::new(),
                     };
                     let mut more = more.iter();
                     while let Some(word) = more.next() {
+                        if *word == "told" {
+                            event.told = more.as_slice().join(" ");
+                            break;
+                        }
                         if let Some(data) = word.strip_prefix("data=") {
                             event.data = Some(data.parse().map_err(|_| error())?);
                         } else if let Some(op) = word.strip_prefix("op=") {

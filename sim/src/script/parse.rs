@@ -3,10 +3,11 @@
 use std::fmt;
 use std::str::FromStr;
 
-use blkproof_engine::uapi::{AutoBufReg, Features, KernelSeries};
+use blkproof_engine::uapi::{AutoBufReg, DeviceState, Features, KernelSeries, Params};
 
 use super::{
-    Addr, CONTROLLER, FLAG_PREFIX, Op, Parameters, RingAsked, RingKind, SHARED_PAGES, Script, Step,
+    AddOptions, Addr, CONTROLLER, FLAG_PREFIX, Header, Op, Parameters, RingAsked, RingKind,
+    SHARED_PAGES, Script, Step,
 };
 
 /// Entries of an actor's ring at most, and if nothing is said.
@@ -96,12 +97,14 @@ struct Cast {
     idle: Vec<String>,
     /// Processes that are stopped.
     halted: Vec<String>,
+    /// Parameters allow requests that the model has no buffers for.
+    large: bool,
 }
 
 impl Cast {
     fn new() -> Self {
         let actors = vec![(CONTROLLER.into(), CONTROLLER.into())];
-        Self { actors, idle: Vec::new(), halted: Vec::new() }
+        Self { actors, idle: Vec::new(), halted: Vec::new(), large: false }
     }
 
     fn process(&self, actor: &str) -> Result<&str, String> {
@@ -172,7 +175,7 @@ impl Cast {
             Step::Sleep { .. } => Ok(()),
             Step::Do { actor, op } => {
                 let process = self.acting(actor)?;
-                match op {
+                match op.bare() {
                     Op::Exit if *actor == process => {
                         self.actors.retain(|(_, one)| *one != process);
                     }
@@ -180,6 +183,10 @@ impl Cast {
                     Op::Start { server: Some(server) }
                     | Op::EndRecovery { server: Some(server) } => {
                         drop(self.process(server)?.to_owned());
+                    }
+                    Op::Params(parameters) => self.large |= parameters.allow_large(),
+                    Op::OpenDisk if self.large => {
+                        return Err("no I/O where max_sectors is more than 8".into());
                     }
                     _ => {}
                 }
@@ -383,16 +390,35 @@ fn op(words: &[&str]) -> Result<Op, String> {
         ["reap"] => Op::Reap,
         ["exit"] => Op::Exit,
         ["add", ref rest @ ..] => {
-            known(rest, &["queues", "depth", "id", "flags"])?;
+            known(rest, &["queues", "depth", "id", "flags", "state", "desc", "buffer"])?;
+            let state = value(rest, "state").map_or(Ok(0), |word| number(word, "state"))?;
+            let more = AddOptions {
+                state: DeviceState::decode(state).map_err(|error| error.to_string())?,
+                desc: value(rest, "desc").map_or(Ok(0), |word| number(word, "number"))?,
+                buffer: value(rest, "buffer").map(|word| number(word, "number")).transpose()?,
+            };
             let of = |key| value(rest, key).map_or(Ok(1), |word| number(word, "number"));
             Op::Add {
                 queues: of("queues")?,
                 depth: of("depth")?,
                 id: value(rest, "id").map(|word| number(word, "number")).transpose()?,
                 flags: value(rest, "flags").map_or(Ok(Features::NONE), flags)?,
+                more,
             }
         }
-        ["params", ref rest @ ..] => Op::Params(Parameters::parse(rest)?),
+        ["params", ref rest @ ..] => Op::Params(Box::new(Parameters::parse(rest)?)),
+        ["getparams", ref rest @ ..] => {
+            known(rest, &["bytes"])?;
+            let all = Ok(Params::SIZE as u32);
+            Op::GetParams { bytes: value(rest, "bytes").map_or(all, |it| number(it, "number"))? }
+        }
+        ["features"] => Op::Features,
+        ["affinity", queue] => Op::Affinity { queue: number(queue, "queue")? },
+        ["details"] => Op::Details,
+        ["with", ref rest @ ..] => {
+            let (header, rest) = Header::parse(rest)?;
+            Op::With(Box::new(header), Box::new(op(rest)?))
+        }
         ["start", "0"] => Op::Start { server: None },
         ["start", server] => Op::Start { server: Some(server.into()) },
         ["startrecovery"] => Op::StartRecovery,
@@ -497,7 +523,14 @@ c: discard 4+12 queue=0
 c: zeroes 0+8 queue=1
 c: zeroes 0+8 queue=1 keep=yes
 ctl: params sectors=16 cache=yes
-ctl: params sectors=64 cache=yes fua=yes chunk=16 discard=8 zeroes=16
+ctl: params sectors=64 cache=yes fua=yes chunk_sectors=16
+ctl: params sectors=16 discard_alignment=0 discard_granularity=512 max_discard_sectors=0 max_write_zeroes_sectors=0 max_discard_segments=1
+ctl: add queues=1 depth=1 state=1 desc=32 buffer=4096
+ctl: with nr=48 type=0 len=63 addr=bad details
+ctl: with entry=64 id=7 queue=0 getparams
+ctl: features
+ctl: affinity 0
+a: with type=0 fetch 0.0
 a: provide 2
 a: prep 0 0,1
 a: prep 1 0 auto=0+fallback
@@ -555,6 +588,7 @@ kill a
             ("ctl: commit 0.0 x", 1),
             ("ctl: write 0-8", 1),
             ("ctl: start nobody", 1),
+            ("ctl: params sectors=64 max_sectors=16\nctl: opendisk", 2),
             ("kernels 5.4", 1),
             ("sleep 99999", 1),
             ("hello", 1),

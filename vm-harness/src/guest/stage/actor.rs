@@ -18,10 +18,10 @@ use std::thread;
 use blkproof_engine::control::{Command, Kind, PAYLOAD_BYTES_MAX, Reply};
 use blkproof_engine::uapi::{
     AutoBufReg, BatchElement, BatchFlags, BatchIo, ControlOp, CtrlCmd, DevId, DevInfo, IoCmd, IoOp,
-    QueueId, RequestOp, ShmemBufReg, Tag,
+    Params, QueueId, RequestOp, ShmemBufReg, Tag,
 };
-use blkproof_sim::script::model::BUFFER_BYTES;
-use blkproof_sim::script::{Addr, Op, RingKind, SHARED_PAGES};
+use blkproof_sim::script::model::{BUFFER_BYTES, added};
+use blkproof_sim::script::{Addr, Header, Op, Place, RingKind, SHARED_PAGES, told};
 use io_uring::squeue;
 use rustix::fs::{FallocateFlags, MemfdFlags, OFlags};
 use rustix::io::ReadWriteFlags;
@@ -29,7 +29,7 @@ use rustix::thread::{CapabilitySet, CpuSet, capabilities, sched_setaffinity, set
 
 use super::cue::{Answer, Brought, Completion, Cue, Device};
 use super::os::{
-    Buffers, Descriptors, IoRing, Payload, Reader, Ring, Submitter, UNHEARD, discard, ends,
+    Buffers, Descriptors, IoRing, Memory, Payload, Reader, Ring, Submitter, UNHEARD, discard, ends,
     fork_idle,
 };
 
@@ -158,7 +158,7 @@ enum Submitted {
     /// Something that only has a result.
     Plain,
     Control {
-        kind: Option<Kind>,
+        op: Op,
         payload: Payload,
     },
 }
@@ -188,6 +188,7 @@ struct Readers {
     io: Option<Reader<squeue::Entry>>,
     spare: Option<Reader<squeue::Entry>>,
     control: Option<Reader<squeue::Entry128>>,
+    narrow: Option<Reader<squeue::Entry>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -237,6 +238,7 @@ impl Company {
             found.extend(readers.io.iter_mut().flat_map(Reader::completions));
             found.extend(readers.spare.iter_mut().flat_map(Reader::completions));
             found.extend(readers.control.iter_mut().flat_map(Reader::completions));
+            found.extend(readers.narrow.iter_mut().flat_map(Reader::completions));
         }
         found.retain(|(user_data, ..)| *user_data != UNHEARD);
         let mut completions = Vec::new();
@@ -301,8 +303,11 @@ impl Company {
                 let read = file.read_at(&mut bytes, 0).unwrap_or(0);
                 completion.data = uniform(&bytes[..read]);
             }
-            Some(Submitted::Control { kind: Some(Kind::AddDev), payload }) if result == 0 => {
-                if let Reply::DevInfo(info) = Kind::AddDev.decode(&payload.read()) {
+            Some(Submitted::Control { op, payload }) if result == 0 => {
+                completion.told = told::read(op, &payload.read());
+                if let (Op::Add { .. }, Reply::DevInfo(info)) =
+                    (op.bare(), Kind::AddDev.decode(&payload.read()))
+                {
                     completion.added = Some(info.dev_id.0);
                 }
             }
@@ -320,7 +325,11 @@ struct Actor {
     /// A ring that it put aside.
     spare: Option<Submitter<squeue::Entry>>,
     control: Option<(Submitter<squeue::Entry128>, File)>,
+    /// A ring for control commands in entries that are too small.
+    narrow: Option<(Submitter<squeue::Entry>, File)>,
     disk: Option<Disk>,
+    /// What is different in the header of the command of this step.
+    header: Header,
 }
 
 struct Disk {
@@ -337,7 +346,9 @@ const DONE: Outcome = Ok(Some((0, None)));
 
 impl Actor {
     fn new(number: u16, company: Arc<Company>) -> Self {
-        Self { number, company, ring: None, spare: None, control: None, disk: None }
+        let (ring, spare, control, narrow, disk) = (None, None, None, None, None);
+        let header = Header::default();
+        Self { number, company, ring, spare, control, narrow, disk, header }
     }
 
     fn play(mut self, cues: &mpsc::Receiver<Cued>) {
@@ -540,44 +551,47 @@ impl Actor {
                 DONE
             }
             Op::Exit => LATER,
-            Op::Add { queues, depth, id, flags } => {
-                let info = DevInfo {
-                    nr_hw_queues: queues,
-                    queue_depth: depth,
-                    max_io_buf_bytes: BUFFER_BYTES,
-                    dev_id: id.map_or(DevId::AUTO, DevId),
-                    flags,
-                    ..DevInfo::default()
-                };
-                self.command(step, &Command::AddDev(info))
+            Op::With(ref header, ref op) => {
+                self.header = (**header).clone();
+                let outcome = self.perform(&Act { step, op: (**op).clone(), device, server });
+                self.header = Header::default();
+                outcome
+            }
+            Op::Add { .. } => {
+                let info = added(op).unwrap_or_default();
+                self.command(act, &Command::AddDev(info))
             }
             Op::Params(ref parameters) => {
-                self.command(step, &Command::SetParams(id, parameters.encode()))
+                self.asks(act, ControlOp::SetParams, (id, 0), &parameters.encode())
             }
-            Op::Start { .. } => self.command(step, &Command::StartDev(id, server)),
-            Op::StartRecovery => self.plain(step, ControlOp::StartUserRecovery, id, 0),
+            Op::GetParams { bytes } => {
+                let mut memory = [0; Params::SIZE];
+                memory[..4].copy_from_slice(&bytes.to_ne_bytes());
+                self.asks(act, ControlOp::GetParams, (id, 0), &memory)
+            }
+            Op::Features => self.asks(act, ControlOp::GetFeatures, (DevId::AUTO, 0), &[0; 8]),
+            Op::Affinity { queue } => {
+                self.asks(act, ControlOp::GetQueueAffinity, (id, u64::from(queue)), &[0; 8])
+            }
+            Op::Details => self.asks(act, ControlOp::GetDevInfo, (id, 0), &[0; DevInfo::SIZE]),
+            Op::Start { .. } => self.command(act, &Command::StartDev(id, server)),
+            Op::StartRecovery => self.plain(act, ControlOp::StartUserRecovery, id, 0),
             Op::EndRecovery { .. } => {
-                self.plain(step, ControlOp::EndUserRecovery, id, u64::from(server))
+                self.plain(act, ControlOp::EndUserRecovery, id, u64::from(server))
             }
-            Op::Resize { sectors } => self.plain(step, ControlOp::UpdateSize, id, sectors),
-            Op::Quiesce { ms } => self.plain(step, ControlOp::QuiesceDev, id, u64::from(ms)),
+            Op::Resize { sectors } => self.plain(act, ControlOp::UpdateSize, id, sectors),
+            Op::Quiesce { ms } => self.plain(act, ControlOp::QuiesceDev, id, u64::from(ms)),
             Op::RegBuf { first, count } => {
                 let addr = self.company.shared.address(0) + u64::from(first) * PAGE;
                 let buffer = ShmemBufReg { addr, len: u64::from(count) * PAGE, read_only: false };
-                let mut bytes = [0; PAYLOAD_BYTES_MAX];
-                bytes[..ShmemBufReg::SIZE].copy_from_slice(&buffer.encode());
-                let len = ShmemBufReg::SIZE as u16;
-                let queue_id = CtrlCmd::NO_QUEUE;
-                let header =
-                    CtrlCmd { dev_id: id, queue_id, len, addr: 0, data: 0, dev_path_len: 0 };
-                self.control(step, ControlOp::RegBuf, header, bytes, None)
+                self.asks(act, ControlOp::RegBuf, (id, 0), &buffer.encode())
             }
-            Op::UnregBuf { index } => self.plain(step, ControlOp::UnregBuf, id, u64::from(index)),
-            Op::TryStop => self.plain(step, ControlOp::TryStopDev, id, 0),
-            Op::DelAsync => self.plain(step, ControlOp::DelDevAsync, id, 0),
-            Op::Stop => self.command(step, &Command::StopDev(id)),
-            Op::Del => self.command(step, &Command::DelDev(id)),
-            Op::Info => self.command(step, &Command::GetDevInfo(id)),
+            Op::UnregBuf { index } => self.plain(act, ControlOp::UnregBuf, id, u64::from(index)),
+            Op::TryStop => self.plain(act, ControlOp::TryStopDev, id, 0),
+            Op::DelAsync => self.plain(act, ControlOp::DelDevAsync, id, 0),
+            Op::Stop => self.command(act, &Command::StopDev(id)),
+            Op::Del => self.command(act, &Command::DelDev(id)),
+            Op::Info => self.command(act, &Command::GetDevInfo(id)),
             Op::Cancel { step: of } => {
                 if let Some((ring, _)) = &mut self.control {
                     ring.cancel(u64::from(of))?;
@@ -653,6 +667,7 @@ impl Actor {
         addr: Addr,
     ) -> Outcome {
         let device = self.target()?;
+        let code = self.header.code(op.ioctl());
         let ring = self.ring.as_mut().ok_or_else(closed)?;
         let buffer_addr = self.company.buffers.address(buffer(queue, tag));
         let (addr, auto) = match addr {
@@ -663,7 +678,7 @@ impl Actor {
         let submitted = Submitted::Io { queue, tag, buffer: addr != 0 };
         lock(&self.company.submitted).insert(step, submitted);
         let command = IoCmd { queue: QueueId(queue), tag: Tag(tag), result, addr };
-        ring.io(device, op, command, auto, u64::from(step))?;
+        ring.io(device, code, command, auto, u64::from(step))?;
         LATER
     }
 
@@ -716,11 +731,12 @@ impl Actor {
         index: u16,
     ) -> Outcome {
         let device = self.target()?;
+        let code = self.header.code(op.ioctl());
         let ring = self.ring.as_mut().ok_or_else(closed)?;
         lock(&self.company.submitted).insert(step, Submitted::Plain);
         let addr = u64::from(index);
         let command = IoCmd { queue: QueueId(queue), tag: Tag(tag), result: 0, addr };
-        ring.io(device, op, command, None, u64::from(step))?;
+        ring.io(device, code, command, None, u64::from(step))?;
         LATER
     }
 
@@ -747,27 +763,70 @@ impl Actor {
     }
 
     /// A control command of which there is nothing to say but the device and a word.
-    fn plain(&mut self, step: u16, op: ControlOp, dev_id: DevId, data: u64) -> Outcome {
-        let queue_id = CtrlCmd::NO_QUEUE;
-        let header = CtrlCmd { dev_id, queue_id, len: 0, addr: 0, data, dev_path_len: 0 };
-        self.control(step, op, header, [0; PAYLOAD_BYTES_MAX], None)
+    fn plain(&mut self, act: &Act, op: ControlOp, dev_id: DevId, data: u64) -> Outcome {
+        self.asks(act, op, (dev_id, data), &[])
     }
 
-    fn command(&mut self, step: u16, command: &Command) -> Outcome {
+    /// A control command with memory.
+    fn asks(
+        &mut self,
+        act: &Act,
+        op: ControlOp,
+        (dev_id, data): (DevId, u64),
+        memory: &[u8],
+    ) -> Outcome {
+        let mut bytes = [0; PAYLOAD_BYTES_MAX];
+        bytes[..memory.len()].copy_from_slice(memory);
+        let (queue_id, len) = (CtrlCmd::NO_QUEUE, memory.len() as u16);
+        let header = CtrlCmd { dev_id, queue_id, len, addr: 0, data, dev_path_len: 0 };
+        self.control(act, op, header, bytes)
+    }
+
+    fn command(&mut self, act: &Act, command: &Command) -> Outcome {
         let mut bytes = [0; PAYLOAD_BYTES_MAX];
         let header = command.encode(&mut bytes);
-        let kind = command.kind();
-        self.control(step, kind.uapi(), header, bytes, Some(kind))
+        self.control(act, command.kind().uapi(), header, bytes)
     }
 
     fn control(
         &mut self,
-        step: u16,
+        act: &Act,
         op: ControlOp,
-        header: CtrlCmd,
+        usual: CtrlCmd,
         bytes: [u8; PAYLOAD_BYTES_MAX],
-        kind: Option<Kind>,
     ) -> Outcome {
+        let special = self.header.clone();
+        let header = CtrlCmd {
+            dev_id: special.id.map_or(usual.dev_id, DevId),
+            queue_id: special.queue.unwrap_or(usual.queue_id),
+            len: special.len.unwrap_or(usual.len),
+            ..usual
+        };
+        let payload = match special.place {
+            Some(Place::ReadOnly) => Payload::read_only(bytes)?,
+            Some(Place::Null | Place::Bad) | None => Payload::new(bytes),
+        };
+        let memory = match special.place {
+            Some(Place::Null) => Memory::None,
+            None if header.len == 0 => Memory::None,
+            Some(Place::Bad) => Memory::Unmapped,
+            Some(Place::ReadOnly) | None => Memory::Payload(payload),
+        };
+        let code = special.code(op.ioctl());
+        let user_data = u64::from(act.step);
+        let submitted = Submitted::Control { op: act.op.clone(), payload };
+        lock(&self.company.submitted).insert(act.step, submitted);
+        if special.small {
+            if self.narrow.is_none() {
+                let file = File::options().read(true).write(true).open(CONTROL)?;
+                let (submitter, reader) = ends(IoRing::new()?);
+                lock(&self.company.rings).entry(self.number).or_default().narrow = Some(reader);
+                self.narrow = Some((submitter, file));
+            }
+            let (ring, file) = self.narrow.as_mut().ok_or_else(closed)?;
+            ring.cut_short(file.as_raw_fd(), code, header, user_data)?;
+            return LATER;
+        }
         if self.control.is_none() {
             let file = File::options().read(true).write(true).open(CONTROL)?;
             let (submitter, reader) = ends(Ring::new()?);
@@ -775,9 +834,7 @@ impl Actor {
             self.control = Some((submitter, file));
         }
         let (ring, file) = self.control.as_mut().ok_or_else(closed)?;
-        let payload = Payload::new(bytes);
-        lock(&self.company.submitted).insert(step, Submitted::Control { kind, payload });
-        ring.control(file.as_raw_fd(), op, header, payload, u64::from(step))?;
+        ring.control(file.as_raw_fd(), code, header, memory, user_data)?;
         LATER
     }
 

@@ -81,6 +81,8 @@ pub(super) struct Completion {
     pub(super) data: Option<u8>,
     /// The number of the device that was added.
     pub(super) added: Option<u32>,
+    /// What a control command told.
+    pub(super) told: String,
 }
 
 /// A request, as its descriptor says it.

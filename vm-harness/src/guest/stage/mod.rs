@@ -27,7 +27,7 @@ use rustix::process::{Pid, Signal, WaitOptions};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
 use self::cue::{Answer, Cue, Device};
-use self::os::{Payload, Reader, Ring, Submitter, ends};
+use self::os::{Memory, Payload, Reader, Ring, Submitter, ends};
 use self::waits::{Sleep, Workers};
 use super::program::{Checked, broken};
 use super::scenario::Doing;
@@ -226,7 +226,7 @@ impl Stage {
                 Ok(())
             }
             Step::Do { actor, op } => {
-                let server = match op {
+                let server = match op.bare() {
                     Op::Start { server: Some(server) }
                     | Op::EndRecovery { server: Some(server) } => {
                         self.companies[self.part(server)?.company].pid as u32
@@ -270,7 +270,13 @@ impl Stage {
                 let company = self.companies.len() - 1;
                 self.parts
                     .insert(name.to_owned(), Part { company, thread: 0, tid: pid, busy: None });
-                self.events.push(Event { step, result, request: None, data: None });
+                self.events.push(Event {
+                    step,
+                    result,
+                    request: None,
+                    data: None,
+                    told: String::new(),
+                });
                 Ok(())
             }
             other => Err(io::Error::other(format!("{of} does not fork: {other:?}"))),
@@ -375,7 +381,8 @@ impl Stage {
                 self.ops.remove(&step);
                 if let Some(result) = result {
                     self.controls.remove(&step);
-                    self.events.push(Event { step, result, request: None, data });
+                    let told = String::new();
+                    self.events.push(Event { step, result, request: None, data, told });
                 }
                 true
             }
@@ -389,7 +396,8 @@ impl Stage {
                     }
                     self.controls.remove(&step);
                     let request = completion.delivered();
-                    self.events.push(Event { step, result, request, data });
+                    let told = completion.told;
+                    self.events.push(Event { step, result, request, data, told });
                 }
                 any
             }
@@ -589,7 +597,7 @@ impl Inspector {
         let payload = Payload::new(bytes);
         self.submitted += 1;
         let (fd, op) = (self.control.as_raw_fd(), command.kind().uapi());
-        self.submitter.control(fd, op, header, payload, self.submitted)?;
+        self.submitter.control(fd, op.ioctl(), header, Memory::Payload(payload), self.submitted)?;
         Ok((self.submitted, payload))
     }
 

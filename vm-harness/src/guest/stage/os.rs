@@ -12,14 +12,13 @@ use std::ptr::{self, NonNull};
 
 use blkproof_engine::control::PAYLOAD_BYTES_MAX;
 use blkproof_engine::uapi::{
-    AutoBufReg, BatchIo, ControlOp, CtrlCmd, IoCmd, IoDesc, IoOp, QueueId, desc_map_bytes,
-    desc_map_offset,
+    AutoBufReg, BatchIo, CtrlCmd, IoCmd, IoDesc, IoOp, QueueId, desc_map_bytes, desc_map_offset,
 };
 use blkproof_sim::script::{RingAsked, RingKind};
 use io_uring::squeue::EntryMarker;
 use io_uring::types::{CancelBuilder, Fd, Fixed};
 use io_uring::{IoUring, cqueue, opcode, squeue};
-use rustix::mm::{MapFlags, ProtFlags};
+use rustix::mm::{MapFlags, MprotectFlags, ProtFlags};
 
 const ENTER_GETEVENTS: u32 = 1;
 const ENTER_SQ_WAKEUP: u32 = 2;
@@ -183,11 +182,11 @@ impl Submitter<squeue::Entry> {
     }
 
     /// A command for the character device.
-    fn command(&self, device: RawFd, op: IoOp) -> opcode::UringCmd16 {
+    fn command(&self, device: RawFd, code: u32) -> opcode::UringCmd16 {
         if self.fixed {
-            opcode::UringCmd16::new(Fixed(0), op.ioctl())
+            opcode::UringCmd16::new(Fixed(0), code)
         } else {
-            opcode::UringCmd16::new(Fd(device), op.ioctl())
+            opcode::UringCmd16::new(Fd(device), code)
         }
     }
 
@@ -205,19 +204,35 @@ impl Submitter<squeue::Entry> {
     pub(super) fn io(
         &mut self,
         device: RawFd,
-        op: IoOp,
+        code: u32,
         command: IoCmd,
         auto: Option<AutoBufReg>,
         user_data: u64,
     ) -> io::Result<()> {
         let entry = self
-            .command(device, op)
+            .command(device, code)
             .cmd(command.encode())
             .addr(auto.map(AutoBufReg::encode))
             .build()
             .user_data(user_data);
         // SAFETY: there is one submitter for each ring, and it is borrowed exclusively. The address that the command names is that of
         // `Buffers`, which stay for ever.
+        unsafe { self.submit(&entry) }
+    }
+
+    /// As much of a control command as fits into an entry of 64 bytes. The address does not.
+    pub(super) fn cut_short(
+        &mut self,
+        device: RawFd,
+        code: u32,
+        header: CtrlCmd,
+        user_data: u64,
+    ) -> io::Result<()> {
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&CtrlCmd { addr: 0, ..header }.encode()[..16]);
+        let entry =
+            opcode::UringCmd16::new(Fd(device), code).cmd(bytes).build().user_data(user_data);
+        // SAFETY: there is one submitter for each ring, and it is borrowed exclusively. The entry names no memory.
         unsafe { self.submit(&entry) }
     }
 
@@ -236,7 +251,7 @@ impl Submitter<squeue::Entry> {
         );
         let addr = Box::leak(elements.into_boxed_slice()).as_ptr().expose_provenance() as u64;
         let entry = self
-            .command(device, op)
+            .command(device, op.ioctl())
             .cmd(command.encode())
             .addr(Some(addr))
             .build()
@@ -256,7 +271,7 @@ impl Submitter<squeue::Entry> {
         const URING_CMD_FLAGS: usize = 28;
         const MULTISHOT: u32 = 2;
         let mut entry = self
-            .command(device, IoOp::FetchIoCmds)
+            .command(device, IoOp::FetchIoCmds.ioctl())
             .cmd(command.encode())
             .build()
             .flags(squeue::Flags::BUFFER_SELECT)
@@ -317,17 +332,21 @@ impl Submitter<squeue::Entry128> {
     pub(super) fn control(
         &mut self,
         device: RawFd,
-        op: ControlOp,
+        code: u32,
         header: CtrlCmd,
-        payload: Payload,
+        memory: Memory,
         user_data: u64,
     ) -> io::Result<()> {
         assert!(usize::from(header.len) <= PAYLOAD_BYTES_MAX, "a command fits into its memory");
-        let addr = if header.len == 0 { 0 } else { payload.address() };
+        let addr = match memory {
+            Memory::Payload(payload) => payload.address(),
+            Memory::None => 0,
+            Memory::Unmapped => UNMAPPED,
+        };
         let mut bytes = [0; 80];
         bytes[..CtrlCmd::SIZE].copy_from_slice(&CtrlCmd { addr, ..header }.encode());
         let entry =
-            opcode::UringCmd80::new(Fd(device), op.ioctl()).cmd(bytes).build().user_data(user_data);
+            opcode::UringCmd80::new(Fd(device), code).cmd(bytes).build().user_data(user_data);
         // SAFETY: there is one submitter for each ring, and it is borrowed exclusively. The command names no memory but a payload, as
         // much of it as there is, and pages to be pinned; payloads and those pages stay for ever.
         unsafe { self.submit(&entry) }
@@ -361,6 +380,19 @@ const fn libc_busy() -> i32 {
     rustix::io::Errno::BUSY.raw_os_error()
 }
 
+/// Below the lowest address that the kernel maps anything at.
+const UNMAPPED: u64 = 8;
+
+/// What a control command names as its memory.
+#[derive(Clone, Copy)]
+pub(super) enum Memory {
+    Payload(Payload),
+    /// Nothing.
+    None,
+    /// An address where nothing is mapped.
+    Unmapped,
+}
+
 /// The memory that a control command reads and writes. It stays for ever.
 #[derive(Clone, Copy)]
 pub(super) struct Payload(NonNull<[u8; PAYLOAD_BYTES_MAX]>);
@@ -371,6 +403,26 @@ unsafe impl Send for Payload {}
 impl Payload {
     pub(super) fn new(bytes: [u8; PAYLOAD_BYTES_MAX]) -> Self {
         Self(NonNull::from(Box::leak(Box::new(bytes))))
+    }
+
+    /// Memory that can only be read.
+    pub(super) fn read_only(bytes: [u8; PAYLOAD_BYTES_MAX]) -> io::Result<Self> {
+        // SAFETY: a new private mapping at an address of the kernel's choice touches nothing that exists.
+        let base = unsafe {
+            rustix::mm::mmap_anonymous(
+                ptr::null_mut(),
+                PAYLOAD_BYTES_MAX,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::PRIVATE,
+            )
+        }?;
+        let place = NonNull::new(base.cast()).ok_or_else(|| io::Error::other("mapped at 0"))?;
+        let payload = Self(place);
+        // SAFETY: the new mapping is larger than the bytes, aligned to a page, and nobody else knows of it.
+        unsafe { payload.0.as_ptr().write_volatile(bytes) };
+        // SAFETY: nothing but this mapping, into which no reference exists.
+        unsafe { rustix::mm::mprotect(base, PAYLOAD_BYTES_MAX, MprotectFlags::READ) }?;
+        Ok(payload)
     }
 
     fn address(&self) -> u64 {

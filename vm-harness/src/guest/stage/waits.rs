@@ -122,9 +122,10 @@ impl Sleep {
 
     /// Whether it is in such a command.
     fn speaks_of(&self, op: &Op) -> bool {
-        match op {
+        match op.bare() {
             Op::Add { .. } => self.has("ublk_ctrl_add_dev"),
             Op::Params(_) => self.has("ublk_ctrl_set_params"),
+            Op::GetParams { .. } => self.has("ublk_ctrl_get_params"),
             Op::Start { .. } => self.has("ublk_ctrl_start_dev"),
             Op::Stop | Op::TryStop => {
                 self.has("ublk_ctrl_stop_dev") || !self.has("ublk_ctrl_del_dev")
