@@ -122,7 +122,7 @@ impl World {
         if header.place == Some(Place::Bad) {
             return errno::EFAULT;
         }
-        if let Err(errno) = asked(kernel, info, true) {
+        if let Err(errno) = asked(kernel, info, control.user == 0) {
             return errno;
         }
         let id = info.dev_id;
@@ -136,7 +136,9 @@ impl World {
     /// ADD_DEV, under `ublk_ctl_mutex`.
     pub(super) fn add_dev(&mut self, run: &mut Run<'_>, control: &Control, info: &DevInfo) -> Next {
         let kernel = run.config.kernel;
-        let Ok(flags) = asked(kernel, info, true) else { return Next::error(errno::EINVAL) };
+        let Ok(flags) = asked(kernel, info, control.user == 0) else {
+            return Next::error(errno::EINVAL);
+        };
         let id = if info.dev_id == DevId::AUTO { DevId(0) } else { info.dev_id };
         if self.device.is_some() {
             return Next::error(errno::EEXIST);
@@ -162,8 +164,8 @@ impl World {
             dev_id: id,
             ublksrv_pid: -1,
             flags,
-            owner_uid: 0,
-            owner_gid: 0,
+            owner_uid: control.user,
+            owner_gid: control.user,
             ..*info
         };
         let mut device = Device::new(kernel, granted);

@@ -7,6 +7,7 @@ use crate::kernel::add::supported;
 use crate::kernel::control::{Asked, Control, Next, Pc};
 use crate::kernel::device::Device;
 use crate::kernel::errno;
+use crate::kernel::permission;
 use crate::run::{Run, Sabotage};
 use crate::script::{Header, Parameters, Place, told};
 use crate::world::World;
@@ -23,9 +24,14 @@ impl Control {
         self.header.as_deref().unwrap_or(&AS_USUAL)
     }
 
-    /// The bytes of its memory, where it usually has so many.
+    /// The bytes of its memory, where it usually has so many. A path has bytes of its own.
     fn bytes(&self, usual: u16) -> u16 {
-        self.header().len.unwrap_or(usual)
+        let header = self.header();
+        let path = match header.path {
+            Some(path) => path.bytes(self.device().map_or(0, |id| id.0)).len() as u16,
+            None => 0,
+        };
+        header.len.map_or(usual, |len| len.saturating_sub(header.path_len.unwrap_or(path)))
     }
 
     fn has_memory(&self) -> bool {
@@ -64,6 +70,9 @@ impl World {
         let Some(device) = self.device.as_ref().filter(|device| Some(device.id) == named) else {
             return Next::error(errno::ENODEV);
         };
+        if let Some(errno) = permission::refused(kernel, control, device) {
+            return Next::error(errno);
+        }
         if header.nr.is_some() || !op.exists_in(kernel) {
             return Next::error(errno::EOPNOTSUPP);
         }
@@ -71,9 +80,7 @@ impl World {
         match op {
             ControlOp::GetFeatures | ControlOp::AddDev => Next::error(errno::EOPNOTSUPP),
             ControlOp::GetQueueAffinity => self.tell_affinity(run, control, data),
-            ControlOp::GetDevInfo => self.tell_info(control),
-            // It wants a path, and no script gives one.
-            ControlOp::GetDevInfo2 => Next::error(errno::EINVAL),
+            ControlOp::GetDevInfo | ControlOp::GetDevInfo2 => self.tell_info(control),
             ControlOp::SetParams => Self::may_set_params(control),
             ControlOp::GetParams => Self::may_get_params(control, data),
             ControlOp::StartDev => {

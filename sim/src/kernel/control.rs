@@ -88,6 +88,8 @@ pub(crate) struct Control {
     pub(crate) thread: ThreadId,
     pub(crate) sequence: u32,
     pub(crate) command: Asked,
+    /// Who submitted it.
+    pub(crate) user: u32,
     /// What is different in its header; in scripts only.
     pub(crate) header: Option<Box<Header>>,
     pub(crate) pc: Pc,
@@ -189,6 +191,8 @@ impl Control {
     }
 }
 
+/// A request's time, unless somebody changes it.
+const TIMEOUT_MS: u32 = 30_000;
 /// Sectors in a page.
 const PAGE_SECTORS: u32 = 8;
 
@@ -229,7 +233,8 @@ impl World {
         header: Option<Box<Header>>,
     ) {
         let (pc, interrupted) = (Pc::Queued, false);
-        let control = Control { ring, thread, sequence, command, header, pc, interrupted };
+        let user = self.threads[thread.index()].user;
+        let control = Control { ring, thread, sequence, command, user, header, pc, interrupted };
         let name = control.name();
         run.note(actor::thread(thread), || format!("submits {name}"));
         match &control.command {
@@ -481,6 +486,9 @@ impl World {
                     Some(_) => {
                         // From here on it is a STOP_DEV.
                         (run.rivalled, run.abandoned) = (true, true);
+                        if let Some(device) = &mut self.device {
+                            device.block_open = true;
+                        }
                         Next::Go(Pc::StopLock)
                     }
                 }
@@ -603,6 +611,8 @@ impl World {
             write_cache,
             fua,
             limits: Limits::new(&params),
+            owner: 0,
+            timeout_ms: TIMEOUT_MS,
             openers: 0,
             open_mutex: false,
             scan: Scan::None,

@@ -52,6 +52,10 @@ pub(crate) struct Device {
     pub(crate) mutex: Option<Holder>,
     /// `/dev/ublkcN` is registered: not deleted yet.
     pub(crate) cdev: bool,
+    /// Whose `/dev/ublkcN` is.
+    pub(crate) owner: u32,
+    /// TRY_STOP_DEV once found the disk unused: nobody but root opens it any more (H53).
+    pub(crate) block_open: bool,
     /// OPEN: the character device is held, or its release is not finished.
     pub(crate) open: bool,
     /// Who opened it in this round.
@@ -120,6 +124,10 @@ pub(crate) struct Gendisk {
     /// The driver itself can make a write durable (BLK_FEAT_FUA).
     pub(crate) fua: bool,
     pub(crate) limits: Limits,
+    /// Whose `/dev/ublkbN` is.
+    pub(crate) owner: u32,
+    /// How long a request may take before its timer looks after it, in milliseconds.
+    pub(crate) timeout_ms: u32,
     /// Open files on `/dev/ublkbN`.
     pub(crate) openers: u16,
     /// `disk->open_mutex` is held by the partition scan.
@@ -170,6 +178,8 @@ impl Device {
             pid: None,
             mutex: None,
             cdev: true,
+            owner: 0,
+            block_open: false,
             open: false,
             tgid: None,
             mm: None,

@@ -16,7 +16,7 @@
 //! * An interruptible wait of an io-wq worker may be interrupted under the fault *signal*, although only SIGKILL and task work reach such a worker.
 //! * Memory is sequentially consistent; what a weaker order would allow has to be spelled out by a specimen.
 //! * Copies never fault, but for user copies and those of announced writes under the fault `disk`; buffers are pinned.
-//! * GET_FEATURES and GET_DEV_INFO run inline. The request timer (30 s) is there only where it does something (H55).
+//! * GET_FEATURES and GET_DEV_INFO run inline. The request timer (30 s) is there only where it does something (H50, H55).
 //! * A request holds exactly one version for all its sectors: a torn write is seen only at the sectors where a short one ended.
 
 pub(crate) mod add;
@@ -30,6 +30,7 @@ pub(crate) mod flush;
 pub(crate) mod heirs;
 pub(crate) mod limits;
 pub(crate) mod params;
+pub(crate) mod permission;
 pub(crate) mod poller;
 pub(crate) mod process;
 pub(crate) mod release;

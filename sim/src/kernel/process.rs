@@ -67,6 +67,8 @@ impl ProcessState {
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Thread {
     pub(crate) process: ProcessId,
+    /// User and group. 0 may everything; in scripts only, others may nothing special.
+    pub(crate) user: u32,
     /// Taken out while it runs.
     pub(crate) program: Option<Box<Program>>,
     /// The ring it enters.
@@ -183,6 +185,7 @@ impl World {
         let thread = ThreadId::from_index(self.threads.len());
         self.threads.push(Thread {
             process,
+            user: 0,
             program: Some(Box::new(program)),
             ring: None,
             queue,

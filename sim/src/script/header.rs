@@ -23,6 +23,37 @@ pub struct Header {
     pub len: Option<u16>,
     /// `addr=null`, `addr=bad`, `addr=readonly`: other memory.
     pub place: Option<Place>,
+    /// `path=own`, `path=missing`, `path=null`: the memory begins with a path.
+    pub path: Option<PathName>,
+    /// `pathlen=N`: another length of the path.
+    pub path_len: Option<u16>,
+}
+
+/// A path that a command names.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum PathName {
+    /// The device's own `/dev/ublkcN`.
+    Own,
+    /// One that is not there.
+    Missing,
+    /// `/dev/null`.
+    Null,
+}
+
+const PATHS: [(PathName, &str); 3] =
+    [(PathName::Own, "own"), (PathName::Missing, "missing"), (PathName::Null, "null")];
+
+impl PathName {
+    /// The path to a device with this number, as the kernel gets it.
+    pub fn bytes(self, id: u32) -> Vec<u8> {
+        let mut path = match self {
+            Self::Own => format!("/dev/ublkc{id}"),
+            Self::Missing => "/dev/missing".into(),
+            Self::Null => "/dev/null".into(),
+        };
+        path.push('\0');
+        path.into_bytes()
+    }
 }
 
 /// Memory of a command.
@@ -50,8 +81,17 @@ fn name<'t, T: PartialEq>(table: &[(T, &'t str)], value: &T) -> &'t str {
 
 impl Header {
     /// As it should be.
-    pub(crate) const USUAL: Self =
-        Self { nr: None, kind: None, small: false, id: None, queue: None, len: None, place: None };
+    pub(crate) const USUAL: Self = Self {
+        nr: None,
+        kind: None,
+        small: false,
+        id: None,
+        queue: None,
+        len: None,
+        place: None,
+        path: None,
+        path_len: None,
+    };
 
     /// The command's code, from what it should be.
     pub const fn code(&self, ioctl: u32) -> u32 {
@@ -80,6 +120,8 @@ impl Header {
                 "queue" => header.queue = Some(number(value, "queue")?),
                 "len" => header.len = Some(number(value, "length")?),
                 "addr" => header.place = Some(named(&PLACES, key, value)?),
+                "path" => header.path = Some(named(&PATHS, key, value)?),
+                "pathlen" => header.path_len = Some(number(value, "length")?),
                 _ => return Err(format!("{key}={value} does not belong here")),
             }
         }
@@ -92,7 +134,7 @@ impl Header {
 
 impl fmt::Display for Header {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { nr, kind, small, id, queue, len, place } = self;
+        let Self { nr, kind, small, id, queue, len, place, path, path_len } = self;
         f.write_str("with")?;
         nr.map_or(Ok(()), |nr| write!(f, " nr={nr}"))?;
         kind.map_or(Ok(()), |kind| write!(f, " type={kind}"))?;
@@ -100,6 +142,8 @@ impl fmt::Display for Header {
         id.map_or(Ok(()), |id| write!(f, " id={id}"))?;
         queue.map_or(Ok(()), |queue| write!(f, " queue={queue}"))?;
         len.map_or(Ok(()), |len| write!(f, " len={len}"))?;
-        place.map_or(Ok(()), |place| write!(f, " addr={}", name(&PLACES, &place)))
+        place.map_or(Ok(()), |place| write!(f, " addr={}", name(&PLACES, &place)))?;
+        path.map_or(Ok(()), |path| write!(f, " path={}", name(&PATHS, &path)))?;
+        path_len.map_or(Ok(()), |len| write!(f, " pathlen={len}"))
     }
 }

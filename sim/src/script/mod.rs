@@ -32,9 +32,10 @@ mod parse;
 mod rings;
 pub mod shrink;
 pub mod told;
+mod users;
 
 pub(crate) use clients::Job;
-pub use header::{Header, Place};
+pub use header::{Header, PathName, Place};
 pub(crate) use model::Actor;
 pub use observation::{Delivered, Event, Observation, Site, State, Trace};
 pub use parameters::Parameters;
@@ -380,6 +381,8 @@ pub enum Op {
     },
     /// `details`: GET_DEV_INFO, and what it tells.
     Details,
+    /// `details2`: GET_DEV_INFO2, and what it tells. It wants a path.
+    Details2,
     /// `with KEY=VALUE... OPERATION`: a command whose header is not as it should be.
     With(Box<Header>, Box<Op>),
     /// `start ACTOR`: START_DEV with the process of that actor; `start 0` with pid 0.
@@ -430,6 +433,21 @@ pub enum Op {
     Cancel {
         /// The step's number.
         step: u16,
+    },
+    /// `user N`: the thread becomes user and group N, with no capabilities. Result 0.
+    User {
+        /// User and group.
+        user: u32,
+    },
+    /// `own N`: gives `/dev/ublkcN`, and `/dev/ublkbN` if there is a disk, to that user and group. Result 0 or an errno.
+    Own {
+        /// User and group.
+        user: u32,
+    },
+    /// `timeout MS`: how long a request of the disk may take. Result 0 or an errno.
+    Timeout {
+        /// Milliseconds.
+        ms: u32,
     },
     /// `opendisk`: opens `/dev/ublkbN` for the actor. Result 0.
     OpenDisk,
@@ -522,6 +540,7 @@ impl Op {
                 | Self::Features
                 | Self::Affinity { .. }
                 | Self::Details
+                | Self::Details2
                 | Self::Start { .. }
                 | Self::StartRecovery
                 | Self::EndRecovery { .. }
@@ -668,6 +687,7 @@ impl fmt::Display for Op {
             Self::Features => f.write_str("features"),
             Self::Affinity { queue } => write!(f, "affinity {queue}"),
             Self::Details => f.write_str("details"),
+            Self::Details2 => f.write_str("details2"),
             Self::With(header, op) => write!(f, "{header} {op}"),
             Self::Start { server } => write!(f, "start {}", server.as_deref().unwrap_or("0")),
             Self::StartRecovery => f.write_str("startrecovery"),
@@ -686,6 +706,9 @@ impl fmt::Display for Op {
             Self::Cancel { step } => write!(f, "cancel {step}"),
             Self::OpenDisk => f.write_str("opendisk"),
             Self::CloseDisk => f.write_str("closedisk"),
+            Self::User { user } => write!(f, "user {user}"),
+            Self::Own { user } => write!(f, "own {user}"),
+            Self::Timeout { ms } => write!(f, "timeout {ms}"),
             Self::Read { first, count, queue } => write!(f, "read {first}+{count} queue={queue}"),
             Self::Sync { queue } => write!(f, "sync queue={queue}"),
             Self::Write { first, count, queue, fua } => {

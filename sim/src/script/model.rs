@@ -333,7 +333,7 @@ impl Model {
                 };
                 self.act(|world, run| world.perform(run, thread, number, op, server));
             }
-            Step::Sleep { .. } => {}
+            Step::Sleep { ms } => self.act(|world, _| world.sleeps_on(*ms)),
         }
         let from = std::mem::take(&mut self.worlds);
         let worlds = rest::at_rest(from, (&self.config, self.planted), WORLDS_MAX);
@@ -412,6 +412,9 @@ impl World {
             Op::UnfixFile => {
                 let result = self.unfix_file(run, thread);
                 self.answer(step, result);
+            }
+            Op::Open | Op::OpenKept if self.may_not_open(thread) => {
+                self.answer(step, -errno::EACCES);
             }
             Op::Open => call(self, Call::OpenChar),
             Op::OpenKept => {
@@ -541,6 +544,9 @@ impl World {
             Op::Details => {
                 self.control(run, thread, step, Asked::Plain(ControlOp::GetDevInfo, id, 0));
             }
+            Op::Details2 => {
+                self.control(run, thread, step, Asked::Plain(ControlOp::GetDevInfo2, id, 0));
+            }
             Op::With(..) if !op.is_control() && !opened => self.answer(step, -errno::EBADF),
             Op::With(..) if !op.is_control() => self.submit(thread, step, op),
             Op::With(ref header, ref op) => {
@@ -589,6 +595,12 @@ impl World {
                 if let Some(ring) = self.actor(thread).control {
                     self.cancel_control(run, ring, u32::from(of));
                 }
+            }
+            Op::User { user } => self.becomes(thread, step, user),
+            Op::Own { user } => self.gives_away(thread, step, user),
+            Op::Timeout { ms } => self.sets_timeout(thread, step, ms),
+            Op::OpenDisk if let Some(errno) = self.may_not_open_disk(thread) => {
+                self.answer(step, -errno);
             }
             Op::OpenDisk => {
                 let had = self.actor(thread).disk;

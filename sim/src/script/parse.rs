@@ -415,6 +415,10 @@ fn op(words: &[&str]) -> Result<Op, String> {
         ["features"] => Op::Features,
         ["affinity", queue] => Op::Affinity { queue: number(queue, "queue")? },
         ["details"] => Op::Details,
+        ["details2"] => Op::Details2,
+        ["user", user] => Op::User { user: number(user, "user")? },
+        ["own", user] => Op::Own { user: number(user, "user")? },
+        ["timeout", ms] => Op::Timeout { ms: number(ms, "number of milliseconds")? },
         ["with", ref rest @ ..] => {
             let (header, rest) = Header::parse(rest)?;
             Op::With(Box::new(header), Box::new(op(rest)?))
@@ -530,6 +534,10 @@ ctl: with nr=48 type=0 len=63 addr=bad details
 ctl: with entry=64 id=7 queue=0 getparams
 ctl: features
 ctl: affinity 0
+ctl: with path=own pathlen=4097 details2
+ctl: own 1000
+ctl: timeout 5000
+a: user 1000
 a: with type=0 fetch 0.0
 a: provide 2
 a: prep 0 0,1

@@ -1,6 +1,5 @@
 //! What control commands tell, in words that both executors use.
 
-use blkproof_engine::control::PAYLOAD_BYTES_MAX;
 use blkproof_engine::uapi::{DevInfo, Features, Params};
 
 use super::{FLAG_PREFIX, Op, Parameters};
@@ -37,14 +36,14 @@ pub fn affinity(cpus: u64) -> String {
 }
 
 /// What a command that succeeded told, from its memory.
-pub fn read(op: &Op, memory: &[u8; PAYLOAD_BYTES_MAX]) -> String {
-    fn at<const N: usize>(memory: &[u8; PAYLOAD_BYTES_MAX]) -> [u8; N] {
+pub fn read(op: &Op, memory: &[u8]) -> String {
+    fn at<const N: usize>(memory: &[u8]) -> [u8; N] {
         memory.first_chunk().copied().unwrap_or([0; N])
     }
     match op.bare() {
         Op::Features => flags(Features(u64::from_ne_bytes(at(memory)))),
         Op::Affinity { .. } => affinity(u64::from_ne_bytes(at(memory))),
-        Op::Details => match DevInfo::decode(&at(memory)) {
+        Op::Details | Op::Details2 => match DevInfo::decode(&at(memory)) {
             Ok(found) => info(&found),
             Err(error) => error.to_string(),
         },

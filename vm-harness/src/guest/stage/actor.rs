@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, IoSlice, Write};
 use std::os::fd::{AsFd, AsRawFd, RawFd};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix;
+use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Command as Program, ExitCode};
@@ -25,7 +26,11 @@ use blkproof_sim::script::{Addr, Header, Op, Place, RingKind, SHARED_PAGES, told
 use io_uring::squeue;
 use rustix::fs::{FallocateFlags, MemfdFlags, OFlags};
 use rustix::io::ReadWriteFlags;
-use rustix::thread::{CapabilitySet, CpuSet, capabilities, sched_setaffinity, set_capabilities};
+use rustix::process::{Gid, Uid};
+use rustix::thread::{
+    CapabilitySet, CpuSet, capabilities, sched_setaffinity, set_capabilities, set_thread_groups,
+    set_thread_res_gid, set_thread_res_uid,
+};
 
 use super::cue::{Answer, Brought, Completion, Cue, Device};
 use super::os::{
@@ -136,30 +141,20 @@ struct Act {
 /// What was submitted in a step.
 enum Submitted {
     /// FETCH, COMMIT, NEED_GET_DATA; with the tag's buffer or without.
-    Io {
-        queue: u16,
-        tag: u16,
-        buffer: bool,
-    },
+    Io { queue: u16, tag: u16, buffer: bool },
     /// A registered buffer is written to this file, or filled from it. A thread of the kernel may do that, and later: the file is kept.
-    Fixed {
-        file: File,
-        filled: bool,
-    },
+    Fixed { file: File, filled: bool },
     /// PREP_IO_CMDS; with buffers or without.
-    Prep {
-        queue: u16,
-        buffers: bool,
-    },
+    Prep { queue: u16, buffers: bool },
     /// FETCH_IO_CMDS.
-    FetchTags {
-        queue: u16,
-    },
+    FetchTags { queue: u16 },
     /// Something that only has a result.
     Plain,
     Control {
         op: Op,
         payload: Payload,
+        /// Where what it tells begins: behind a path.
+        at: usize,
     },
 }
 
@@ -303,8 +298,8 @@ impl Company {
                 let read = file.read_at(&mut bytes, 0).unwrap_or(0);
                 completion.data = uniform(&bytes[..read]);
             }
-            Some(Submitted::Control { op, payload }) if result == 0 => {
-                completion.told = told::read(op, &payload.read());
+            Some(Submitted::Control { op, payload, at }) if result == 0 => {
+                completion.told = told::read(op, &payload.read()[*at..]);
                 if let (Op::Add { .. }, Reply::DevInfo(info)) =
                     (op.bare(), Kind::AddDev.decode(&payload.read()))
                 {
@@ -574,6 +569,7 @@ impl Actor {
                 self.asks(act, ControlOp::GetQueueAffinity, (id, u64::from(queue)), &[0; 8])
             }
             Op::Details => self.asks(act, ControlOp::GetDevInfo, (id, 0), &[0; DevInfo::SIZE]),
+            Op::Details2 => self.asks(act, ControlOp::GetDevInfo2, (id, 0), &[0; DevInfo::SIZE]),
             Op::Start { .. } => self.command(act, &Command::StartDev(id, server)),
             Op::StartRecovery => self.plain(act, ControlOp::StartUserRecovery, id, 0),
             Op::EndRecovery { .. } => {
@@ -597,6 +593,23 @@ impl Actor {
                     ring.cancel(u64::from(of))?;
                 }
                 LATER
+            }
+            Op::User { user } => {
+                become_user(user)?;
+                DONE
+            }
+            Op::Own { user } => {
+                unix::fs::chown(format!("/dev/ublkc{}", device.id), Some(user), Some(user))?;
+                match unix::fs::chown(format!("/dev/ublkb{}", device.id), Some(user), Some(user)) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+                    Ok(()) | Err(_) => DONE,
+                }
+            }
+            Op::Timeout { ms } => {
+                let file = format!("/sys/block/ublkb{}/queue/io_timeout", device.id);
+                let mut file = File::options().write(true).open(file)?;
+                file.write_all(ms.to_string().as_bytes())?;
+                DONE
             }
             Op::OpenDisk => {
                 self.disk = Some(Disk::open(device)?);
@@ -793,13 +806,17 @@ impl Actor {
         act: &Act,
         op: ControlOp,
         usual: CtrlCmd,
-        bytes: [u8; PAYLOAD_BYTES_MAX],
+        mut bytes: [u8; PAYLOAD_BYTES_MAX],
     ) -> Outcome {
         let special = self.header.clone();
+        let path = special.path.map_or_else(Vec::new, |path| path.bytes(act.device.id));
+        bytes.copy_within(..PAYLOAD_BYTES_MAX - path.len(), path.len());
+        bytes[..path.len()].copy_from_slice(&path);
         let header = CtrlCmd {
             dev_id: special.id.map_or(usual.dev_id, DevId),
             queue_id: special.queue.unwrap_or(usual.queue_id),
-            len: special.len.unwrap_or(usual.len),
+            len: special.len.unwrap_or(usual.len + path.len() as u16),
+            dev_path_len: special.path_len.unwrap_or(path.len() as u16),
             ..usual
         };
         let payload = match special.place {
@@ -814,7 +831,7 @@ impl Actor {
         };
         let code = special.code(op.ioctl());
         let user_data = u64::from(act.step);
-        let submitted = Submitted::Control { op: act.op.clone(), payload };
+        let submitted = Submitted::Control { op: act.op.clone(), payload, at: path.len() };
         lock(&self.company.submitted).insert(act.step, submitted);
         if special.small {
             if self.narrow.is_none() {
@@ -857,6 +874,18 @@ impl Actor {
         let moved = rustix::io::pwritev2(&disk.file, &data, offset, flags)?;
         Ok(Some((moved as i32, None)))
     }
+}
+
+/// The calling thread becomes a user and a group without capabilities. Everybody may give control commands from then on.
+fn become_user(user: u32) -> io::Result<()> {
+    if rustix::process::geteuid().is_root() {
+        fs::set_permissions(CONTROL, fs::Permissions::from_mode(0o666))?;
+        set_thread_groups(&[])?;
+    }
+    let (gid, uid) = (Gid::from_raw(user), Uid::from_raw(user));
+    set_thread_res_gid(gid, gid, gid)?;
+    set_thread_res_uid(uid, uid, uid)?;
+    Ok(())
 }
 
 /// Where a range of sectors begins, and how long it is, in bytes.

@@ -20,8 +20,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use blkproof_engine::control::{Command, Kind, PAYLOAD_BYTES_MAX, Reply};
-use blkproof_engine::uapi::{DevId, DevInfo, DeviceState};
-use blkproof_sim::script::{CONTROLLER, Event, Observation, Op, Script, Site, State, Step, Trace};
+use blkproof_engine::uapi::{ControlOp, CtrlCmd, DevId, DevInfo, DeviceState};
+use blkproof_sim::script::{
+    CONTROLLER, Event, Observation, Op, PathName, Script, Site, State, Step, Trace,
+};
 use io_uring::squeue;
 use rustix::process::{Pid, Signal, WaitOptions};
 use rustix::thread::{CpuSet, sched_setaffinity};
@@ -337,8 +339,9 @@ impl Stage {
     fn reap(&mut self) -> io::Result<bool> {
         let mut news = false;
         for company in self.companies.iter_mut().filter(|company| !company.gone) {
-            if company.leaves {
-                news |= company.reap()?;
+            // The kernel kills a server that takes too long.
+            if company.reap()? {
+                (company.leaves, news) = (true, true);
             } else if company.execs {
                 let Ok(answer) = company.answers.try_recv() else { continue };
                 (company.execs, company.idle) = (false, matches!(answer, Answer::Entered { .. }));
@@ -555,7 +558,8 @@ impl Company {
                     return Err(io::Error::other(format!("process {} is silent", self.pid)));
                 }
                 Err(RecvTimeoutError::Disconnected) => {
-                    return Err(io::Error::other(format!("process {} died", self.pid)));
+                    self.leaves = true;
+                    return Ok(answers);
                 }
             }
         }
@@ -594,24 +598,65 @@ impl Inspector {
     fn submit(&mut self, command: &Command) -> io::Result<(u64, Payload)> {
         let mut bytes = [0; PAYLOAD_BYTES_MAX];
         let header = command.encode(&mut bytes);
+        self.ask(command.kind().uapi(), header, bytes)
+    }
+
+    /// A command with a path, as it is needed where the device is not privileged, and does no harm elsewhere.
+    fn submit_named(&mut self, op: ControlOp, dev_id: DevId) -> io::Result<(u64, Payload)> {
+        let path = PathName::Own.bytes(dev_id.0);
+        let mut bytes = [0; PAYLOAD_BYTES_MAX];
+        bytes[..path.len()].copy_from_slice(&path);
+        let dev_path_len = path.len() as u16;
+        let len = dev_path_len + DevInfo::SIZE as u16;
+        let queue_id = CtrlCmd::NO_QUEUE;
+        let header = CtrlCmd { dev_id, queue_id, len, addr: 0, data: 0, dev_path_len };
+        self.ask(op, header, bytes)
+    }
+
+    fn ask(
+        &mut self,
+        op: ControlOp,
+        header: CtrlCmd,
+        bytes: [u8; PAYLOAD_BYTES_MAX],
+    ) -> io::Result<(u64, Payload)> {
         let payload = Payload::new(bytes);
         self.submitted += 1;
-        let (fd, op) = (self.control.as_raw_fd(), command.kind().uapi());
+        let fd = self.control.as_raw_fd();
         self.submitter.control(fd, op.ioctl(), header, Memory::Payload(payload), self.submitted)?;
         Ok((self.submitted, payload))
     }
 
     fn info(&mut self, id: u32) -> io::Result<Option<DevInfo>> {
         let (number, payload) = self.submit(&Command::GetDevInfo(DevId(id)))?;
+        let result = self.result(number)?;
+        if result == -rustix::io::Errno::INVAL.raw_os_error() {
+            return self.info_of_unprivileged(DevId(id));
+        }
+        Ok(match (result, Kind::GetDevInfo.decode(&payload.read())) {
+            (0, Reply::DevInfo(info)) => Some(info),
+            _ => None,
+        })
+    }
+
+    /// Without its node nobody can ask about it: it is being deleted.
+    fn info_of_unprivileged(&mut self, id: DevId) -> io::Result<Option<DevInfo>> {
+        let (number, payload) = self.submit_named(ControlOp::GetDevInfo2, id)?;
+        if self.result(number)? != 0 {
+            return Ok(Some(DevInfo::default()));
+        }
+        let bytes = payload.read();
+        let info = bytes[PathName::Own.bytes(id.0).len()..].first_chunk();
+        Ok(info.and_then(|info| DevInfo::decode(info).ok()))
+    }
+
+    /// Waits for a command.
+    fn result(&mut self, number: u64) -> io::Result<i32> {
         loop {
             self.completed.extend(
                 self.reader.completions().into_iter().map(|(data, result, _)| (data, result)),
             );
             if let Some((_, result)) = self.completed.iter().find(|(one, _)| *one == number) {
-                return Ok(match (*result, Kind::GetDevInfo.decode(&payload.read())) {
-                    (0, Reply::DevInfo(info)) => Some(info),
-                    _ => None,
-                });
+                return Ok(*result);
             }
             self.submitter.wait()?;
         }
@@ -620,8 +665,8 @@ impl Inspector {
     /// Begins to remove a device.
     fn remove(&mut self, id: Option<u32>) {
         if let Some(id) = id {
-            let _ = self.submit(&Command::StopDev(DevId(id)));
-            let _ = self.submit(&Command::DelDev(DevId(id)));
+            let _ = self.submit_named(ControlOp::StopDev, DevId(id));
+            let _ = self.submit_named(ControlOp::DelDev, DevId(id));
         }
     }
 
