@@ -40,6 +40,8 @@ pub enum Step {
     MapQueue(QueueId),
     /// Arming a queue's tags with FETCH.
     Fetch(QueueId),
+    /// Arming a queue's tags with PREP_IO_CMDS.
+    Prepare(QueueId),
     /// Waiting for every queue to be primed.
     Prime,
     /// START_DEV.
@@ -122,6 +124,8 @@ pub enum Problem {
     Unserved,
     /// The device was added without QUIESCE, or the kernel has none.
     NoQuiesce,
+    /// The device is served in batches: QUIESCE_DEV would have its requests fail (H45).
+    Batched,
     /// The driver cannot change the size of this device, or not without danger.
     NoResize,
     /// The driver has no TRY_STOP_DEV.
@@ -162,6 +166,7 @@ impl fmt::Display for Step {
                 write!(f, "mapping the descriptors and buffers of queue {}", q.0)
             }
             Self::Fetch(q) => write!(f, "arming the tags of queue {} (FETCH_REQ)", q.0),
+            Self::Prepare(q) => write!(f, "arming the tags of queue {} (PREP_IO_CMDS)", q.0),
             Self::Prime => f.write_str("waiting for every queue to be primed"),
             Self::StartDev => f.write_str("starting the device (START_DEV)"),
             Self::QueuesEnd => f.write_str("waiting for the queues to end"),
@@ -222,6 +227,9 @@ impl fmt::Display for Problem {
             Self::Unserved => f.write_str("the device has no worker"),
             Self::NoQuiesce => f.write_str(
                 "requests cannot be held back: this needs Linux 6.18, and a device added there with --recovery",
+            ),
+            Self::Batched => f.write_str(
+                "the device is served in batches: held back, its requests would fail",
             ),
             Self::NoResize => f.write_str("the driver cannot resize this device"),
             Self::NoTryStop => f.write_str("this kernel's driver cannot do that: it needs Linux 7.3"),

@@ -175,6 +175,9 @@ impl Launcher {
                 | Token::Io(_)
                 | Token::Backend(_)
                 | Token::Slot(_)
+                | Token::Prep
+                | Token::Commits
+                | Token::Tags
                 | Token::Worker
                 | Token::Supervisor
                 | Token::Control(_)

@@ -26,6 +26,8 @@ pub enum Awaits {
     Registrations(u16),
     /// The data of so many announced writes.
     WriteData(u16),
+    /// The kernel consuming so many finished requests of a batch.
+    Commits(u16),
     /// The results of so many backend operations.
     BackendResults(u16),
     /// The kernel taking so many prepared entries.
@@ -117,6 +119,7 @@ impl fmt::Display for Awaits {
             Self::Requests(n) => write!(f, "a request on {n} armed tag(s)"),
             Self::Registrations(n) => write!(f, "{n} registration(s) of pages"),
             Self::WriteData(n) => write!(f, "the data of {n} announced write(s)"),
+            Self::Commits(n) => write!(f, "the commit of {n} finished request(s)"),
             Self::BackendResults(n) => write!(f, "{n} backend result(s)"),
             Self::Submission(n) => write!(f, "the submission of {n} entr(ies)"),
             Self::QueuesPrimed(n) => write!(f, "{n} queue(s) to be primed"),

@@ -111,6 +111,9 @@ impl Pump {
                 Token::Io(_)
                 | Token::Backend(_)
                 | Token::Slot(_)
+                | Token::Prep
+                | Token::Commits
+                | Token::Tags
                 | Token::Timer(_)
                 | Token::Control(_)
                 | Token::Cancel => return Some(cqe),

@@ -102,6 +102,9 @@ impl Query {
                     Token::Io(_)
                     | Token::Backend(_)
                     | Token::Slot(_)
+                    | Token::Prep
+                    | Token::Commits
+                    | Token::Tags
                     | Token::Link(_)
                     | Token::Worker
                     | Token::Supervisor

@@ -3,6 +3,7 @@
 use alloc::boxed::Box;
 use alloc::vec;
 
+use crate::batch::{Batch, Element};
 use crate::cause::{Cause, Problem, Step as Attempt};
 use crate::data::{DataMode, TagMemory};
 use crate::link::{FromQueue, Link, Received, ToQueue};
@@ -14,6 +15,8 @@ use crate::sys::{
 use crate::tag::{Sent, TagAction, TagEvent, TagState};
 use crate::target::{Op, Request, Step, Target};
 use crate::uapi::{Errno, FetchResult, IoDesc, QueueId, RequestFlags, RequestOp, Tag};
+
+mod batches;
 
 /// The most entries that handling one completion pushes: a commit, a backend operation, or a watch renewed.
 const PUSHES_PER_COMPLETION_MAX: u8 = 1;
@@ -39,12 +42,15 @@ pub struct QueueConfig {
     pub mode: RingMode,
     /// How data moves.
     pub data: DataMode,
+    /// Buffers for the tags that the kernel tells of in batches; 0: a command for each tag. As many as tags never run out.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub buffers: u16,
 }
 
 impl QueueConfig {
-    /// Ring entries that leave room for a command of every tag and the watch on the worker.
+    /// Ring entries that leave room for a command of every tag, the watch on the worker, and the two commands of a batch.
     pub const fn ring_entries(depth: u16) -> u32 {
-        (depth as u32 + 2).next_power_of_two()
+        (depth as u32 + 4).next_power_of_two()
     }
 }
 
@@ -91,6 +97,8 @@ pub struct Queue<T: Target> {
     dead: u16,
     /// To finish what it holds and exit: it was told to, or a tag was aborted.
     quitting: bool,
+    /// What a batch device needs.
+    batch: Option<Batch>,
 }
 
 impl<T: Target> Queue<T> {
@@ -115,6 +123,7 @@ impl<T: Target> Queue<T> {
             announced: 0,
             dead: 0,
             quitting: false,
+            batch: (config.buffers > 0).then(|| Batch::new(config.depth)),
         }
     }
 
@@ -145,7 +154,11 @@ impl<T: Target> Queue<T> {
                 Ret::Failed(errno) => self.fail(Cause::errno(Attempt::QueueRing(id), errno), io),
                 Ret::Done => {
                     self.phase = Phase::Mapping;
-                    Call::MapQueue { queue: id, memory: self.tag_memory() }
+                    Call::MapQueue {
+                        queue: id,
+                        memory: self.tag_memory(),
+                        buffers: self.config.buffers,
+                    }
                 }
                 Ret::Start
                 | Ret::Submitted(_)
@@ -181,7 +194,11 @@ impl<T: Target> Queue<T> {
                 return self.fail(cause, io);
             }
         }
-        let more = self.prime(io);
+        let mut more = match self.work_off(io) {
+            Ok(more) => more,
+            Err(cause) => return self.fail(cause, io),
+        };
+        more |= self.prime(io);
         self.check();
         if self.may_end() {
             // Nothing is left behind that was delivered already: it would fail where only what waits is kept for the next server.
@@ -202,6 +219,9 @@ impl<T: Target> Queue<T> {
         if self.quitting {
             return false;
         }
+        if self.batch.is_some() {
+            return self.prepare(io);
+        }
         while armed < self.config.depth && io.sq_space() > 0 {
             match self.tags[usize::from(armed)].handle(TagEvent::Prime) {
                 TagAction::Fetch => {
@@ -221,6 +241,11 @@ impl<T: Target> Queue<T> {
             armed += 1;
         }
         self.phase = Phase::Priming { armed };
+        self.primed(armed, io)
+    }
+
+    /// Whether there is more to do before all tags, of which so many were given to the kernel, are known to be armed.
+    fn primed(&mut self, armed: u16, io: &mut impl QueueIo) -> bool {
         // Until the kernel took every FETCH, and every completion it posted meanwhile was handled: a refusal would have been seen.
         if armed < self.config.depth || io.sq_ready() > 0 || !self.pump.drained() {
             return true;
@@ -234,6 +259,7 @@ impl<T: Target> Queue<T> {
     fn complete(&mut self, cqe: Cqe, io: &mut impl QueueIo) -> Result<(), Cause> {
         let Cqe { token, res } = cqe;
         match token {
+            Token::Io(_) if self.batch.is_some() => Err(self.violation()),
             Token::Io(tag) => {
                 let event = match FetchResult::from_result(res) {
                     FetchResult::Request => TagEvent::Delivered,
@@ -252,6 +278,9 @@ impl<T: Target> Queue<T> {
                 let step = self.target.resume(&request, &mut job, res);
                 self.carry(tag, request, job, step, io)
             }
+            Token::Prep => self.prepared(res),
+            Token::Commits => self.committed(res, io),
+            Token::Tags => self.hear_of(res, io),
             Token::Slot(tag) => {
                 let event = if res < 0 {
                     TagEvent::SlotRefused(Errno::from_result(res))
@@ -325,7 +354,11 @@ impl<T: Target> Queue<T> {
             }
             TagAction::Commit { result } => {
                 self.jobs[usize::from(tag.0)] = None;
-                push(io, Sqe::Commit { tag, result, address: self.config.data.address(tag) });
+                let address = self.config.data.address(tag);
+                match &mut self.batch {
+                    Some(batch) => batch.finished(Element { tag, result, address }),
+                    None => push(io, Sqe::Commit { tag, result, address }),
+                }
                 Ok(())
             }
             TagAction::Retire => {
@@ -469,8 +502,10 @@ impl<T: Target> Queue<T> {
     }
 
     /// Whether nothing is owed any more: a tag was aborted, or the worker said so, and nothing is in hand.
-    const fn may_end(&self) -> bool {
-        self.owned == 0 && self.quitting
+    fn may_end(&self) -> bool {
+        // A commit that the kernel has not confirmed may have to be sent again (H44).
+        let batched = self.batch.as_ref().map_or(0, |batch| batch.told() + batch.uncommitted());
+        self.quitting && self.owned + batched == 0
     }
 
     /// Tells the worker, and exits.
@@ -523,6 +558,9 @@ impl<T: Target> Queue<T> {
             }
             Phase::Serving => {
                 let armed = self.config.depth - self.owned - self.dead;
+                let (told, uncommitted) =
+                    self.batch.as_ref().map_or((0, 0), |batch| (batch.told(), batch.uncommitted()));
+                let armed = armed.saturating_sub(told + uncommitted);
                 let otherwise =
                     if self.quitting { Otherwise::PeerUnwinds } else { Otherwise::WaitOn };
                 if self.slots > 0 {
@@ -534,6 +572,9 @@ impl<T: Target> Queue<T> {
                 let backend = self.owned - self.slots - self.announced;
                 if backend > 0 {
                     add(Awaits::BackendResults(backend), Owner::Backend, otherwise);
+                }
+                if uncommitted > 0 {
+                    add(Awaits::Commits(uncommitted), Owner::Kernel, otherwise);
                 }
                 // Told to quit, it ends as soon as it holds nothing, whatever is armed.
                 let armed = if self.quitting { 0 } else { armed };

@@ -15,8 +15,10 @@
 //! | memory | | operations on tag buffers, and all data |
 
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::cell::{Ref, RefCell};
 
+use crate::batch::{BatchOp, Element};
 use crate::control::{Command, Reply};
 use crate::link::{
     FromQueue, FromWorker, Link, News, Order, Received, ToQueue, ToWorker,
@@ -111,6 +113,19 @@ pub enum Event {
         /// The command.
         command: Command,
     },
+    /// A command about many tags was pushed.
+    Batch {
+        /// Which.
+        op: BatchOp,
+        /// About what.
+        elements: Vec<Element>,
+    },
+    /// The completion that was reaped last told of this tag.
+    Tag(Tag),
+    /// Its buffer was given back.
+    GaveBack,
+    /// Whether its command goes on.
+    GoesOn(bool),
     /// A completion was reaped.
     Cqe(Cqe),
     /// There was none to reap.
@@ -324,6 +339,29 @@ impl<D: QueueIo, S: Sink> QueueIo for Recorded<D, S> {
     fn tell_worker(&mut self, message: FromQueue) {
         self.told(Message::FromQueue(message));
         self.driver.tell_worker(message);
+    }
+
+    fn push_batch(&mut self, op: BatchOp, elements: &[Element]) -> Result<(), SqFull> {
+        self.driver.push_batch(op, elements)?;
+        self.record(&Event::Batch { op, elements: elements.into() });
+        Ok(())
+    }
+
+    fn told(&self, nth: u16) -> Tag {
+        let tag = self.driver.told(nth);
+        self.record(&Event::Tag(tag));
+        tag
+    }
+
+    fn give_back(&mut self) {
+        self.driver.give_back();
+        self.record(&Event::GaveBack);
+    }
+
+    fn goes_on(&self) -> bool {
+        let goes_on = self.driver.goes_on();
+        self.record(&Event::GoesOn(goes_on));
+        goes_on
     }
 
     fn descriptor(&self, tag: Tag) -> IoDesc {

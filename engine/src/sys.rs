@@ -5,6 +5,7 @@
 //! link) is a method of a small trait. There is exactly one blocking wait in the whole system,
 //! [`Call::Enter`]: links, timers, child exits and the device itself all arrive as completions.
 
+use crate::batch::{BatchOp, Element};
 use crate::cause::{Cause, Step};
 use crate::data::{Address, DataMode, TagMemory};
 use crate::link::{FromQueue, FromWorker, Link, News, Order, Received, ToQueue, ToWorker, Verdict};
@@ -88,6 +89,9 @@ pub enum Call {
         queue: QueueId,
         /// What each tag is to have.
         memory: TagMemory,
+        /// How many buffers for tags it is to have; 0 unless the device knows batches.
+        #[cfg_attr(feature = "serde", serde(default))]
+        buffers: u16,
     },
     /// The thread is finished. Never resumed. When the main thread of a process says this, the process exits.
     Exit(Exit),
@@ -158,6 +162,9 @@ pub struct DeviceGeometry {
     pub sectors: u64,
     /// How data moves, as the kernel granted it.
     pub data: DataMode,
+    /// Whether commands are about many tags at a time (`UBLK_F_BATCH_IO`), as the kernel granted it.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub batch: bool,
 }
 
 /// What kind of ring to create.
@@ -209,6 +216,8 @@ pub enum Sqe {
         /// Where its data is to be.
         address: Address,
     },
+    /// `UBLK_U_IO_FETCH_IO_CMDS`, multishot: tell of requests, many at a time, in buffers of the queue.
+    FetchTags,
     /// `UBLK_U_IO_REGISTER_IO_BUF`: put the pages of a tag's request into the tag's slot. Completes at once.
     Register {
         /// The tag.
@@ -369,6 +378,12 @@ pub enum Token {
     Backend(Tag),
     /// A REGISTER_IO_BUF or UNREGISTER_IO_BUF of this tag.
     Slot(Tag),
+    /// The command that arms all tags.
+    Prep,
+    /// The batch of commits in flight.
+    Commits,
+    /// The command that tells of requests. Its completion takes a buffer unless it failed.
+    Tags,
     /// A watch on a link.
     Link(Link),
     /// The watch on the worker process.
@@ -390,6 +405,7 @@ impl Sqe {
             Self::Fetch { tag, .. } | Self::Commit { tag, .. } | Self::GetData { tag, .. } => {
                 Token::Io(tag)
             }
+            Self::FetchTags => Token::Tags,
             Self::Backend { tag, .. } => Token::Backend(tag),
             Self::Register { tag } | Self::Unregister { tag } => Token::Slot(tag),
             Self::Watch { link } => Token::Link(link),
@@ -414,6 +430,9 @@ impl Token {
             Self::Cancel => (7, 0),
             Self::Supervisor => (8, 0),
             Self::Slot(tag) => (9, tag.0 as u32),
+            Self::Prep => (10, 0),
+            Self::Commits => (11, 0),
+            Self::Tags => (12, 0),
         };
         (kind << 56) | number as u64
     }
@@ -437,6 +456,9 @@ impl Token {
             (7, 0) => Some(Self::Cancel),
             (8, 0) => Some(Self::Supervisor),
             (9, 0..=0xffff) => Some(Self::Slot(Tag(number as u16))),
+            (10, 0) => Some(Self::Prep),
+            (11, 0) => Some(Self::Commits),
+            (12, 0) => Some(Self::Tags),
             _ => None,
         }
     }
@@ -503,6 +525,15 @@ pub trait QueueIo: Ring {
     fn hear_worker(&mut self) -> Received<ToQueue>;
     /// Tells the worker.
     fn tell_worker(&mut self, message: FromQueue);
+    /// Queues a command about many tags. Its completion is [`Token::Prep`] or [`Token::Commits`]. The driver keeps the elements where the kernel
+    /// reads them until that completion is reaped; the engine sends no other meanwhile.
+    fn push_batch(&mut self, op: BatchOp, elements: &[Element]) -> Result<(), SqFull>;
+    /// The `nth` tag that the completion of [`Sqe::FetchTags`] told of which was reaped last. Until its buffer is given back.
+    fn told(&self, nth: u16) -> Tag;
+    /// Gives the buffer of that completion back to the kernel.
+    fn give_back(&mut self);
+    /// Whether that command goes on (`IORING_CQE_F_MORE`).
+    fn goes_on(&self) -> bool;
     /// Reads the tag's descriptor. Only while the server owns the tag (I2).
     fn descriptor(&self, tag: Tag) -> IoDesc;
     /// Carries out a memory operation on behalf of a tag: the bytes moved, or a negative errno. Bounds were checked by the engine (I7).

@@ -34,7 +34,7 @@ pub enum TagState {
     Dead,
 }
 
-/// The command that armed a tag.
+/// The command that armed a tag. In a batch it is one of many, and may still wait to be sent ([`Batch`](crate::batch::Batch)).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub enum Sent {
     /// FETCH_REQ.
@@ -75,6 +75,8 @@ pub enum TagEvent {
     Aborted,
     /// The kernel refused the command.
     Refused(Errno),
+    /// The kernel did not get as far as this tag's element of a batch (H44).
+    Unconsumed,
 }
 
 /// What the queue must do about it.
@@ -172,7 +174,8 @@ impl TagState {
             | TagEvent::SlotRefused(_)
             | TagEvent::Finished { .. }
             | TagEvent::Aborted
-            | TagEvent::Refused(_) => (Self::Idle, TagAction::Violation),
+            | TagEvent::Refused(_)
+            | TagEvent::Unconsumed => (Self::Idle, TagAction::Violation),
         }
     }
 
@@ -186,7 +189,8 @@ impl TagState {
             | TagEvent::SlotRefused(_)
             | TagEvent::Finished { .. }
             | TagEvent::Aborted
-            | TagEvent::Refused(_) => (Self::Dead, TagAction::Violation),
+            | TagEvent::Refused(_)
+            | TagEvent::Unconsumed => (Self::Dead, TagAction::Violation),
         }
     }
 
@@ -197,6 +201,10 @@ impl TagState {
                 (Self::Announced { sectors, refused: 0 }, TagAction::GetData)
             }
             (_, TagEvent::Aborted) => (Self::Dead, TagAction::Retire),
+            (Sent::Commit { result, refused }, TagEvent::Unconsumed) => {
+                (Self::Armed(Sent::Commit { result, refused }), TagAction::Commit { result })
+            }
+            (Sent::Fetch, TagEvent::Unconsumed) => (Self::Armed(Sent::Fetch), TagAction::Violation),
             (Sent::Fetch, TagEvent::Refused(errno)) => (Self::Idle, TagAction::Fail(errno)),
             (Sent::Commit { result, refused }, TagEvent::Refused(errno)) => {
                 // Refused, so the request is still ours: the same commit again, never the same request again.
@@ -232,7 +240,8 @@ impl TagState {
             | TagEvent::SlotDone
             | TagEvent::SlotRefused(_)
             | TagEvent::Aborted
-            | TagEvent::Refused(_) => (Self::Owned, TagAction::Violation),
+            | TagEvent::Refused(_)
+            | TagEvent::Unconsumed => (Self::Owned, TagAction::Violation),
         }
     }
 
@@ -254,9 +263,8 @@ impl TagState {
             | TagEvent::NotRegistered
             | TagEvent::SlotDone
             | TagEvent::SlotRefused(_)
-            | TagEvent::Finished { .. } => {
-                (Self::Announced { sectors, refused }, TagAction::Violation)
-            }
+            | TagEvent::Finished { .. }
+            | TagEvent::Unconsumed => (Self::Announced { sectors, refused }, TagAction::Violation),
         }
     }
 
@@ -271,7 +279,8 @@ impl TagState {
             | TagEvent::NotRegistered
             | TagEvent::Finished { .. }
             | TagEvent::Aborted
-            | TagEvent::Refused(_) => (Self::Registering, TagAction::Violation),
+            | TagEvent::Refused(_)
+            | TagEvent::Unconsumed => (Self::Registering, TagAction::Violation),
         }
     }
 
@@ -287,7 +296,8 @@ impl TagState {
             | TagEvent::SlotDone
             | TagEvent::SlotRefused(_)
             | TagEvent::Aborted
-            | TagEvent::Refused(_) => (Self::Registered, TagAction::Violation),
+            | TagEvent::Refused(_)
+            | TagEvent::Unconsumed => (Self::Registered, TagAction::Violation),
         }
     }
 
@@ -304,7 +314,8 @@ impl TagState {
             | TagEvent::NotRegistered
             | TagEvent::Finished { .. }
             | TagEvent::Aborted
-            | TagEvent::Refused(_) => (Self::Unregistering { result }, TagAction::Violation),
+            | TagEvent::Refused(_)
+            | TagEvent::Unconsumed => (Self::Unregistering { result }, TagAction::Violation),
         }
     }
 }

@@ -178,10 +178,13 @@ impl Worker {
 
     fn spawn(&mut self, queue: QueueId) -> Call {
         self.phase = Phase::Spawning(queue);
-        let DeviceGeometry { id: _, queues: _, depth, buffer_bytes, sectors, data } = self.device;
+        let DeviceGeometry { id: _, queues: _, depth, buffer_bytes, sectors, data, batch } =
+            self.device;
         let entries = QueueConfig::ring_entries(depth);
+        let buffers = if batch { depth } else { 0 };
         let mode = self.mode;
-        let config = QueueConfig { id: queue, depth, buffer_bytes, sectors, entries, mode, data };
+        let config =
+            QueueConfig { id: queue, depth, buffer_bytes, sectors, entries, mode, data, buffers };
         Call::SpawnQueue { config }
     }
 
@@ -258,6 +261,9 @@ impl Worker {
                 | Token::Io(_)
                 | Token::Backend(_)
                 | Token::Slot(_)
+                | Token::Prep
+                | Token::Commits
+                | Token::Tags
                 | Token::Worker
                 | Token::Supervisor
                 | Token::Control(_)

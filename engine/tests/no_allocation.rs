@@ -16,8 +16,12 @@ fn allocations(target: AnyTarget) -> u64 {
 }
 
 fn allocations_in(data: DataMode, target: AnyTarget) -> u64 {
+    allocations_with(data, 0, target)
+}
+
+fn allocations_with(data: DataMode, buffers: u16, target: AnyTarget) -> u64 {
     let depth = 64;
-    let config = QueueConfig { data, ..config(depth, QueueConfig::ring_entries(depth)) };
+    let config = QueueConfig { data, buffers, ..config(depth, QueueConfig::ring_entries(depth)) };
     let mut queue = Queue::new(config, target);
     let mut kernel = Kernel::new(&config);
     let _ = settle(&mut queue, &mut kernel, Ret::Start);
@@ -65,6 +69,17 @@ fn other_data_modes_allocate_nothing_after_start() {
     for target in [AnyTarget::Mem(Mem { sectors: 2048 }), AnyTarget::File(file)] {
         assert_eq!(allocations_in(DataMode::GetData, target.clone()), 0);
         assert_eq!(allocations_in(DataMode::UserCopy, target), 0);
+    }
+}
+
+#[test]
+fn batches_allocate_nothing_after_start() {
+    let file = File { sectors: 2048, logical_bs_shift: 9, discard: true, write_zeroes: true };
+    assert_eq!(allocations_with(DataMode::ZeroCopy, 64, AnyTarget::File(file.clone())), 0);
+    for target in [AnyTarget::Mem(Mem { sectors: 2048 }), AnyTarget::File(file)] {
+        for data in [DataMode::Copy, DataMode::UserCopy] {
+            assert_eq!(allocations_with(data, 64, target.clone()), 0);
+        }
     }
 }
 

@@ -290,7 +290,7 @@ fn a_tag_has_what_its_data_needs() {
     let memory = |mut queue: Queue<AnyTarget>, mut kernel: Kernel| {
         let _ = queue.resume(Ret::Start, &mut kernel);
         match queue.resume(Ret::Done, &mut kernel) {
-            Call::MapQueue { queue: _, memory } => memory,
+            Call::MapQueue { memory, .. } => memory,
             other => panic!("a queue maps first: {other:?}"),
         }
     };
@@ -475,6 +475,10 @@ enum Event {
         index: usize,
         kind: u8,
     },
+    /// The next COMMIT_IO_CMDS consumes no more elements than that, or is refused.
+    Consume(Option<u16>),
+    /// The next delivery ends the fetch.
+    EndFetch,
     /// The next automatic registration fails.
     FallBack,
     /// So many sectors of the next announced write cannot be copied.
@@ -497,11 +501,128 @@ fn event() -> impl Strategy<Value = Event> {
         4 => (0usize..8, 0u8..6).prop_map(|(index, kind)| Event::Backend { index, kind }),
         1 => prop_oneof![Just(-14), Just(0), Just(512), Just(i32::MAX)].prop_map(Event::Memory),
         2 => Just(Event::FallBack),
+        2 => proptest::option::of(1u16..4).prop_map(Event::Consume),
+        1 => Just(Event::EndFetch),
         1 => (1u32..8).prop_map(Event::Lose),
         1 => Just(Event::RefuseSlot),
         1 => Just(Event::Stop),
         1 => Just(Event::Quit),
     ]
+}
+
+fn batch_queue(
+    data: DataMode,
+    depth: u16,
+    buffers: u16,
+    entries: u32,
+) -> (Queue<AnyTarget>, Kernel) {
+    let config = QueueConfig { data, buffers, ..config(depth, entries) };
+    let target = if data == DataMode::ZeroCopy {
+        AnyTarget::File(File {
+            sectors: config.sectors,
+            logical_bs_shift: 9,
+            discard: true,
+            write_zeroes: true,
+        })
+    } else {
+        AnyTarget::Mem(Mem { sectors: config.sectors })
+    };
+    (Queue::new(config, target), Kernel::new(&config))
+}
+
+fn all_of(queue: &mut Queue<AnyTarget>, kernel: &mut Kernel, tags: u16) -> Call {
+    for number in 0..tags {
+        kernel.deliver(Tag(number), desc(WRITE, 8 * u64::from(number), 8));
+    }
+    settle(queue, kernel, Ret::Submitted(0))
+}
+
+#[test]
+fn a_batch_arms_tells_and_commits_many_tags_at_a_time() {
+    for entries in [2, 4, 16] {
+        let (mut queue, mut kernel) = batch_queue(DataMode::Copy, 4, 4, entries);
+        let _ = settle(&mut queue, &mut kernel, Ret::Start);
+        assert_eq!(kernel.tags, vec![KernelTag::Armed; 4]);
+        assert_eq!(
+            (kernel.batch.fetching, &kernel.sent),
+            (true, &vec![FromQueue::Primed(QueueId(0))])
+        );
+        for _ in 0..3 {
+            let _ = all_of(&mut queue, &mut kernel, 4);
+            let tags: Vec<_> = kernel.commits.drain(..).map(|(tag, res)| (tag.0, res)).collect();
+            assert_eq!(tags, [(0, 4096), (1, 4096), (2, 4096), (3, 4096)]);
+            assert_eq!(kernel.batch.buffers, 4, "buffers go back");
+        }
+        kernel.abort_fetch();
+        let call = settle(&mut queue, &mut kernel, Ret::Submitted(0));
+        assert_eq!(call, Call::Exit(Exit::Finished), "no abort of any tag comes");
+    }
+}
+
+#[test]
+fn what_a_commit_did_not_consume_is_committed_again_and_never_carried_out_again() {
+    for answer in [Ok(1), Ok(3), Err(-22)] {
+        let (mut queue, mut kernel) = batch_queue(DataMode::Copy, 4, 4, 8);
+        let _ = settle(&mut queue, &mut kernel, Ret::Start);
+        kernel.batch.consumes = Some(answer);
+        let _ = all_of(&mut queue, &mut kernel, 4);
+        let mut tags: Vec<_> = kernel.commits.iter().map(|(tag, _)| tag.0).collect();
+        tags.sort_unstable();
+        assert_eq!((tags, kernel.memory), (vec![0, 1, 2, 3], 4), "H44: {answer:?}");
+    }
+}
+
+#[test]
+fn a_commit_of_what_is_not_ours_or_nonsense_ends_the_queue() {
+    for answer in [Err(-16), Err(-14), Ok(0), Err(7), Err(5 * 16)] {
+        let (mut queue, mut kernel) = batch_queue(DataMode::Copy, 4, 4, 8);
+        let _ = settle(&mut queue, &mut kernel, Ret::Start);
+        kernel.batch.consumes = Some(answer);
+        let call = all_of(&mut queue, &mut kernel, 4);
+        assert!(matches!(call, Call::Exit(Exit::Failed(_))), "{answer:?}: {call:?}");
+    }
+}
+
+#[test]
+fn a_fetch_that_ended_is_renewed_when_its_buffers_are_back() {
+    let (mut queue, mut kernel) = batch_queue(DataMode::Copy, 4, 1, 8);
+    let _ = settle(&mut queue, &mut kernel, Ret::Start);
+    kernel.deliver(Tag(0), desc(WRITE, 0, 8));
+    kernel.tell();
+    kernel.deliver(Tag(1), desc(WRITE, 8, 8));
+    kernel.tell();
+    assert_eq!((kernel.batch.fetching, kernel.batch.buffers), (false, 0), "H43");
+    let _ = settle(&mut queue, &mut kernel, Ret::Submitted(0));
+    assert_eq!((kernel.commits.len(), kernel.batch.fetching, kernel.batch.buffers), (2, true, 1));
+    kernel.batch.ends = true;
+    kernel.deliver(Tag(2), desc(WRITE, 8, 8));
+    let _ = settle(&mut queue, &mut kernel, Ret::Submitted(0));
+    assert_eq!((kernel.commits.len(), kernel.batch.fetching), (3, true));
+}
+
+#[test]
+fn a_fetch_that_always_lacks_a_buffer_ends_the_queue() {
+    let (mut queue, mut kernel) = batch_queue(DataMode::Copy, 2, 1, 8);
+    let _ = settle(&mut queue, &mut kernel, Ret::Start);
+    kernel.batch.buffers = 0;
+    kernel.deliver(Tag(0), desc(WRITE, 0, 8));
+    let call = settle(&mut queue, &mut kernel, Ret::Submitted(0));
+    assert!(matches!(call, Call::Exit(Exit::Failed(_))), "{call:?}");
+}
+
+#[test]
+fn a_queue_whose_fetch_is_aborted_commits_what_it_holds_and_ends() {
+    let (mut queue, mut kernel) = batch_queue(DataMode::ZeroCopy, 2, 2, 8);
+    let _ = settle(&mut queue, &mut kernel, Ret::Start);
+    let _ = all_of(&mut queue, &mut kernel, 2);
+    kernel.abort_fetch();
+    let call = settle(&mut queue, &mut kernel, Ret::Submitted(0));
+    assert_eq!(call, Call::Enter { submit: 0, wait: 1 });
+    for tag in [0, 1] {
+        kernel.cq.push_back(Cqe { token: Token::Backend(Tag(tag)), res: 4096 });
+    }
+    let call = settle(&mut queue, &mut kernel, Ret::Submitted(0));
+    assert_eq!((call, kernel.commits.len()), (Call::Exit(Exit::Finished), 2));
 }
 
 proptest! {
@@ -515,9 +636,11 @@ proptest! {
         entries in prop_oneof![Just(2u32), Just(4), Just(8)],
         target in 0u8..3,
         data in proptest::sample::select(&DataMode::ALL[..]),
+        buffers in 0u16..4,
         events in proptest::collection::vec(event(), 0..120),
     ) {
-        let config = QueueConfig { data, ..config(depth, entries) };
+        let data = if buffers > 0 && data == DataMode::GetData { DataMode::Copy } else { data };
+        let config = QueueConfig { data, buffers, ..config(depth, entries) };
         let target = match target {
             0 => AnyTarget::Null(Null { sectors: config.sectors }),
             1 if data != DataMode::ZeroCopy => AnyTarget::Mem(Mem { sectors: config.sectors }),
@@ -535,6 +658,7 @@ proptest! {
                     let ret = match call {
                         Call::Enter { submit, wait } => {
                             let taken = kernel.submit(submit.min(take));
+                            kernel.tell();
                             if taken == submit && wait > 0 && kernel.cq.is_empty() {
                                 // It would sleep on: nothing to run. What it submitted is submitted.
                                 call = Call::Enter { submit: 0, wait };
@@ -563,6 +687,8 @@ proptest! {
                     }
                 }
                 Event::Backend { index, kind } => answer(&mut kernel, index, kind),
+                Event::Consume(count) => kernel.batch.consumes = Some(count.ok_or(-22)),
+                Event::EndFetch => kernel.batch.ends = true,
                 Event::FallBack => kernel.falls_back = true,
                 Event::Lose(sectors) => kernel.lost = sectors,
                 Event::RefuseSlot => {
@@ -592,12 +718,20 @@ proptest! {
             if kernel.tags_in(KernelTag::Served).is_empty()
                 && kernel.tags_in(KernelTag::Announced).is_empty()
             {
-                for tag in kernel.tags_in(KernelTag::Armed) {
-                    kernel.abort(tag);
+                if buffers > 0 {
+                    kernel.abort_fetch();
+                } else {
+                    for tag in kernel.tags_in(KernelTag::Armed) {
+                        kernel.abort(tag);
+                    }
                 }
             }
             let ret = match call {
-                Call::Enter { submit, .. } => Ret::Submitted(kernel.submit(submit)),
+                Call::Enter { submit, .. } => {
+                    let taken = kernel.submit(submit);
+                    kernel.tell();
+                    Ret::Submitted(taken)
+                }
                 _ => Ret::Done,
             };
             call = queue.resume(ret, &mut kernel);

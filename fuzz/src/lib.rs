@@ -77,7 +77,7 @@ pub fn tag(data: &[u8]) {
     let mut state = TagState::Idle;
     for byte in data {
         let before = state;
-        let event = match byte % 10 {
+        let event = match byte % 11 {
             0 => TagEvent::Prime,
             1 => TagEvent::Delivered,
             2 => TagEvent::Finished { result: i32::from(*byte) },
@@ -86,6 +86,7 @@ pub fn tag(data: &[u8]) {
             5 => TagEvent::NotRegistered,
             6 => TagEvent::SlotDone,
             7 => TagEvent::SlotRefused(Errno::ENOMEM),
+            9 => TagEvent::Unconsumed,
             8 => TagEvent::Announced { sectors: u32::from(*byte) },
             _ => TagEvent::Refused(Errno::EBUSY),
         };

@@ -188,6 +188,9 @@ struct AddOptions {
     /// How data gets from the kernel to the server and back
     #[arg(long, value_enum, value_name = "MODE", default_value_t = Data::Copy)]
     data: Data,
+    /// Fetch and commit many requests by one command: Linux 7.3 or later and a depth of 2; otherwise a command for each, and `add` says so
+    #[arg(long)]
+    batch: bool,
     /// What becomes of the device when its worker dies, until it has another one
     #[arg(long, value_name = "MODE", value_enum)]
     recovery: Option<RecoveryMode>,
@@ -321,9 +324,24 @@ fn run_add(add: Add) -> Result<()> {
             (target, Some(store), options)
         }
     };
+    if options.batch && options.data == Data::GetData {
+        return Err(Error::new("adding a device", "in a batch no write is announced")
+            .advice("take --batch without --data get-data")
+            .class(Class::Usage));
+    }
     control::probe()?;
-    let AddOptions { id, queues, depth, buffer, data, recovery, restart, foreground, record } =
-        options;
+    let AddOptions {
+        id,
+        queues,
+        depth,
+        buffer,
+        data,
+        batch,
+        recovery,
+        restart,
+        foreground,
+        record,
+    } = options;
     let record = record.as_deref().map(recording).transpose()?;
     let task = Task {
         id,
@@ -331,6 +349,7 @@ fn run_add(add: Add) -> Result<()> {
         depth,
         buffer_bytes: buffer,
         data: data.into(),
+        batch,
         target,
         recovery: recovery.map_or(Recovery::None, Recovery::from),
         restart,
@@ -408,25 +427,32 @@ fn table(devices: &[Listed]) -> String {
     let number =
         |value: Option<u32>| value.map_or_else(|| "-".to_owned(), |value| value.to_string());
     let mut text = format!(
-        "{:>4} {:<8} {:<7} {:>16} {:>6} {:>5} {:>8} {:>10} {}\n",
-        "ID", "STATE", "TARGET", "BYTES", "QUEUES", "DEPTH", "WORKER", "SUPERVISOR", "PATH"
+        "{:>4} {:<8} {:<7} {:>16} {:>6} {:>5} {:<15} {:>8} {:>10} {}\n",
+        "ID", "STATE", "TARGET", "BYTES", "QUEUES", "DEPTH", "DATA", "WORKER", "SUPERVISOR", "PATH"
     );
     for device in devices {
         let _ = writeln!(
             text,
-            "{:>4} {:<8} {:<7} {:>16} {:>6} {:>5} {:>8} {:>10} {}",
+            "{:>4} {:<8} {:<7} {:>16} {:>6} {:>5} {:<15} {:>8} {:>10} {}",
             device.id,
             device.state,
             device.target,
             device.size_bytes,
             device.queues,
             device.depth,
+            data_of(device),
             number(device.worker_pid),
             number(device.supervisor_pid),
             device.path.display(),
         );
     }
     text
+}
+
+/// How a device's data moves: `user-copy+batch`.
+fn data_of(device: &Listed) -> String {
+    let data = device.data.map_or("-", DataMode::name);
+    if device.batch == Some(true) { format!("{data}+batch") } else { data.to_owned() }
 }
 
 fn run_del(command: &DelCommand) -> Result<()> {

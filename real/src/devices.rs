@@ -58,6 +58,8 @@ pub struct Listed {
     pub depth: u16,
     /// How its data moves, if the kernel tells and it is one of our modes.
     pub data: Option<DataMode>,
+    /// Whether commands are about many tags at a time; none while the kernel does not tell.
+    pub batch: Option<bool>,
     /// What becomes of it without a worker: `none`, `requeue`, `reissue` or `fail-io`; none while nobody tells.
     pub recovery: Option<&'static str>,
     /// The process that serves it, if it runs.
@@ -95,10 +97,12 @@ pub fn look(run_dir: &RunDir, id: u32) -> Result<Option<Listed>> {
     }
 }
 
-/// How the data of a device moves, as the kernel tells.
-pub fn data_mode(id: DevId) -> Option<DataMode> {
+/// How the data of a device moves, and whether in batches, as the kernel tells.
+pub fn granted(id: DevId) -> Option<(DataMode, bool)> {
     match query::ask(Command::GetDevInfo(id)) {
-        Ok(Reply::DevInfo(info)) => DataMode::of(info.flags),
+        Ok(Reply::DevInfo(info)) => {
+            Some((DataMode::of(info.flags)?, info.flags.contains(Features::BATCH_IO)))
+        }
         Ok(Reply::Nothing | Reply::Features(_) | Reply::Params(_)) | Err(_) => None,
     }
 }
@@ -140,6 +144,7 @@ fn unseen(id: DevId) -> Listed {
         queues: 0,
         depth: 0,
         data: None,
+        batch: None,
         recovery: None,
         worker_pid: None,
         supervisor_pid: None,
@@ -159,6 +164,7 @@ fn listed(info: &DevInfo, state: Option<&StateFile>) -> Listed {
         queues: info.nr_hw_queues,
         depth: info.queue_depth,
         data: DataMode::of(info.flags),
+        batch: Some(info.flags.contains(Features::BATCH_IO)),
         recovery: Some(recovery(info.flags).name()),
         // The kernel names a server until there is another one.
         worker_pid: u32::try_from(info.ublksrv_pid)
@@ -187,6 +193,7 @@ fn remembered(state: &StateFile) -> Listed {
         queues: state.queues,
         depth: state.depth,
         data: None,
+        batch: None,
         recovery: Some(state.recovery.name()),
         worker_pid: running(state.worker),
         supervisor_pid: running(state.supervisor),

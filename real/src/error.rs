@@ -138,7 +138,7 @@ fn advice(cause: Cause) -> Option<&'static str> {
         Problem::Unserved => {
             return Some("`blkproof recover` gives it one, if it was added with --recovery");
         }
-        Problem::NoQuiesce => {
+        Problem::NoQuiesce | Problem::Batched => {
             return Some(
                 "with --recovery the worker can be killed instead, and then `blkproof recover`: with reissue no request fails of it",
             );

@@ -42,6 +42,7 @@ pub fn recover(run_dir: &RunDir, id: u32) -> Result<PathBuf> {
         // The kernel tells these two.
         buffer_bytes: 0,
         data: DataMode::default(),
+        batch: false,
         // Its size may have changed since that was written down.
         target: devices::size_bytes(DevId(id))
             .map_or_else(|| state.target.clone(), |bytes| state.target.resized(bytes)),

@@ -244,6 +244,7 @@ mod tests {
             depth: 1,
             buffer_bytes: 4096,
             data,
+            batch: false,
             target: TargetSpec::Null { bytes: 4096 },
             recovery: Recovery::None,
             restart: false,
@@ -259,6 +260,7 @@ mod tests {
             buffer_bytes: 4096,
             sectors: 8,
             data,
+            batch: false,
         };
 
         // The program is this test's, which has no test of the name that a worker is called by.

@@ -100,6 +100,8 @@ pub struct Task {
     pub buffer_bytes: u32,
     /// How data is to move.
     pub data: DataMode,
+    /// Whether commands are to be about many tags at a time.
+    pub batch: bool,
     /// Where the bytes are.
     pub target: TargetSpec,
     /// What becomes of the device without a worker.
@@ -128,6 +130,7 @@ impl Task {
             depth: self.depth,
             buffer_bytes: self.buffer_bytes,
             data: self.data,
+            batch: self.batch,
             recovery: self.recovery,
             identity: self.identity,
         };
@@ -144,6 +147,7 @@ pub struct WorkOrder {
     buffer_bytes: u32,
     sectors: u64,
     data: DataMode,
+    batch: bool,
     /// Where the bytes are.
     pub target: TargetSpec,
     /// Where to record what it does.
@@ -157,13 +161,14 @@ impl WorkOrder {
         target: TargetSpec,
         record: Option<WorkerRecording>,
     ) -> Self {
-        let DeviceGeometry { id, queues, depth, buffer_bytes, sectors, data } = device;
-        Self { id: id.0, queues, depth, buffer_bytes, sectors, data, target, record }
+        let DeviceGeometry { id, queues, depth, buffer_bytes, sectors, data, batch } = device;
+        Self { id: id.0, queues, depth, buffer_bytes, sectors, data, batch, target, record }
     }
 
     /// The device.
     pub const fn device(&self) -> DeviceGeometry {
-        let Self { id, queues, depth, buffer_bytes, sectors, data, target: _, record: _ } = *self;
-        DeviceGeometry { id: DevId(id), queues, depth, buffer_bytes, sectors, data }
+        let Self { id, queues, depth, buffer_bytes, sectors, data, batch, target: _, record: _ } =
+            *self;
+        DeviceGeometry { id: DevId(id), queues, depth, buffer_bytes, sectors, data, batch }
     }
 }

@@ -80,7 +80,10 @@ fn queue_driver_with(
         }
         ret => assert_eq!(ret, Ret::Done),
     }
-    assert_eq!(call(&mut driver, Call::MapQueue { queue: QueueId(0), memory }), Ret::Done);
+    assert_eq!(
+        call(&mut driver, Call::MapQueue { queue: QueueId(0), memory, buffers: 0 }),
+        Ret::Done
+    );
     Some(driver)
 }
 
@@ -335,6 +338,7 @@ fn a_queue_whose_fetch_is_refused_says_so_and_ends() {
         entries: QueueConfig::ring_entries(DEPTH),
         mode: MODE,
         data: DataMode::Copy,
+        buffers: 0,
     };
     let mut queue = Queue::new(config, AnyTarget::Null(Null { sectors: 8 }));
     let mut publisher = Board::default().publisher(Name::Queue(QueueId(0)));
@@ -353,6 +357,7 @@ const DEVICE: DeviceGeometry = DeviceGeometry {
     buffer_bytes: BUFFER_BYTES,
     sectors: 8,
     data: DataMode::Copy,
+    batch: false,
 };
 
 fn worker_driver(supervisor: Peer) -> WorkerDriver {

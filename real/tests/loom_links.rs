@@ -12,6 +12,7 @@ use blkproof::board::{Board, Name, State, View};
 use blkproof::mailbox::{Doorbell, Mailbox};
 use blkproof::sync::Arc;
 use blkproof::sync::atomic::{AtomicU16, Ordering};
+use blkproof_engine::batch::{BatchOp, Element};
 use blkproof_engine::cause::{Cause, Problem, Step};
 use blkproof_engine::data::DataMode;
 use blkproof_engine::link::{FromQueue, FromWorker, Link, Received, ToQueue, ToWorker};
@@ -215,6 +216,22 @@ impl<I: Post<ToQueue>, O: Post<FromQueue>> QueueIo for Thread<I, O> {
         self.outboxes[0].tell(message);
     }
 
+    fn push_batch(&mut self, _op: BatchOp, _elements: &[Element]) -> Result<(), SqFull> {
+        unreachable!("no queue of these models has batches")
+    }
+
+    fn told(&self, _nth: u16) -> Tag {
+        unreachable!("no queue of these models has batches")
+    }
+
+    fn give_back(&mut self) {
+        unreachable!("no queue of these models has batches")
+    }
+
+    fn goes_on(&self) -> bool {
+        unreachable!("no queue of these models has batches")
+    }
+
     fn descriptor(&self, _tag: Tag) -> IoDesc {
         unreachable!("no request is delivered in these models")
     }
@@ -233,6 +250,7 @@ fn two_queues() -> Worker {
         buffer_bytes: 4096,
         sectors: 8,
         data: DataMode::Copy,
+        batch: false,
     };
     Worker::new(device, RingMode::DeferTaskrun)
 }
@@ -266,6 +284,7 @@ fn serve<P: Make>(id: QueueId, inbox: &ToQueueThread<P>, worker: &ToWorkerThread
         entries: ENTRIES,
         mode: RingMode::DeferTaskrun,
         data: DataMode::Copy,
+        buffers: 0,
     };
     let mut queue = Queue::new(config, Null { sectors: 8 });
     let mut thread = Thread::new(Link::Worker, inbox, std::slice::from_ref(worker));

@@ -6,7 +6,7 @@ use blkproof_engine::sys::Exit;
 use blkproof_engine::uapi::KernelSeries;
 
 use crate::choices::Site;
-use crate::config::{Subject, TargetKind};
+use crate::config::{Commands, Subject, TargetKind};
 use crate::kernel::device::State;
 use crate::kernel::process::{ProcessState, describe};
 use crate::run::{IDENTITY, Run, actor};
@@ -83,6 +83,11 @@ impl World {
         let (kernel, recovers) = (run.config.kernel, run.config.recovery != Recovery::None);
         let cannot = |problem: Problem| match problem {
             Problem::NoQuiesce => kernel == KernelSeries::V6_12 || !recovers,
+            Problem::Batched => {
+                kernel == KernelSeries::V7_3
+                    && run.config.commands == Commands::Batched
+                    && run.config.depth > 1
+            }
             Problem::NoResize => match kernel {
                 KernelSeries::V6_12 => true,
                 KernelSeries::V6_18 => !recovers,

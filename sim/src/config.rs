@@ -35,6 +35,8 @@ pub struct Config {
     pub target: TargetKind,
     /// How the engine asks data to move.
     pub data: DataMode,
+    /// What the engine asks commands to be about.
+    pub commands: Commands,
     /// What becomes of the device without a worker.
     pub recovery: Recovery,
     /// Whether the supervisor replaces a worker that is gone by itself; else an operator has to ask for it.
@@ -51,6 +53,15 @@ pub struct Config {
     pub quiet: bool,
     /// CPUs of the machine: the driver clamps queues to them.
     pub cpus: u16,
+}
+
+/// What a command of the engine is about.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum Commands {
+    /// One tag.
+    Single,
+    /// Many of them (`UBLK_F_BATCH_IO`), where the kernel can.
+    Batched,
 }
 
 /// The target behind the simulated device.
@@ -103,6 +114,7 @@ impl Config {
             mode: RingMode::DeferTaskrun,
             target: TargetKind::Mem,
             data: DataMode::Copy,
+            commands: Commands::Single,
             recovery: Recovery::None,
             restart: false,
             deadlines: Deadlines::DEFAULT,

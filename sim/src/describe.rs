@@ -5,7 +5,7 @@ use blkproof_engine::supervisor::{Deadlines, Recovery};
 use blkproof_engine::sys::RingMode;
 use blkproof_engine::uapi::KernelSeries;
 
-use crate::config::{Config, Faults, Subject, TargetKind};
+use crate::config::{Commands, Config, Faults, Subject, TargetKind};
 use crate::specimens::Specimen;
 
 /// A word that means nothing here.
@@ -199,6 +199,7 @@ pub fn config_lines(config: &Config) -> Vec<(&'static str, String)> {
         ("mode", mode_name(config.mode).to_owned()),
         ("target", target_name(config.target).to_owned()),
         ("data", data_name(config.data).to_owned()),
+        ("batch", (config.commands == Commands::Batched).to_string()),
         ("recovery", config.recovery.name().to_owned()),
         ("restart", config.restart.to_string()),
         ("deadlines", deadlines.to_owned()),
@@ -224,6 +225,13 @@ pub fn read_config_line(config: &mut Config, key: &str, value: &str) -> Result<b
         "mode" => config.mode = mode(value)?,
         "target" => config.target = target(value)?,
         "data" => config.data = data(value)?,
+        "batch" => {
+            config.commands = match value {
+                "true" => Commands::Batched,
+                "false" => Commands::Single,
+                _ => return Err(unknown("word for batch", value, "true or false")),
+            }
+        }
         "recovery" => config.recovery = recovery(value)?,
         "restart" => {
             config.restart =
@@ -275,6 +283,12 @@ pub fn validate(config: &Config) -> Result<(), Unknown> {
             data_name(config.data),
             "copy: a specimen knows no other",
         ));
+    }
+    if config.commands == Commands::Batched && config.subject != Subject::Engine {
+        return Err(unknown("batch", "true", "false: a specimen knows none"));
+    }
+    if config.commands == Commands::Batched && config.data == DataMode::GetData {
+        return Err(unknown("data mode", "get-data", "another: in a batch no write is announced"));
     }
     if config.data == DataMode::ZeroCopy && config.target == TargetKind::Mem {
         let got = data_name(config.data);

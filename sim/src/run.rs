@@ -19,7 +19,7 @@ use blkproof_engine::sys::{Exit, MemoryOp};
 use siphasher::sip128::SipHasher13;
 
 use crate::choices::{Choices, Site};
-use crate::config::{Config, Subject};
+use crate::config::{Commands, Config, Subject};
 use crate::kernel::process::{ProcessState, describe};
 use crate::kernel::ring::RingState;
 use crate::kernel::udev::Probe;
@@ -68,6 +68,10 @@ pub enum Sabotage {
     LateCopy,
     /// A user copy is said to have happened, and did not: O5.
     LoseCopy,
+    /// What a batch of commits did not consume is said to be consumed: deadlock (H44).
+    ForgetUnconsumed,
+    /// A fetch that ended is not renewed: deadlock (H43).
+    NoRenewal,
     /// A NEED_GET_DATA is not submitted: deadlock.
     DropGetData,
     /// The descriptor does not tell that a part of a write could not be copied: O5 (H20).
@@ -426,6 +430,7 @@ fn begin(world: &mut World, run: &mut Run<'_>) {
                 depth: run.config.depth,
                 buffer_bytes,
                 data: run.config.data,
+                batch: run.config.commands == Commands::Batched,
                 recovery: run.config.recovery,
                 identity: IDENTITY,
             };

@@ -6,7 +6,7 @@ use std::cell::Cell;
 
 use blkproof_engine::supervisor::{Deadlines, Recovery};
 use blkproof_engine::uapi::KernelSeries;
-use blkproof_sim::config::{Config, Faults, TargetKind};
+use blkproof_sim::config::{Commands, Config, Faults, TargetKind};
 use blkproof_sim::drivers::Random;
 use blkproof_sim::outcome::Verdict;
 use blkproof_sim::run::{Sabotage, run_sabotaged};
@@ -45,6 +45,30 @@ fn a_device_in_use_is_handed_over_and_resized() {
     });
     println!("handed over, resized: {} and {} of {SEEDS}", handed.get(), resized.get());
     assert!(handed.get() > SEEDS / 10 && resized.get() > SEEDS / 10 || replaying());
+}
+
+/// A device served in batches is resized like any other. Handed over, its requests would fail (H45): that is refused.
+#[test]
+fn a_device_served_in_batches_is_resized_and_not_handed_over() {
+    let (refused, resized) = (Cell::new(0), Cell::new(0));
+    for_each_seed("a_device_served_in_batches_is_resized", 0..SEEDS, |seed| {
+        let faults = if seed % 2 == 0 { BOTH } else { Faults { kill: 3, ..BOTH } };
+        let changing = changing(seed, faults);
+        let config = Config {
+            kernel: KernelSeries::V7_3,
+            commands: Commands::Batched,
+            depth: changing.depth.max(2),
+            timeline: true,
+            ..changing
+        };
+        let outcome = clean(&config, seed);
+        let said = |text: &str| outcome.timeline.iter().any(|record| record.text.contains(text));
+        assert!(!said("notes: HandingOver"), "{seed}");
+        refused.set(refused.get() + u64::from(said("served in batches") || said("Batched")));
+        resized.set(resized.get() + u64::from(said("notes: Resized")));
+    });
+    println!("refused, resized: {} and {} of {SEEDS}", refused.get(), resized.get());
+    assert!(refused.get() > SEEDS / 10 && resized.get() > SEEDS / 10 || replaying());
 }
 
 #[test]

@@ -4,7 +4,7 @@ mod support;
 
 use blkproof_engine::data::DataMode;
 use blkproof_engine::uapi::KernelSeries;
-use blkproof_sim::config::{Config, Faults, TargetKind};
+use blkproof_sim::config::{Commands, Config, Faults, TargetKind};
 use blkproof_sim::testing::for_each_seed;
 use support::{clean, engine, engine_in};
 
@@ -162,10 +162,60 @@ fn zero_copy_survives_everything_at_once() {
     });
 }
 
+/// Data modes that batches go with.
+const BATCHED: [DataMode; 3] = [DataMode::Copy, DataMode::UserCopy, DataMode::ZeroCopy];
+
+fn batches_survive(name: &str, faults: Faults) {
+    for data in BATCHED {
+        for_each_seed(name, 0..SEEDS, |seed| {
+            let config = Config { commands: Commands::Batched, ..engine_in(data, seed, faults) };
+            clean(&config, seed);
+        });
+    }
+}
+
+#[test]
+fn nothing_hinders_batches() {
+    batches_survive("nothing_hinders_batches", Faults::NONE);
+}
+
+#[test]
+fn batches_meet_signals_and_want() {
+    let faults = Faults { signal: 48, resource: 24, ..Faults::NONE };
+    batches_survive("batches_meet_signals_and_want", faults);
+}
+
+#[test]
+fn batches_are_consumed_in_part_and_fetches_end() {
+    let faults = Faults { submit: 96, ..Faults::NONE };
+    batches_survive("batches_are_consumed_in_part_and_fetches_end", faults);
+}
+
+#[test]
+fn a_worker_with_batches_is_killed_or_stopped() {
+    let faults = Faults { kill: 3, stop: 3, disk: 32, ..Faults::NONE };
+    batches_survive("a_worker_with_batches_is_killed_or_stopped", faults);
+}
+
+#[test]
+fn batches_survive_everything_at_once() {
+    batches_survive("batches_survive_everything_at_once", Faults::ALL);
+}
+
+#[test]
+fn batches_become_commands_for_each_tag_where_the_kernel_has_none() {
+    for_each_seed("batches_become_commands_for_each_tag", 0..SEEDS / 2, |seed| {
+        let kernel = [KernelSeries::V6_12, KernelSeries::V6_18][(seed % 2) as usize];
+        let config = engine_in(DataMode::Copy, seed / 2, Faults::NONE);
+        clean(&Config { kernel, commands: Commands::Batched, ..config }, seed);
+    });
+}
+
 #[test]
 fn many_tags_and_requests() {
     for_each_seed("many_tags_and_requests", 0..60, |seed| {
         let config = Config { queues: 4, depth: 64, requests: 200, ..engine(seed, Faults::NONE) };
         clean(&config, seed);
+        clean(&Config { commands: Commands::Batched, ..config }, seed);
     });
 }

@@ -8,7 +8,7 @@ use blkproof_engine::data::DataMode;
 use blkproof_engine::supervisor::{Deadlines, Recovery};
 use blkproof_engine::sys::RingMode;
 use blkproof_engine::uapi::KernelSeries;
-use blkproof_sim::config::{Config, Faults, TargetKind};
+use blkproof_sim::config::{Commands, Config, Faults, TargetKind};
 use blkproof_sim::drivers::Random;
 use blkproof_sim::outcome::Verdict;
 use blkproof_sim::run::{Sabotage, run_sabotaged};
@@ -108,6 +108,21 @@ fn a_device_comes_back_in_its_own_data_mode() {
                 let faults = Faults { disk: 48, resource: 12, ..KILLS };
                 clean(&recovering_in(data, seed, recovery, faults), seed);
             });
+        }
+    }
+}
+
+#[test]
+fn a_device_comes_back_with_batches() {
+    for data in [DataMode::Copy, DataMode::UserCopy, DataMode::ZeroCopy] {
+        for recovery in [Recovery::Requeue, Recovery::Reissue, Recovery::FailIo] {
+            for faults in [Faults { disk: 48, submit: 48, ..KILLS }, Faults::ALL] {
+                for_each_seed("a_device_comes_back_with_batches", 0..SEEDS, |seed| {
+                    let config = recovering_in(data, seed, recovery, faults);
+                    let kernel = KernelSeries::V7_3;
+                    clean(&Config { kernel, commands: Commands::Batched, ..config }, seed);
+                });
+            }
         }
     }
 }

@@ -6,7 +6,7 @@ use std::cell::Cell;
 
 use blkproof_engine::data::DataMode;
 use blkproof_engine::supervisor::Deadlines;
-use blkproof_sim::config::{Config, Faults, TargetKind};
+use blkproof_sim::config::{Commands, Config, Faults, TargetKind};
 use blkproof_sim::drivers::Random;
 use blkproof_sim::outcome::Verdict;
 use blkproof_sim::run::{Sabotage, run_sabotaged};
@@ -154,6 +154,42 @@ fn an_announced_write_that_nobody_asks_for_is_a_deadlock() {
 fn o5_sees_a_write_of_which_only_a_part_came() {
     let faults = Faults { disk: 64, ..Faults::NONE };
     caught_in_get_data(Sabotage::StaleDescriptor, faults, Verdict::DataLoss, "O5");
+}
+
+/// What is caught of a bug where batches are used.
+fn caught_in_batches(sabotage: Sabotage, faults: Faults, verdict: Verdict, oracle: &str) {
+    let config = Config {
+        commands: Commands::Batched,
+        depth: 4,
+        queues: 1,
+        deadlines: Deadlines::NONE,
+        requests: 16,
+        steps_max: 2_000,
+        faults,
+        ..Config::engine()
+    };
+    caught_in(&config, sabotage, verdict, oracle);
+}
+
+const PARTS: Faults = Faults { submit: 64, ..Faults::NONE };
+
+#[test]
+fn what_a_batch_did_not_consume_and_nobody_sends_again_is_a_deadlock() {
+    caught_in_batches(Sabotage::ForgetUnconsumed, PARTS, Verdict::Deadlock, "deadlock");
+}
+
+#[test]
+fn a_fetch_that_is_not_renewed_is_a_deadlock() {
+    caught_in_batches(Sabotage::NoRenewal, PARTS, Verdict::Deadlock, "deadlock");
+}
+
+#[test]
+fn oracles_that_speak_of_tags_see_those_of_batches() {
+    caught_in_batches(Sabotage::DoubleCommit, Faults::NONE, Verdict::Safety, "O1");
+    caught_in_batches(Sabotage::ShortCommit, Faults::NONE, Verdict::Safety, "O3");
+    caught_in_batches(Sabotage::LateDescriptor, Faults::NONE, Verdict::Safety, "O1");
+    caught_in_batches(Sabotage::LateBuffer, Faults::NONE, Verdict::Safety, "O4");
+    caught_in_batches(Sabotage::DropCommit, Faults::NONE, Verdict::Deadlock, "deadlock");
 }
 
 fn zero_copy(faults: Faults) -> Config {

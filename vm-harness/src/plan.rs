@@ -134,10 +134,12 @@ pub enum Recovery {
     UserCopy,
     /// The same, or copy mode where the kernel has no zero copy.
     ZeroCopy,
+    /// By itself, served in batches.
+    Batch,
 }
 
 impl Recovery {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Restart,
         Self::Asked,
         Self::Both,
@@ -145,6 +147,7 @@ impl Recovery {
         Self::Delete,
         Self::UserCopy,
         Self::ZeroCopy,
+        Self::Batch,
     ];
 
     fn name(self) -> &'static str {
@@ -156,6 +159,7 @@ impl Recovery {
             Self::Delete => "delete",
             Self::UserCopy => "user-copy",
             Self::ZeroCopy => "zero-copy",
+            Self::Batch => "batch",
         }
     }
 }
@@ -195,6 +199,8 @@ pub struct RecordCase {
     pub depth: u32,
     /// How its data moves.
     pub data: Data,
+    /// In batches, where the kernel has them.
+    pub batch: bool,
     /// Its end.
     pub end: RecordEnd,
 }
@@ -228,7 +234,8 @@ impl RecordCase {
             Data::Copy => String::new(),
             data => format!("-{}", data.name()),
         };
-        format!("{}{data}-q{}-d{}-{end}", self.target.name(), self.queues, self.depth)
+        let batch = if self.batch { "-batch" } else { "" };
+        format!("{}{data}{batch}-q{}-d{}-{end}", self.target.name(), self.queues, self.depth)
     }
 }
 
@@ -265,7 +272,12 @@ pub enum Action {
     /// fio on a fresh device.
     Io(IoCase),
     /// fio on a device of each target that knows this data mode.
-    Data(Data),
+    Data {
+        /// The mode.
+        data: Data,
+        /// In batches, where the kernel has them.
+        batch: bool,
+    },
     /// mkfs, mount, copy, checksum, unmount, fsck.
     FileSystem(Target),
     /// Delete a device that nobody uses, for every target.
@@ -367,7 +379,13 @@ pub fn steps(full: bool) -> Vec<Step> {
         ));
     }
     for data in [Data::GetData, Data::UserCopy, Data::ZeroCopy] {
-        steps.push(Step::new(format!("data/{}", data.name()), 60, Action::Data(data)));
+        let action = Action::Data { data, batch: false };
+        steps.push(Step::new(format!("data/{}", data.name()), 60, action));
+    }
+    // No write is announced in a batch.
+    for data in [Data::Copy, Data::UserCopy, Data::ZeroCopy] {
+        let action = Action::Data { data, batch: true };
+        steps.push(Step::new(format!("data/{}-batch", data.name()), 60, action));
     }
     steps.push(Step::new("delete/idle", 45, Action::DeleteIdle));
     steps.push(Step::new("delete/loaded", 45, Action::DeleteLoaded));
@@ -383,9 +401,18 @@ pub fn steps(full: bool) -> Vec<Step> {
         steps.push(Step::new(format!("change/{}", what.name()), 120, Action::Change(what)));
     }
     for (target, data, queues, depth, end) in RECORDED {
-        let case = RecordCase { target, queues, depth, data, end };
+        let case = RecordCase { target, queues, depth, data, batch: false, end };
         steps.push(Step::new(format!("record/{}", case.name()), 90, Action::Record(case)));
     }
+    let case = RecordCase {
+        target: Target::Mem,
+        queues: 2,
+        depth: 16,
+        data: Data::Copy,
+        batch: true,
+        end: RecordEnd::Idle,
+    };
+    steps.push(Step::new(format!("record/{}", case.name()), 90, Action::Record(case)));
     steps.push(Step::new("cycles/50", 180, Action::Cycles(50)));
     steps.push(Step::new("leftovers", 30, Action::Leftovers));
     steps.push(Step::new("kernel-log", 10, Action::KernelLog));

@@ -2,7 +2,7 @@
 //! each other's way. It is asked once; then the device is looked at until it is as it should be.
 
 use super::back::{LOOKS_MAX, recoverable};
-use super::change::{quiesces, resizes};
+use super::change::{resizes, unquiet};
 use super::{Inquiry, Next, Plan, Stage, Supervisor, WorkerState};
 use crate::cause::{Problem, Step};
 use crate::control::Command;
@@ -82,9 +82,9 @@ impl Supervisor {
             Errand::Handover | Errand::Resize { .. } if info.ublksrv_flags != identity => {
                 Err(Problem::Foreign)
             }
-            Errand::Handover if !quiesces(&info) => Err(Problem::NoQuiesce),
+            Errand::Handover => unquiet(&info).map_or(Ok(()), Err),
             Errand::Resize { .. } if !resizes(&info) => Err(Problem::NoResize),
-            Errand::Handover | Errand::Resize { .. } => Ok(()),
+            Errand::Resize { .. } => Ok(()),
         };
         if let Err(problem) = possible {
             return self.break_off(step, problem, io);

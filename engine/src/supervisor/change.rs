@@ -14,9 +14,16 @@ use crate::sys::{Call, Ret, SupervisorIo, WorkerExit, mismatch};
 use crate::target::SECTOR_BYTES;
 use crate::uapi::{BasicParams, DevId, DevInfo, DeviceState, Errno, Features};
 
-/// Whether a device's requests can be held back.
-pub(super) const fn quiesces(device: &DevInfo) -> bool {
-    device.flags.contains(Features::QUIESCE)
+/// Why a device's requests cannot be held back without harm. QUIESCE_DEV has the queues of a batch device fail what comes until they are primed
+/// again (H45).
+pub(super) const fn unquiet(device: &DevInfo) -> Option<Problem> {
+    if device.flags.contains(Features::BATCH_IO) {
+        Some(Problem::Batched)
+    } else if device.flags.contains(Features::QUIESCE) {
+        None
+    } else {
+        Some(Problem::NoQuiesce)
+    }
 }
 
 /// Whether a device can be resized without danger. Linux 6.18 follows a null pointer if its disk is gone by then, and without recovery it is as
@@ -82,8 +89,8 @@ impl Supervisor {
 
     fn hand_over(&mut self, io: &mut impl SupervisorIo) -> Next {
         let Some(device) = self.device else { return Next::Park };
-        if !quiesces(&device) {
-            io.note(News::Refused(Cause::new(Step::Handover, Problem::NoQuiesce)));
+        if let Some(problem) = unquiet(&device) {
+            io.note(News::Refused(Cause::new(Step::Handover, problem)));
             return Next::Park;
         }
         self.handing = true;

@@ -27,7 +27,7 @@ use crate::sys::{
     Call, Cqe, Ret, RingMode, RingSpec, Sqe, SupervisorIo, Token, WorkerExit, mismatch,
 };
 use crate::target::Target;
-use crate::uapi::{DevId, DevInfo, Errno, Params};
+use crate::uapi::{DevId, DevInfo, Errno, Features, Params};
 
 /// How often a command that EINTR left without effect is sent again.
 pub const INTERRUPTS_MAX: u8 = 32;
@@ -149,6 +149,8 @@ pub struct Wanted {
     pub buffer_bytes: u32,
     /// How data is to move. A kernel without automatic buffers grants copy mode for [`DataMode::ZeroCopy`].
     pub data: DataMode,
+    /// Whether commands are to be about many tags at a time. A kernel without batches, or with a single tag, grants a command for each.
+    pub batch: bool,
     /// What becomes of it without a worker.
     pub recovery: Recovery,
     /// A number that no other device has. The kernel keeps it, and so a recovery knows the device again.
@@ -162,8 +164,9 @@ impl Plan {
     /// If the target cannot serve in this data mode ([`Target::serves_in`]).
     pub fn serve(wanted: Wanted, restart: bool, target: &impl Target) -> Self {
         assert!(target.serves_in(wanted.data), "a target that can serve in the device's mode");
+        let batch = if wanted.batch { Features::BATCH_IO } else { Features::NONE };
         let info = DevInfo {
-            flags: wanted.data.features().union(wanted.recovery.features()),
+            flags: wanted.data.features().union(wanted.recovery.features()).union(batch),
             ublksrv_flags: wanted.identity,
             nr_hw_queues: wanted.queues,
             queue_depth: wanted.depth,
@@ -675,7 +678,10 @@ impl Supervisor {
             Token::Link(Link::Supervisor | Link::Queues)
             | Token::Io(_)
             | Token::Backend(_)
-            | Token::Slot(_) => {
+            | Token::Slot(_)
+            | Token::Prep
+            | Token::Commits
+            | Token::Tags => {
                 unreachable!("I1: a completion of something never submitted")
             }
         }

@@ -43,6 +43,10 @@ impl Supervisor {
                 if !features.contains(zero_copy) {
                     info.flags = info.flags.difference(zero_copy);
                 }
+                // The driver keeps a list of tags that cannot have a single entry: ADD_DEV would fail with EINVAL.
+                if !features.contains(Features::BATCH_IO) || info.queue_depth < 2 {
+                    info.flags = info.flags.difference(Features::BATCH_IO);
+                }
                 // Without ioctl encoding of its opcodes the driver understands none of our commands.
                 if !features.contains(info.flags.union(Features::CMD_IOCTL_ENCODE)) {
                     return self.break_off(Step::GetFeatures, Problem::Unsupported, io);
@@ -241,6 +245,7 @@ impl Supervisor {
                 buffer_bytes: device.max_io_buf_bytes,
                 sectors: self.sectors,
                 data,
+                batch: device.flags.contains(Features::BATCH_IO),
             },
             renewed: self.handing,
         })

@@ -427,6 +427,7 @@ impl Bench {
                 let geometry = (device.queues, device.depth, device.sectors);
                 assert_eq!(geometry, (2, 64, self.system.sectors));
                 assert_eq!(Some(device.data), DataMode::of(self.system.flags));
+                assert_eq!(device.batch, self.system.flags.contains(Features::BATCH_IO));
                 self.system.spawn()
             }
             Call::AttachWorker { pid } if self.system.worker == Some(pid) => Ret::Done,
@@ -528,6 +529,7 @@ pub(crate) fn serve_in(data: DataMode, recovery: Recovery, restart: bool) -> Pla
         depth: 64,
         buffer_bytes: 64 << 10,
         data,
+        batch: false,
         recovery,
         identity: IDENTITY,
     };

@@ -83,6 +83,13 @@ fn what_a_kernel_cannot_do_is_refused_and_nothing_else_happens() {
             Order::Handover,
             refused(Problem::NoQuiesce, Step::Handover),
         ),
+        // Held back, its requests would fail (H45).
+        (
+            Recovery::Requeue,
+            both.union(Features::BATCH_IO),
+            Order::Handover,
+            refused(Problem::Batched, Step::Handover),
+        ),
         (Recovery::Requeue, Features::QUIESCE, resize, refused(Problem::NoResize, Step::Resize)),
         (
             Recovery::Requeue,
@@ -363,6 +370,7 @@ fn what_cannot_be_changed_is_not_asked_for() {
     };
     for (errand, system, problem) in [
         (Errand::Handover, of_another(size), Problem::NoQuiesce),
+        (Errand::Handover, of_another(quiesce.union(Features::BATCH_IO)), Problem::Batched),
         (resize, of_another(quiesce), Problem::NoResize),
         (Errand::Handover, unserved(), Problem::Unserved),
         (resize, unserved(), Problem::Unserved),

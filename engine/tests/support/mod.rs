@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 
+use blkproof_engine::batch::{BatchOp, Element};
 use blkproof_engine::data::DataMode;
 use blkproof_engine::link::{FromQueue, Link, Received, ToQueue};
 use blkproof_engine::queue::{Queue, QueueConfig};
@@ -65,6 +66,8 @@ pub struct Kernel {
     pub slots: Vec<Slot>,
     /// The driver cannot register the next request's pages.
     pub falls_back: bool,
+    /// What a batch device has besides.
+    pub batch: Batches,
     /// Announced writes: what the next NEED_GET_DATA is refused with.
     pub refuses_data: Option<i32>,
     /// How many sectors of the next announced write cannot be copied.
@@ -73,6 +76,49 @@ pub struct Kernel {
     pub refuses_slot: Option<i32>,
     /// What the next memory operations answer instead of their length.
     pub answers: VecDeque<i32>,
+}
+
+/// The kernel side of a batch device's queue.
+pub struct Batches {
+    in_use: bool,
+    /// Commands about many tags, in the order of their entries in `sq`, where [`Sqe::Timer`] stands for each.
+    pub commands: VecDeque<(BatchOp, Vec<Element>)>,
+    /// Emptied lists of elements.
+    spare: Vec<Vec<Element>>,
+    /// A fetch waits; how many buffers there are for it.
+    pub fetching: bool,
+    pub buffers: u16,
+    /// Tags that nobody was told of.
+    pub listed: VecDeque<Tag>,
+    /// What each completion of a fetch told of, and whether it went on.
+    pub told: VecDeque<(Vec<Tag>, bool)>,
+    /// What the completion that was reaped last told of.
+    telling: (Vec<Tag>, bool),
+    spare_tags: Vec<Vec<Tag>>,
+    /// What the next COMMIT_IO_CMDS comes to: so many elements, or an errno.
+    pub consumes: Option<Result<u16, i32>>,
+    /// The next delivery ends the fetch.
+    pub ends: bool,
+}
+
+impl Batches {
+    fn new(config: &QueueConfig) -> Self {
+        let depth = usize::from(config.depth);
+        let lists = |count| (0..count).map(|_| Vec::with_capacity(depth)).collect();
+        Self {
+            in_use: config.buffers > 0,
+            commands: VecDeque::with_capacity(4),
+            spare: (0..4).map(|_| Vec::with_capacity(depth)).collect(),
+            fetching: false,
+            buffers: config.buffers,
+            listed: VecDeque::with_capacity(depth),
+            told: VecDeque::with_capacity(2 * depth),
+            telling: (Vec::new(), true),
+            spare_tags: lists(2 * depth),
+            consumes: None,
+            ends: false,
+        }
+    }
 }
 
 impl Kernel {
@@ -96,6 +142,7 @@ impl Kernel {
             moved: vec![None; depth],
             slots: vec![Slot::Empty; depth],
             falls_back: false,
+            batch: Batches::new(config),
             refuses_data: None,
             lost: 0,
             refuses_slot: None,
@@ -151,6 +198,14 @@ impl Kernel {
                 }
                 Sqe::Register { tag } => self.change_slot(tag, Slot::Empty, Slot::ByHand),
                 Sqe::Unregister { tag } => self.change_slot(tag, Slot::ByHand, Slot::Empty),
+                Sqe::Timer { .. } => self.take_batch(),
+                Sqe::FetchTags => {
+                    assert!(!self.batch.fetching, "one fetch at a time");
+                    let armed = |tag: &KernelTag| *tag != KernelTag::Unfetched;
+                    assert!(self.tags.iter().all(armed), "ENODEV in a recovery: prepared first");
+                    self.batch.fetching = true;
+                    self.tell();
+                }
                 Sqe::Watch { link: Link::Worker } => {
                     assert!(!self.watched, "one watch at a time");
                     self.watched = true;
@@ -160,6 +215,70 @@ impl Kernel {
         }
         self.ring_doorbell();
         taken
+    }
+
+    /// The kernel takes a command about many tags.
+    fn take_batch(&mut self) {
+        let (op, mut elements) = self.batch.commands.pop_front().expect("an entry for each");
+        for element in &elements {
+            assert_eq!(element.address, self.data.address(element.tag), "EINVAL");
+        }
+        match op {
+            BatchOp::Prep => {
+                for element in &elements {
+                    let state = &mut self.tags[usize::from(element.tag.0)];
+                    assert_eq!(*state, KernelTag::Unfetched, "I4: prepared once");
+                    *state = KernelTag::Armed;
+                }
+                self.cq.push_back(Cqe { token: Token::Prep, res: 0 });
+            }
+            BatchOp::Commit => {
+                let all = elements.len() as u16;
+                let answer =
+                    self.batch.consumes.take().unwrap_or(Ok(all)).map(|count| count.min(all));
+                for &Element { tag, result, .. } in &elements[..usize::from(answer.unwrap_or(0))] {
+                    self.check_moved(tag, result);
+                    let at = usize::from(tag.0);
+                    assert_ne!(self.slots[at], Slot::ByHand, "H11: {tag:?} is still registered");
+                    self.slots[at] = Slot::Empty;
+                    assert_eq!(self.tags[at], KernelTag::Served, "O1: {tag:?}");
+                    self.tags[at] = KernelTag::Armed;
+                    self.commits.push((tag, result));
+                }
+                let bytes = elements.first().map_or(8, Element::bytes);
+                let res = answer.map_or_else(|errno| errno, |count| i32::from(count * bytes));
+                self.cq.push_back(Cqe { token: Token::Commits, res });
+            }
+        }
+        elements.clear();
+        self.batch.spare.push(elements);
+    }
+
+    /// Tells of what is listed, if there is somebody to tell, and a buffer.
+    pub fn tell(&mut self) {
+        if !self.batch.fetching || self.batch.listed.is_empty() {
+            return;
+        }
+        if self.batch.buffers == 0 {
+            self.batch.fetching = false;
+            self.cq.push_back(Cqe { token: Token::Tags, res: -105 });
+            return;
+        }
+        self.batch.buffers -= 1;
+        let mut tags = self.batch.spare_tags.pop().unwrap_or_default();
+        tags.extend(self.batch.listed.drain(..));
+        let res = 2 * tags.len() as i32;
+        let goes_on = !std::mem::take(&mut self.batch.ends);
+        self.batch.fetching = goes_on;
+        self.batch.told.push_back((tags, goes_on));
+        self.cq.push_back(Cqe { token: Token::Tags, res });
+    }
+
+    /// Aborts the fetch.
+    pub fn abort_fetch(&mut self) {
+        if std::mem::take(&mut self.batch.fetching) {
+            self.cq.push_back(Cqe { token: Token::Tags, res: -19 });
+        }
     }
 
     fn change_slot(&mut self, tag: Tag, from: Slot, to: Slot) {
@@ -242,6 +361,10 @@ impl Kernel {
         }
         self.descs[usize::from(tag.0)] = desc;
         self.moved[usize::from(tag.0)] = None;
+        if self.batch.in_use {
+            self.batch.listed.push_back(tag);
+            return;
+        }
         if self.data == DataMode::GetData && desc.op_flags & 0xff == WRITE {
             self.tags[usize::from(tag.0)] = KernelTag::Announced;
             self.cq.push_back(Cqe { token: Token::Io(tag), res: 1 });
@@ -282,7 +405,11 @@ impl Ring for Kernel {
         Ok(())
     }
     fn reap(&mut self) -> Option<Cqe> {
-        self.cq.pop_front()
+        let cqe = self.cq.pop_front()?;
+        if cqe.token == Token::Tags && cqe.res >= 0 {
+            self.batch.telling = self.batch.told.pop_front().expect("a list for each");
+        }
+        Some(cqe)
     }
 }
 
@@ -292,6 +419,26 @@ impl QueueIo for Kernel {
     }
     fn tell_worker(&mut self, message: FromQueue) {
         self.sent.push(message);
+    }
+    fn push_batch(&mut self, op: BatchOp, elements: &[Element]) -> Result<(), SqFull> {
+        let mut list = self.batch.spare.pop().expect("one command at a time");
+        list.extend_from_slice(elements);
+        self.push(Sqe::Timer { generation: 0, ms: 0 })?;
+        self.batch.commands.push_back((op, list));
+        Ok(())
+    }
+    fn told(&self, nth: u16) -> Tag {
+        self.batch.telling.0[usize::from(nth)]
+    }
+    fn give_back(&mut self) {
+        let mut tags = std::mem::take(&mut self.batch.telling.0);
+        assert!(!tags.is_empty(), "a buffer is given back once");
+        tags.clear();
+        self.batch.spare_tags.push(tags);
+        self.batch.buffers += 1;
+    }
+    fn goes_on(&self) -> bool {
+        self.batch.telling.1
     }
     fn descriptor(&self, tag: Tag) -> IoDesc {
         let state = self.tags[usize::from(tag.0)];
@@ -332,6 +479,7 @@ pub fn config(depth: u16, entries: u32) -> QueueConfig {
         entries,
         mode: RingMode::DeferTaskrun,
         data: DataMode::Copy,
+        buffers: 0,
     }
 }
 
@@ -341,6 +489,7 @@ pub fn settle<T: Target>(queue: &mut Queue<T>, kernel: &mut Kernel, mut ret: Ret
         match queue.resume(ret, kernel) {
             Call::Enter { submit, wait } => {
                 let taken = kernel.submit(submit);
+                kernel.tell();
                 if wait > 0 && kernel.cq.is_empty() {
                     return Call::Enter { submit: 0, wait };
                 }

@@ -94,6 +94,7 @@ impl Ring for LauncherDriver {
             | Sqe::Fetch { .. }
             | Sqe::Commit { .. }
             | Sqe::GetData { .. }
+            | Sqe::FetchTags
             | Sqe::Register { .. }
             | Sqe::Unregister { .. }
             | Sqe::Backend { .. }

@@ -4,8 +4,9 @@ use std::ops::ControlFlow;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
+use blkproof_engine::batch::{BatchOp, Element};
 use blkproof_engine::link::{FromQueue, Link, Received, ToQueue};
-use blkproof_engine::sys::{Call, Cqe, Exit, MemoryOp, QueueIo, Ret, Ring, Sqe};
+use blkproof_engine::sys::{Call, Cqe, Exit, MemoryOp, QueueIo, Ret, Ring, Sqe, Token};
 use blkproof_engine::uapi::{IoDesc, IoOp, Tag};
 
 use super::{Driver, Push, cqe, done, misplaced, sleep, submitted};
@@ -58,9 +59,9 @@ impl Driver for QueueDriver {
                         .map(|ring| self.ring = Some(ring)),
                 )
             }
-            Call::MapQueue { queue, memory } => {
+            Call::MapQueue { queue, memory, buffers } => {
                 assert_eq!(queue, self.shape.queue, "I1: a queue maps its own descriptors");
-                done(self.ring_mut().map(memory))
+                done(self.ring_mut().map(memory, buffers))
             }
             Call::Exit(exit) => return ControlFlow::Break(exit),
             Call::SpawnWorker { .. }
@@ -101,6 +102,7 @@ impl Ring for QueueDriver {
             Sqe::GetData { tag, address } => {
                 ring.push_io(IoOp::NeedGetData, (tag, address), 0, user_data)
             }
+            Sqe::FetchTags => ring.push_fetch_tags(user_data),
             Sqe::Register { tag } => ring.push_slot(IoOp::RegisterIoBuf, tag, user_data),
             Sqe::Unregister { tag } => ring.push_slot(IoOp::UnregisterIoBuf, tag, user_data),
             Sqe::Backend { tag, op } => ring.push_backend(op, tag, user_data),
@@ -125,6 +127,26 @@ impl QueueIo for QueueDriver {
 
     fn tell_worker(&mut self, message: FromQueue) {
         self.outbox.tell(message);
+    }
+
+    fn push_batch(&mut self, op: BatchOp, elements: &[Element]) -> Push {
+        let token = match op {
+            BatchOp::Prep => Token::Prep,
+            BatchOp::Commit => Token::Commits,
+        };
+        self.ring_mut().push_batch(op, elements, token.encode())
+    }
+
+    fn told(&self, nth: u16) -> Tag {
+        self.ring().told(nth)
+    }
+
+    fn give_back(&mut self) {
+        self.ring_mut().give_back();
+    }
+
+    fn goes_on(&self) -> bool {
+        self.ring().goes_on()
     }
 
     fn descriptor(&self, tag: Tag) -> IoDesc {

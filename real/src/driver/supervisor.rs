@@ -276,6 +276,7 @@ impl Ring for SupervisorDriver {
             | Sqe::Fetch { .. }
             | Sqe::Commit { .. }
             | Sqe::GetData { .. }
+            | Sqe::FetchTags
             | Sqe::Register { .. }
             | Sqe::Unregister { .. }
             | Sqe::Backend { .. } => misplaced(&sqe),

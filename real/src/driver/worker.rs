@@ -181,6 +181,7 @@ impl Ring for WorkerDriver {
             | Sqe::Fetch { .. }
             | Sqe::Commit { .. }
             | Sqe::GetData { .. }
+            | Sqe::FetchTags
             | Sqe::Register { .. }
             | Sqe::Unregister { .. }
             | Sqe::Backend { .. }

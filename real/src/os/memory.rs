@@ -313,10 +313,10 @@ impl Store {
     }
 }
 
-fn non_null(base: *mut std::ffi::c_void) -> NonNull<u8> {
+pub(super) fn non_null(base: *mut std::ffi::c_void) -> NonNull<u8> {
     NonNull::new(base.cast()).expect("mmap never answers with address 0")
 }
 
-fn from_rustix(errno: rustix::io::Errno) -> Errno {
+pub(super) fn from_rustix(errno: rustix::io::Errno) -> Errno {
     Errno::from_result(-errno.raw_os_error())
 }

@@ -5,6 +5,7 @@
 //! command lives in its ring's own allocation, which is leaked if a command is still in flight when the ring is dropped.
 #![allow(unsafe_code)]
 
+mod batches;
 mod control_ring;
 mod memory;
 mod queue_ring;

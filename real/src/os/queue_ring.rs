@@ -4,12 +4,14 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr;
 use std::sync::Arc;
 
+use blkproof_engine::batch::{BatchOp, Element};
 use blkproof_engine::data::{Address, TagMemory};
 use blkproof_engine::sys::{BackendOp, MemoryOp, RingSpec, SqFull};
-use blkproof_engine::uapi::{Errno, IoCmd, IoDesc, IoOp, QueueId, Tag};
-use io_uring::opcode;
+use blkproof_engine::uapi::{Errno, IoCmd, IoDesc, IoOp, QueueId, Tag, sqe};
 use io_uring::types::{Fd, FsyncFlags};
+use io_uring::{opcode, squeue};
 
+use super::batches::{Batches, GROUP};
 use super::memory::{Descriptors, RequestData, Store, TagBuffers};
 use super::ring::{Completion, Entry64, PlainRing};
 
@@ -45,6 +47,8 @@ pub struct QueueRing {
     char_device: Arc<OwnedFd>,
     backend: Backend,
     mapped: Option<Mapped>,
+    /// Whether the command of the completion that was reaped last goes on.
+    goes_on: bool,
 }
 
 /// What `MapQueue` obtains.
@@ -53,6 +57,8 @@ struct Mapped {
     descriptors: Descriptors,
     /// None where the data does not pass through them.
     buffers: Option<TagBuffers>,
+    /// None without batches.
+    batches: Option<Batches>,
 }
 
 impl QueueRing {
@@ -66,14 +72,21 @@ impl QueueRing {
         char_device: Arc<OwnedFd>,
         backend: Backend,
     ) -> Result<Self, Errno> {
-        Ok(Self { ring: PlainRing::new(spec)?, shape, char_device, backend, mapped: None })
+        Ok(Self {
+            ring: PlainRing::new(spec)?,
+            shape,
+            char_device,
+            backend,
+            mapped: None,
+            goes_on: false,
+        })
     }
 
     /// Maps the descriptors, obtains what each tag is to have, and has the ring hold the character device (I13).
     ///
     /// # Errors
     /// What the system answered.
-    pub fn map(&mut self, memory: TagMemory) -> Result<(), Errno> {
+    pub fn map(&mut self, memory: TagMemory, tag_lists: u16) -> Result<(), Errno> {
         let QueueShape { queue, depth, buffer_bytes } = self.shape;
         let descriptors = Descriptors::map(&*self.char_device, queue, depth)?;
         let buffers = match memory {
@@ -84,10 +97,20 @@ impl QueueRing {
                 None
             }
         };
+        let batches = if tag_lists > 0 { Some(self.batches(tag_lists)?) } else { None };
         // Entries do not use it. A ring is freed after its last operation, also when its process is long gone, and its files with it.
         self.ring.register_file(&*self.char_device)?;
-        self.mapped = Some(Mapped { descriptors, buffers });
+        self.mapped = Some(Mapped { descriptors, buffers, batches });
         Ok(())
+    }
+
+    /// Memory for batches, and its buffers in the kernel's hands.
+    fn batches(&self, tag_lists: u16) -> Result<Batches, Errno> {
+        let mut batches = Batches::new(self.shape.depth, tag_lists)?;
+        // SAFETY: what `Batches` obtains is never unmapped, and it writes no buffer.
+        unsafe { self.ring.register_buffers(batches.ring(), GROUP)? };
+        batches.provide_all();
+        Ok(batches)
     }
 
     fn mapped(&self) -> &Mapped {
@@ -122,6 +145,73 @@ impl QueueRing {
         // SAFETY: the driver copies to and from the tag's buffer, if one was named, which is never unmapped and which nobody else touches while
         // the kernel owns the tag (I2).
         unsafe { self.ring.push(entry, user_data) }
+    }
+
+    /// Gives many tags to the kernel: PREP, or COMMIT.
+    pub fn push_batch(
+        &mut self,
+        op: BatchOp,
+        elements: &[Element],
+        user_data: u64,
+    ) -> Result<(), SqFull> {
+        if self.ring.sq_space() == 0 {
+            return Err(SqFull);
+        }
+        let QueueShape { queue, buffer_bytes, .. } = self.shape;
+        let mapped = self.mapped.as_mut().expect("I1: a queue maps before it serves");
+        let Mapped { buffers, batches, .. } = mapped;
+        let batches = batches.as_mut().expect("I1: a queue obtains what its batches need");
+        let address = |tag| {
+            let buffers = buffers.as_ref().expect("I1: a queue obtains the buffers that it uses");
+            buffers.range(tag, 0, buffer_bytes).expose_provenance() as u64
+        };
+        let (command, addr) = batches.write(queue, op, elements, address);
+        let op = match op {
+            BatchOp::Prep => IoOp::PrepIoCmds,
+            BatchOp::Commit => IoOp::CommitIoCmds,
+        };
+        let entry = opcode::UringCmd16::new(Fd(self.char_device.as_raw_fd()), op.ioctl())
+            .cmd(command.encode())
+            .addr(Some(addr))
+            .build();
+        // SAFETY: the elements stay where they are, and are not written before the command's completion: one is in flight at a time. Of the tags' buffers
+        // in them the same is true as in `push_io`.
+        unsafe { self.ring.push(entry, user_data) }
+    }
+
+    /// Has the kernel tell of requests, in buffers of the ring.
+    pub fn push_fetch_tags(&mut self, user_data: u64) -> Result<(), SqFull> {
+        let command = Batches::fetch(self.shape);
+        let mut entry =
+            opcode::UringCmd16::new(Fd(self.char_device.as_raw_fd()), IoOp::FetchIoCmds.ioctl())
+                .cmd(command.encode())
+                .build()
+                .flags(squeue::Flags::BUFFER_SELECT);
+        const { assert!(size_of::<Entry64>() == 64, "the kernel's layout, and nothing else") };
+        // SAFETY: an entry is `repr(C)` around the kernel's 64 bytes, and these fields are aligned.
+        unsafe {
+            let entry = ptr::from_mut(&mut entry);
+            entry.byte_add(sqe::URING_CMD_FLAGS).cast::<u32>().write(sqe::URING_CMD_MULTISHOT);
+            entry.byte_add(sqe::BUF_INDEX).cast::<u16>().write(GROUP);
+        }
+        // SAFETY: what the kernel writes are buffers that were given to it.
+        unsafe { self.ring.push(entry, user_data) }
+    }
+
+    /// See [`Batches::told`].
+    pub fn told(&self, nth: u16) -> Tag {
+        self.mapped().batches.as_ref().expect("I1: only a batch device tells of tags").told(nth)
+    }
+
+    /// See [`Batches::give_back`].
+    pub fn give_back(&mut self) {
+        let batches = self.mapped.as_mut().and_then(|mapped| mapped.batches.as_mut());
+        batches.expect("I1: only a batch device takes buffers").give_back();
+    }
+
+    /// Whether the command of the completion that was reaped last goes on.
+    pub const fn goes_on(&self) -> bool {
+        self.goes_on
     }
 
     /// Registers the pages of a tag's request in the tag's slot, or gives them back.
@@ -182,7 +272,7 @@ impl QueueRing {
 
     /// Carries out a memory operation: the bytes moved, or a negative errno. Never waits for anybody.
     pub fn memory(&mut self, tag: Tag, op: MemoryOp) -> i32 {
-        let Self { shape, char_device, backend, mapped, ring: _ } = self;
+        let Self { shape, char_device, backend, mapped, ring: _, goes_on: _ } = self;
         let backend: &Backend = backend;
         let buffers = mapped.as_mut().and_then(|mapped| mapped.buffers.as_mut());
         let request = RequestData::new(char_device, shape.queue, tag);
@@ -253,6 +343,11 @@ impl QueueRing {
 
     /// See [`PlainRing::reap`].
     pub fn reap(&mut self) -> Option<Completion> {
-        self.ring.reap()
+        let completion = self.ring.reap()?;
+        if let Some(batches) = self.mapped.as_mut().and_then(|mapped| mapped.batches.as_mut()) {
+            batches.told_in(completion.buffer);
+        }
+        self.goes_on = completion.more;
+        Some(completion)
     }
 }

@@ -26,6 +26,10 @@ pub struct Completion {
     pub user_data: u64,
     /// The result: non-negative, or a negative errno.
     pub res: i32,
+    /// The provided buffer that it took.
+    pub buffer: Option<u16>,
+    /// Its command goes on (`IORING_CQE_F_MORE`).
+    pub more: bool,
 }
 
 /// A ring of one thread.
@@ -81,6 +85,24 @@ impl<S: EntryMarker> PlainRing<S> {
         taken.map(|taken| taken as u32).map_err(|error| errno(&error))
     }
 
+    /// Registers a ring of buffers as group `group`.
+    ///
+    /// # Errors
+    /// What `io_uring_register` answered.
+    ///
+    /// # Safety
+    /// The ring's memory, and whatever buffers are ever put into it, must stay valid for ever, and nobody but the kernel may write a buffer while it is in the ring.
+    pub(super) unsafe fn register_buffers(
+        &self,
+        (ring, entries): (u64, u16),
+        group: u16,
+    ) -> Result<(), Errno> {
+        // SAFETY: the caller's promise.
+        let made =
+            unsafe { self.ring.submitter().register_buf_ring_with_flags(ring, entries, group, 0) };
+        made.map_err(|error| errno(&error))
+    }
+
     /// Registers a file: it stays open until the ring is freed.
     ///
     /// # Errors
@@ -105,7 +127,13 @@ impl<S: EntryMarker> PlainRing<S> {
     /// Takes the oldest completion.
     pub fn reap(&mut self) -> Option<Completion> {
         let entry = self.ring.completion().next()?;
-        Some(Completion { user_data: entry.user_data(), res: entry.result() })
+        let flags = entry.flags();
+        Some(Completion {
+            user_data: entry.user_data(),
+            res: entry.result(),
+            buffer: cqueue::buffer_select(flags),
+            more: cqueue::more(flags),
+        })
     }
 
     /// Queues an entry.

@@ -10,7 +10,7 @@ use blkproof_engine::sys::RingMode;
 use blkproof_engine::uapi::KernelSeries;
 use clap::{Parser, Subcommand, value_parser};
 
-use crate::config::{Config, Faults, Subject, TargetKind};
+use crate::config::{Commands, Config, Faults, Subject, TargetKind};
 use crate::describe::{self, Unknown};
 use crate::specimens::Specimen;
 
@@ -165,12 +165,8 @@ pub(super) struct What {
     /// How the engine asks data to move: copy, get-data, user-copy, or (null and loop) zero-copy
     #[arg(long, value_parser = describe::data)]
     data: Option<DataMode>,
-    /// What becomes of the device without a worker: none, requeue, reissue or fail-io
-    #[arg(long, value_parser = describe::recovery)]
-    recovery: Option<Recovery>,
-    /// Let the supervisor replace a worker that is gone; without it an operator asks for that
-    #[arg(long)]
-    restart: bool,
+    #[command(flatten)]
+    asked: Asked,
     /// How the queues' rings run task work: defer or default
     #[arg(long, value_parser = describe::mode)]
     mode: Option<RingMode>,
@@ -180,6 +176,20 @@ pub(super) struct What {
     /// Let the engine wait for ever
     #[arg(long)]
     no_deadlines: bool,
+}
+
+/// What the engine is asked for.
+#[derive(clap::Args, Debug)]
+struct Asked {
+    /// Let the engine ask for commands about many tags (7.3, depth 2 or more; otherwise it gets one for each)
+    #[arg(long)]
+    batch: bool,
+    /// What becomes of the device without a worker: none, requeue, reissue or fail-io
+    #[arg(long, value_parser = describe::recovery)]
+    recovery: Option<Recovery>,
+    /// Let the supervisor replace a worker that is gone; without it an operator asks for that
+    #[arg(long)]
+    restart: bool,
 }
 
 impl What {
@@ -195,8 +205,11 @@ impl What {
         config.requests = self.requests.unwrap_or(config.requests);
         config.target = self.target.unwrap_or(config.target);
         config.data = self.data.unwrap_or(config.data);
-        config.recovery = self.recovery.unwrap_or(config.recovery);
-        config.restart |= self.restart;
+        config.recovery = self.asked.recovery.unwrap_or(config.recovery);
+        if self.asked.batch {
+            config.commands = Commands::Batched;
+        }
+        config.restart |= self.asked.restart;
         config.mode = self.mode.unwrap_or(config.mode);
         config.faults = self.faults.unwrap_or(config.faults);
         if self.no_deadlines {

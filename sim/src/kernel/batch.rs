@@ -2,15 +2,17 @@
 
 use std::collections::VecDeque;
 
+use blkproof_engine::batch::{BatchOp, Element};
 use blkproof_engine::sys::{Cqe, Token};
 use blkproof_engine::uapi::{AutoBufReg, Features, KernelSeries};
 
 use crate::choices::Site;
+use crate::config::Subject;
 use crate::kernel::device::Device;
 use crate::kernel::errno;
 use crate::kernel::process::Work;
 use crate::kernel::tags::{By, TagSlot, TagState};
-use crate::run::Run;
+use crate::run::{Run, actor};
 use crate::script::Addr;
 use crate::world::{RequestId, RingId, ThreadId, World};
 
@@ -20,6 +22,21 @@ const ELEMENT_BYTES: [i32; 2] = [8, 16];
 const TAG_BYTES: i32 = 2;
 /// Tags that fit into a provided buffer.
 pub(crate) const TAGS_PER_BUFFER: usize = 32;
+
+/// What an engine's ring has for batches.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+pub(crate) struct TagLists {
+    /// Tags that fit into one of its buffers.
+    pub(crate) each: u16,
+    /// The tags that each completion names which was not reaped.
+    pub(crate) told: VecDeque<Vec<u16>>,
+    /// Those of the one that was reaped last, until its buffer is given back.
+    pub(crate) last: Option<Vec<u16>>,
+    /// Bytes of the elements that were sent last.
+    pub(crate) sent: i32,
+    /// It was fetched with.
+    pub(crate) fetched: bool,
+}
 
 /// A multishot fetch command.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -39,6 +56,8 @@ pub(crate) struct Batch {
     pub(crate) pool: Vec<Fetcher>,
     /// The command that delivers, or will as soon as its task runs its work.
     pub(crate) active: Option<Fetcher>,
+    /// A command was aborted in this round.
+    pub(crate) aborted: bool,
 }
 
 impl Device {
@@ -68,14 +87,19 @@ impl Device {
     }
 }
 
-/// What goes with the `nth` tag of a batch.
-fn addr_of(addr: Addr, nth: usize) -> Addr {
+/// What goes with the `nth` tag of a script's batch.
+pub(crate) fn addr_of(addr: Addr, nth: usize) -> Addr {
     match addr {
         Addr::Buffer | Addr::Bare => addr,
         Addr::Auto(AutoBufReg { index, fallback }) => {
             Addr::Auto(AutoBufReg { index: index + nth as u16, fallback })
         }
     }
+}
+
+/// What goes with the first tag of an engine's batch.
+pub(super) fn first_addr(elements: &[Element]) -> Addr {
+    elements.first().map_or(Addr::Bare, |element| element.address.into())
 }
 
 impl World {
@@ -121,26 +145,78 @@ impl World {
         ring: RingId,
         queue: u16,
         results: &[(u16, i32)],
-        addr: Addr,
+        addrs: impl Fn(usize) -> Addr,
     ) -> i32 {
+        let addr = if results.is_empty() { Addr::Bare } else { addrs(0) };
         if let Some(errno) = self.batch_refused(queue, results.len(), addr) {
             return -errno;
         }
         let bytes = ELEMENT_BYTES[usize::from(addr == Addr::Buffer)];
+        let mut results = results;
+        let all = results.len();
+        if all > 1 && self.budget.submits > 0 && run.fault(run.config.faults.submit) {
+            self.budget.submits -= 1;
+            results = &results[..=run.choose(Site::Submit, all as u32 - 1) as usize];
+            run.kernel(|| format!("{} of {all} elements of a batch are consumed", results.len()));
+        }
         for (nth, &(tag, result)) in results.iter().enumerate() {
             match self.may_commit_batch(queue, tag, addr) {
                 Ok(request) => {
                     if let Some(device) = &mut self.device {
                         let slot = device.slot(queue, tag);
-                        device.tags[slot].addr = addr_of(addr, nth);
+                        device.tags[slot].addr = addrs(nth);
                     }
                     self.committed(run, ring, (queue, tag), request, result);
                 }
-                Err(errno) if nth == 0 => return -errno,
-                Err(_) => return bytes * nth as i32,
+                Err(errno) => {
+                    self.objects(run, (queue, tag), errno);
+                    return if nth == 0 { -errno } else { bytes * nth as i32 };
+                }
             }
         }
         bytes * results.len() as i32
+    }
+
+    /// A commit that no engine may send.
+    fn objects(&self, run: &Run<'_>, (queue, tag): (u16, u16), errno: i32) {
+        if run.config.subject != Subject::Engine {
+            return;
+        }
+        let state = self.device.as_ref().filter(|device| tag < device.depth);
+        let state = state.map(|device| device.tags[device.slot(queue, tag)].state);
+        let rule = if state == Some(TagState::Cancelled) { "O11" } else { "O1" };
+        let text =
+            format!("COMMIT of queue {queue} tag {tag}, which the server does not own ({errno})");
+        run.violate(rule, text);
+    }
+
+    /// An engine's command about many tags is submitted.
+    pub(crate) fn submit_batch(
+        &mut self,
+        run: &mut Run<'_>,
+        (thread, ring, queue): (ThreadId, RingId, u16),
+        op: BatchOp,
+        elements: &[Element],
+    ) {
+        let addr = first_addr(elements);
+        let (token, res) = match op {
+            BatchOp::Prep => {
+                let tags: Vec<u16> = elements.iter().map(|element| element.tag.0).collect();
+                (Token::Prep, self.prep(run, queue, &tags, addr))
+            }
+            BatchOp::Commit => {
+                let results: Vec<_> =
+                    elements.iter().map(|element| (element.tag.0, element.result)).collect();
+                for (tag, result) in &results {
+                    run.seen(u64::from(*tag) << 32 | u64::from(*result as u32));
+                }
+                let addr = |nth: usize| elements[nth].address.into();
+                (Token::Commits, self.commit_batch(run, ring, queue, &results, addr))
+            }
+        };
+        let count = elements.len();
+        run.note(actor::thread(thread), || format!("{op:?} of {count} tag(s): {res}"));
+        self.post(ring, Cqe { token, res });
     }
 
     fn may_commit_batch(&self, queue: u16, tag: u16, addr: Addr) -> Result<RequestId, i32> {
@@ -171,6 +247,9 @@ impl World {
             Some(device) if queue >= device.queues => Some(errno::EINVAL),
             Some(device) => {
                 let hw = &device.hw[usize::from(queue)];
+                if hw.batch.aborted && run.config.subject == Subject::Engine {
+                    run.violate("O11", format!("queue {queue} is fetched after its abort"));
+                }
                 (hw.canceling || hw.force_abort).then_some(errno::ENODEV)
             }
         };
@@ -222,25 +301,41 @@ impl World {
                 batch.pool.push(fetcher);
                 return;
             }
+            let listed = batch.fifo.len();
+            // An engine has as many buffers as tags, and room for all completions: it meets this as a fault only.
+            let lacks = self.budget.submits > 0 && run.fault(run.config.faults.submit);
+            self.budget.submits -= u8::from(lacks);
+            let Some(device) = &mut self.device else { return };
+            let batch = &mut device.hw[usize::from(queue)].batch;
             let ring = &mut self.rings[fetcher.ring.index()];
-            if ring.provided == 0 || ring.overflows() {
+            if ring.provided == 0 || ring.overflows() || lacks {
+                run.kernel(|| format!("queue {queue}: a fetch ends, {listed} tag(s) stay listed"));
                 batch.active = None;
                 device.armed -= 1;
                 self.post(fetcher.ring, Cqe { token: fetcher.token, res: -errno::ENOBUFS });
                 self.file_dropped(run);
                 return;
             }
-            ring.provided -= 1;
-            let count = batch.fifo.len().min(TAGS_PER_BUFFER);
+            let each = match fetcher.token {
+                Token::Tags => usize::from(ring.lists.each),
+                _ => TAGS_PER_BUFFER,
+            };
+            let count = listed.min(each);
             let listed: Vec<u16> = batch.fifo.drain(..count).collect();
             let told: Vec<u16> = listed
                 .into_iter()
                 .filter(|tag| self.deliver(run, fetcher.ring, queue, *tag))
                 .collect();
-            if let (Token::Control(step), false) = (fetcher.token, told.is_empty()) {
+            if !told.is_empty() {
                 let res = TAG_BYTES * told.len() as i32;
+                run.kernel(|| format!("queue {queue}: tells of tags {told:?}"));
                 let ring = &mut self.rings[fetcher.ring.index()];
-                ring.told.push_back((step as u16, queue, told));
+                // If all of them failed, it is left for the next ones.
+                ring.provided -= 1;
+                match fetcher.token {
+                    Token::Control(step) => ring.told.push_back((step as u16, queue, told)),
+                    _ => ring.lists.told.push_back(told),
+                }
                 self.post(fetcher.ring, Cqe { token: fetcher.token, res });
             }
         }
@@ -253,7 +348,7 @@ impl World {
         let TagState::Listed(request) = device.tags[slot].state else { return false };
         device.tags[slot].state = TagState::Served(request);
         if let Some(req) = &mut self.requests[request.index()] {
-            req.unregistered = false;
+            (req.unregistered, req.lost) = (false, 0);
         }
         if !self.registers_at_delivery(run, ring, (queue, tag)) {
             if let Some(device) = &mut self.device {
@@ -281,6 +376,7 @@ impl World {
     pub(crate) fn cancel_fetcher(&mut self, run: &mut Run<'_>, queue: usize, at: usize) {
         let Some(device) = &mut self.device else { return };
         let fetcher = device.hw[queue].batch.pool.remove(at);
+        device.hw[queue].batch.aborted = true;
         device.armed -= 1;
         let cqe = Cqe { token: fetcher.token, res: -errno::ENODEV };
         self.post_by_task_work(fetcher.task, fetcher.ring, cqe);

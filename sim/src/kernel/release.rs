@@ -151,6 +151,7 @@ impl World {
                 for hw in &mut device.hw {
                     hw.ready = 0;
                     hw.canceling = true;
+                    hw.batch.aborted = false;
                 }
                 (device.poisoned, device.forgot) = (false, false);
                 device.stopping = false;

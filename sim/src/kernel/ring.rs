@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use blkproof_engine::batch::{BatchOp, Element};
 use blkproof_engine::control::{Command, Reply};
 use blkproof_engine::link::Link;
 use blkproof_engine::sys::{Cqe, Ret, RingMode, RingSpec, Sqe, Token};
@@ -9,6 +10,8 @@ use blkproof_engine::uapi::{Errno, KernelSeries};
 
 use crate::choices::Site;
 use crate::disk::Operation;
+use crate::kernel::batch::{TagLists, first_addr};
+use crate::kernel::device::HwQueue;
 use crate::kernel::errno;
 use crate::kernel::process::{ThreadState, Work};
 use crate::kernel::release::ReleaseStep;
@@ -28,6 +31,8 @@ const REQUEST_TIMEOUT_US: u64 = 30_000_000;
 pub(crate) enum Entry {
     /// As the engine means it.
     Plain(Sqe),
+    /// A command about many tags.
+    Batch(BatchOp, Vec<Element>),
     /// A control command with its sequence number.
     Control(u32, Command),
     /// What an actor of a script submits, known by its step.
@@ -64,6 +69,8 @@ pub(crate) struct Ring {
     pub(crate) provided: u16,
     /// The tags that each completion of a batch fetch names: step, queue, tags.
     pub(crate) told: VecDeque<(u16, u16, Vec<u16>)>,
+    /// What an engine's batches have.
+    pub(crate) lists: TagLists,
     /// What a script's operations on them saw, by step.
     pub(crate) moved: Vec<(u16, u8)>,
     /// What the last completed control command wrote.
@@ -137,6 +144,7 @@ impl World {
             table: Vec::new(),
             provided: 0,
             told: VecDeque::new(),
+            lists: TagLists::default(),
             moved: Vec::new(),
             reply: Reply::Nothing,
             holds_file: false,
@@ -190,6 +198,10 @@ impl World {
             Some(Entry::Script(_, Op::Prep { queue, tags, addr })) => {
                 return self.batch_refused(*queue, tags.len(), *addr).is_none();
             }
+            Some(Entry::Batch(BatchOp::Prep, elements)) => {
+                let addr = first_addr(elements);
+                return self.batch_refused(own, elements.len(), addr).is_none();
+            }
             Some(_) | None => return false,
         };
         self.refuses_fetch(thread, tag, addr).is_none()
@@ -221,9 +233,11 @@ impl World {
                         Sqe::Fetch { .. }
                         | Sqe::Commit { .. }
                         | Sqe::GetData { .. }
+                        | Sqe::FetchTags
                         | Sqe::Register { .. }
                         | Sqe::Unregister { .. },
                     )
+                    | Entry::Batch(..)
                     | Entry::Control(..)
                     | Entry::Script(..),
                 ) => return,
@@ -264,6 +278,9 @@ impl World {
             Some(Entry::Control(sequence, command)) => {
                 self.submit_control(run, thread, ring, sequence, command);
             }
+            Some(Entry::Batch(op, elements)) => {
+                self.submit_batch(run, (thread, ring, queue), op, &elements);
+            }
             Some(Entry::Script(step, op)) => self.script_submits(run, thread, ring, step, &op),
             Some(Entry::Plain(sqe)) => match sqe {
                 Sqe::Fetch { tag, address } => {
@@ -274,6 +291,7 @@ impl World {
                     let by = (thread, ring, sqe.token());
                     self.commit(run, by, (queue, tag.0), result, address.into());
                 }
+                Sqe::FetchTags => self.fetch_tags(run, (thread, ring, sqe.token()), queue),
                 Sqe::GetData { tag, address: _ } => {
                     let by = (thread, ring, sqe.token());
                     self.get_data(run, by, (queue, tag.0));
@@ -550,6 +568,10 @@ impl World {
     /// Whether a dispatch that is still queued, a command that cannot be cancelled, or a backend operation keeps an exiting ring.
     fn ring_is_busy(&self, ring: RingId) -> bool {
         self.disk.in_flight.iter().any(|operation| operation.ring == ring)
+            || self.device.as_ref().is_some_and(|device| {
+                let delivers = |hw: &HwQueue| hw.batch.active.is_some_and(|one| one.ring == ring);
+                device.hw.iter().any(delivers)
+            })
             || self.device.as_ref().is_some_and(|device| {
                 device.armed > 0
                     && device

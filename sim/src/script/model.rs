@@ -12,6 +12,7 @@ use super::{
     Step, Trace,
 };
 use crate::config::{Config, TargetKind};
+use crate::kernel::batch::addr_of;
 use crate::kernel::block::BlockOp;
 use crate::kernel::control::{Asked, Pc};
 use crate::kernel::device::{self, Device};
@@ -446,7 +447,11 @@ impl World {
                 let queue = blkproof_engine::uapi::QueueId(queue);
                 call(
                     self,
-                    Call::MapQueue { queue, memory: blkproof_engine::data::TagMemory::Nothing },
+                    Call::MapQueue {
+                        queue,
+                        memory: blkproof_engine::data::TagMemory::Nothing,
+                        buffers: 0,
+                    },
                 );
             }
             Op::Unmap { queue } if !self.actor(thread).maps.contains(&queue) => {
@@ -692,6 +697,7 @@ impl World {
             }
             Op::Prep { queue, ref tags, addr } => self.prep(run, queue, tags, addr),
             Op::Commits { queue, ref results, addr, .. } => {
+                let addr = |nth| addr_of(addr, nth);
                 self.commit_batch(run, ring, queue, results, addr)
             }
             Op::FetchTags { queue } => return self.fetch_tags(run, by, queue),

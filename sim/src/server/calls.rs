@@ -6,8 +6,8 @@ use blkproof_engine::data::TagMemory;
 use blkproof_engine::link::Order;
 use blkproof_engine::queue::{Queue, QueueConfig};
 use blkproof_engine::sys::{Call, DeviceGeometry, Ret, WorkerExit};
-use blkproof_engine::uapi::Errno;
 use blkproof_engine::uapi::KernelSeries;
+use blkproof_engine::uapi::{Errno, FETCH_BATCH_TAGS_MAX};
 use blkproof_engine::worker::Worker;
 
 use super::{Program, target};
@@ -107,7 +107,7 @@ impl World {
                 Err(errno) => failed(errno),
             },
             Call::SpawnQueue { config } => self.spawn_queue(run, thread, config),
-            Call::MapQueue { queue, memory } => {
+            Call::MapQueue { queue, memory, buffers } => {
                 if self.refuse(run) {
                     failed(errno::ENOMEM)
                 } else {
@@ -122,6 +122,11 @@ impl World {
                                 (memory, self.threads[thread.index()].ring)
                             {
                                 self.rings[ring.index()].table = vec![None; depth];
+                            }
+                            if let Some(ring) = self.threads[thread.index()].ring {
+                                let ring = &mut self.rings[ring.index()];
+                                ring.provided = buffers;
+                                ring.lists.each = (depth as u16).min(FETCH_BATCH_TAGS_MAX as u16);
                             }
                             Ret::Done
                         }
@@ -224,7 +229,12 @@ impl World {
             entries = [2, 4][run.choose(Site::Submit, 2) as usize];
             run.kernel(|| format!("queue {queue} gets a ring of {entries} entries"));
         }
-        let config = QueueConfig { entries, ..config };
+        // Fewer buffers than tags run out (H43).
+        let mut buffers = config.buffers;
+        if buffers > 1 && run.fault(run.config.faults.submit) {
+            buffers = 1;
+        }
+        let config = QueueConfig { entries, buffers, ..config };
         let program = Program::Queue(Queue::new(config, target(run.config.target)));
         let thread = self.spawn_thread(run, process, &format!("queue {queue}"), queue, program);
         self.links.queues[usize::from(queue)] = Some(thread);
@@ -250,7 +260,7 @@ fn describe(call: Call, ret: Ret) -> String {
         Call::FindNode { .. } => "looks for ublkb".into(),
         Call::OpenChar => "opens ublkc".into(),
         Call::SpawnQueue { config } => format!("starts the thread of queue {}", config.id.0),
-        Call::MapQueue { queue, memory: _ } => format!("maps queue {}", queue.0),
+        Call::MapQueue { queue, .. } => format!("maps queue {}", queue.0),
         Call::Exit(_) => "exits".into(),
     };
     match ret {

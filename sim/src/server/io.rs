@@ -1,5 +1,6 @@
 //! What the engine's machines are offered beside calls: rings, links, descriptors, memory.
 
+use blkproof_engine::batch::{BatchOp, Element};
 use blkproof_engine::control::{Command, Reply};
 use blkproof_engine::data::Address;
 use blkproof_engine::link::{
@@ -108,6 +109,12 @@ impl Ring for Io<'_, '_, '_> {
             ) => register.index = 0,
             _ => {}
         }
+        if sqe == Sqe::FetchTags {
+            let fetched = &mut self.world.rings[ring.index()].lists.fetched;
+            if std::mem::replace(fetched, true) && self.run.sabotage == Some(Sabotage::NoRenewal) {
+                return Ok(());
+            }
+        }
         if let (Sqe::GetData { .. }, Some(Sabotage::DropGetData)) = (sqe, self.run.sabotage)
             && self.run.strikes()
         {
@@ -125,7 +132,17 @@ impl Ring for Io<'_, '_, '_> {
         {
             return Some(Cqe { token: Token::Io(Tag(0)), res: 0 });
         }
-        let cqe = self.world.rings[ring.index()].cq.pop_front()?;
+        let mut cqe = self.world.rings[ring.index()].cq.pop_front()?;
+        let lists = &mut self.world.rings[ring.index()].lists;
+        match cqe.token {
+            Token::Tags if cqe.res >= 0 => lists.last = lists.told.pop_front(),
+            Token::Commits
+                if cqe.res > 0 && self.run.sabotage == Some(Sabotage::ForgetUnconsumed) =>
+            {
+                cqe.res = lists.sent;
+            }
+            _ => {}
+        }
         let abort = cqe.res == -errno::ENODEV && matches!(cqe.token, Token::Io(_));
         if abort {
             match self.run.sabotage {
@@ -332,6 +349,53 @@ impl QueueIo for Io<'_, '_, '_> {
         Self::roomy(self.world.links.reports.len(), from_queues_messages_max(queues));
         self.world.links.reports.push_back(message);
         self.told(self.world.links.worker, Link::Queues);
+    }
+
+    fn push_batch(&mut self, op: BatchOp, elements: &[Element]) -> Result<(), SqFull> {
+        let Some(ring) = self.ring() else { return Err(SqFull) };
+        if self.sq_space() == 0 {
+            return Err(SqFull);
+        }
+        let mut elements = elements.to_vec();
+        let sent: u16 = elements.iter().map(Element::bytes).sum();
+        if op == BatchOp::Commit {
+            match self.run.sabotage {
+                Some(Sabotage::DropCommit | Sabotage::EndlessWakeUps) if self.run.strikes() => {
+                    elements.pop();
+                    if elements.is_empty() {
+                        return Ok(());
+                    }
+                }
+                Some(Sabotage::DoubleCommit) if self.run.strikes() => {
+                    self.world.rings[ring.index()].sq.push_back(Entry::Batch(op, elements.clone()));
+                }
+                Some(Sabotage::ShortCommit) if elements[0].result > 512 && self.run.strikes() => {
+                    elements[0].result -= 512;
+                }
+                Some(_) | None => {}
+            }
+        }
+        let ring = &mut self.world.rings[ring.index()];
+        ring.lists.sent = i32::from(sent);
+        ring.sq.push_back(Entry::Batch(op, elements));
+        Ok(())
+    }
+
+    fn told(&self, nth: u16) -> Tag {
+        let ring = self.ring().map(|ring| &self.world.rings[ring.index()]);
+        let last = ring.and_then(|ring| ring.lists.last.as_ref());
+        Tag(last.expect("I1: tags are read before their buffer is given back")[usize::from(nth)])
+    }
+
+    fn give_back(&mut self) {
+        let Some(ring) = self.ring() else { return };
+        let ring = &mut self.world.rings[ring.index()];
+        ring.provided += u16::from(ring.lists.last.take().is_some());
+    }
+
+    // A completion that names tags is never the last of its command here.
+    fn goes_on(&self) -> bool {
+        true
     }
 
     fn descriptor(&self, tag: Tag) -> IoDesc {

@@ -459,7 +459,11 @@ impl SetUp {
             }
             Self::Map => {
                 *self = Self::Done;
-                Some(Act::Call(Call::MapQueue { queue: QueueId(queue), memory: TagMemory::Buffer }))
+                Some(Act::Call(Call::MapQueue {
+                    queue: QueueId(queue),
+                    memory: TagMemory::Buffer,
+                    buffers: 0,
+                }))
             }
             Self::Done => None,
         }

@@ -17,7 +17,7 @@ use blkproof_engine::uapi::KernelSeries;
 
 pub(crate) use base::{Act, STOP_CELL, Sys};
 
-use crate::config::{Config, Faults, Subject, TargetKind};
+use crate::config::{Commands, Config, Faults, Subject, TargetKind};
 use crate::outcome::Verdict;
 use crate::run::Run;
 use crate::world::World;
@@ -155,6 +155,7 @@ impl Specimen {
             mode: RingMode::Default,
             target: TargetKind::Null,
             data: DataMode::Copy,
+            commands: Commands::Single,
             recovery: Recovery::None,
             restart: false,
             deadlines: Deadlines::NONE,

@@ -6,7 +6,7 @@ use std::fmt;
 use blkproof_engine::control::{Command, Reply};
 use blkproof_engine::record::{Event, Record, Role, Thread};
 use blkproof_engine::sys::{Call, Cqe, Exit, Ret, Sqe, Token, WorkerExit};
-use blkproof_engine::uapi::{DevId, DevInfo, Errno, Features, KernelSeries, Tag};
+use blkproof_engine::uapi::{DevId, DevInfo, Errno, Features, IoDesc, KernelSeries, Tag};
 
 use super::read::{Close, Process, Recording};
 use super::stage::{self, Calm, Leaver, Player, Stage, Want};
@@ -230,10 +230,17 @@ impl<'t, 'c> Checker<'t, 'c> {
     /// The thread whose record is next: the earliest, and what begins before what ends.
     fn next(&self) -> Option<usize> {
         let ends = |event: &Event| match event {
-            Event::Begin(_) | Event::Sqe(_) | Event::Control { .. } | Event::Told { .. } => false,
+            Event::Begin(_)
+            | Event::Sqe(_)
+            | Event::Batch { .. }
+            | Event::GaveBack
+            | Event::Control { .. }
+            | Event::Told { .. } => false,
             Event::End(_)
             | Event::Cqe(_)
             | Event::Empty
+            | Event::Tag(_)
+            | Event::GoesOn(_)
             | Event::Reply(_)
             | Event::Descriptor { .. }
             | Event::Heard { .. } => true,
@@ -294,6 +301,7 @@ impl<'t, 'c> Checker<'t, 'c> {
             thread: id,
             defers: false,
             wants: Vec::new(),
+            told: Vec::new(),
             posted: 0,
             reaped: 0,
             returns: None,
@@ -352,6 +360,28 @@ impl<'t, 'c> Checker<'t, 'c> {
             Event::Control { sequence, command } => {
                 self.commands(stream, player, *sequence, command)
             }
+            Event::Batch { op, elements } => {
+                let thread = self.stage.players[player].thread;
+                let queue = self.stage.world.threads[thread.index()].queue;
+                let mut elements = elements.clone();
+                for element in &mut elements {
+                    let (tag, result) = (element.tag, element.result);
+                    element.result = self.stage.result(queue, tag.0, result);
+                }
+                self.push(thread, Entry::Batch(*op, elements))
+            }
+            Event::Tag(tag) => self.is_told(player, *tag),
+            Event::GaveBack => {
+                let thread = self.stage.players[player].thread;
+                if let Some(ring) = self.stage.ring(thread) {
+                    self.stage.world.rings[ring.index()].provided += 1;
+                }
+                Ok(())
+            }
+            Event::GoesOn(true) => Ok(()),
+            Event::GoesOn(false) => {
+                Err(Objection::new("a completion that tells of tags never ends its command"))
+            }
             Event::Cqe(cqe) => self.reaps(player, *cqe),
             Event::Empty => self.finds_nothing(player),
             Event::Reply(reply) => self.reads_reply(player, *reply),
@@ -375,7 +405,7 @@ impl<'t, 'c> Checker<'t, 'c> {
     }
 
     /// The records of a stream that are still to come, after the present one.
-    fn ahead(&self, stream: usize) -> impl Iterator<Item = &'t Event> + use<'t> {
+    fn ahead(&self, stream: usize) -> impl Iterator<Item = &'t Event> + Clone + use<'t, 'c> {
         let Stream { records, at, .. } = self.streams[stream];
         records[at + 1..].iter().map(|(_, record)| &record.2)
     }
@@ -465,10 +495,11 @@ impl<'t, 'c> Checker<'t, 'c> {
         (submit, wait): (u32, u32),
         answer: Option<Ret>,
     ) {
-        let wants = self.wants(stream);
+        let (wants, told) = self.wants(stream);
         let one = &mut self.stage.players[player];
         let thread = one.thread;
         (one.wants, one.reaped, one.returns, one.entered) = (wants, 0, answer, true);
+        one.told = told;
         let (left, wait) = match answer {
             Some(Ret::Submitted(taken)) if taken < submit => (taken, 0),
             Some(Ret::Failed(_)) => (0, wait),
@@ -489,14 +520,29 @@ impl<'t, 'c> Checker<'t, 'c> {
     }
 
     /// What a thread is going to reap before it enters again.
-    fn wants(&self, stream: usize) -> Vec<Want> {
+    fn wants(&self, stream: usize) -> (Vec<Want>, Vec<Vec<(u16, IoDesc)>>) {
         let mut wants = Vec::<Want>::new();
+        let mut told = Vec::new();
         let mut returned = false;
-        for event in self.ahead(stream) {
+        for (nth, event) in self.ahead(stream).enumerate() {
             match event {
                 Event::End(_) => returned = true,
                 Event::Begin(Call::Enter { .. }) if returned => break,
-                Event::Cqe(cqe) => wants.push(Want { cqe: *cqe, desc: None }),
+                Event::Cqe(cqe) if cqe.token == Token::Tags && cqe.res > 0 => {
+                    wants.push(Want { cqe: *cqe, desc: None, told: Some(told.len()) });
+                    told.push(Vec::new());
+                }
+                Event::Cqe(cqe) => wants.push(Want { cqe: *cqe, desc: None, told: None }),
+                Event::Tag(tag) => {
+                    let later = self.ahead(stream).skip(nth + 1);
+                    let desc = later.clone().find_map(|event| match event {
+                        Event::Descriptor { tag: of, desc } if of == tag => Some(*desc),
+                        _ => None,
+                    });
+                    if let Some(list) = told.last_mut() {
+                        list.push((tag.0, desc.unwrap_or_default()));
+                    }
+                }
                 Event::Descriptor { tag, desc } => {
                     let own = |want: &&mut Want| want.cqe.token == Token::Io(*tag);
                     if let Some(want) = wants.last_mut().filter(|want| own(want)) {
@@ -506,7 +552,7 @@ impl<'t, 'c> Checker<'t, 'c> {
                 _ => {}
             }
         }
-        wants
+        (wants, told)
     }
 
     /// How far a command is when it is cancelled, the answer to the cancellation tells.
@@ -628,7 +674,7 @@ impl<'t, 'c> Checker<'t, 'c> {
                 let ready: Vec<Cqe> = self.stage.ready(thread).copied().collect();
                 let missing = wants.get(reaped + ready.len());
                 let why = match missing {
-                    Some(Want { cqe, desc }) => {
+                    Some(Want { cqe, desc, told: _ }) => {
                         let of = desc.map_or(String::new(), |desc| format!(" of {desc:?}"));
                         format!("the thread cannot return: the kernel never posts {cqe:?}{of}")
                     }
@@ -690,6 +736,19 @@ impl<'t, 'c> Checker<'t, 'c> {
         Ok(())
     }
 
+    /// A completion told of this tag.
+    fn is_told(&mut self, player: usize, tag: Tag) -> Verdict {
+        let thread = self.stage.players[player].thread;
+        let Some(ring) = self.stage.ring(thread) else {
+            return Err(Objection::new("the thread has no ring"));
+        };
+        let last = &mut self.stage.world.rings[ring.index()].lists.last;
+        match last.as_mut().filter(|tags| !tags.is_empty()).map(|tags| tags.remove(0)) {
+            Some(known) if known == tag.0 => Ok(()),
+            known => Err(Objection::but("the kernel tells of another tag", [format!("{known:?}")])),
+        }
+    }
+
     fn commands(
         &mut self,
         stream: usize,
@@ -730,14 +789,18 @@ impl<'t, 'c> Checker<'t, 'c> {
         loop {
             self.stage.pump();
             if let Some(at) = found(&self.stage) {
-                self.stage.world.rings[ring.index()].cq.remove(at);
+                let ring = &mut self.stage.world.rings[ring.index()];
+                ring.cq.remove(at);
+                if cqe.token == Token::Tags && cqe.res >= 0 {
+                    ring.lists.last = ring.lists.told.pop_front();
+                }
                 self.stage.players[player].reaped += 1;
                 return Ok(());
             }
             if defers {
                 break;
             }
-            let want = Want { cqe, desc: None };
+            let want = Want { cqe, desc: None, told: None };
             if self.stage.supply(player, want) {
                 continue;
             }
@@ -805,7 +868,8 @@ impl<'t, 'c> Checker<'t, 'c> {
             .union(Features::NEED_GET_DATA)
             .union(Features::USER_COPY)
             .union(Features::SUPPORT_ZERO_COPY)
-            .union(Features::AUTO_BUF_REG);
+            .union(Features::AUTO_BUF_REG)
+            .union(Features::BATCH_IO);
         let pid = u32::try_from(info.ublksrv_pid).unwrap_or(NOBODY);
         let pid = if recorded && pid != NOBODY { self.pid(pid) } else { pid };
         DevInfo {

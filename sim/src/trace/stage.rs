@@ -47,6 +47,8 @@ pub(super) fn config(kernel: blkproof_engine::uapi::KernelSeries, cpus: u16) -> 
 pub(super) struct Want {
     pub(super) cqe: Cqe,
     pub(super) desc: Option<IoDesc>,
+    /// Which of the player's lists of tags it tells of.
+    pub(super) told: Option<usize>,
 }
 
 /// A recorded thread inside the world.
@@ -57,6 +59,8 @@ pub(super) struct Player {
     pub(super) defers: bool,
     /// What it is going to reap before it enters again.
     pub(super) wants: Vec<Want>,
+    /// The tags, and their requests, that completions among them tell of.
+    pub(super) told: Vec<Vec<(u16, IoDesc)>>,
     /// How many of them were posted.
     pub(super) posted: usize,
     /// How many of them it has reaped.
@@ -266,13 +270,22 @@ impl<'c> Stage<'c> {
     pub(super) fn supply(&mut self, player: usize, want: Want) -> bool {
         let Player { thread, .. } = self.players[player];
         let Some(ring) = self.ring(thread) else { return false };
-        let Want { cqe, desc } = want;
+        let Want { cqe, desc, told } = want;
         match cqe.token {
             // 1: a write is announced.
             Token::Io(tag) if (0..=1).contains(&cqe.res) => self.deliver(thread, tag.0, desc),
-            Token::Io(_) | Token::Slot(_) | Token::Worker | Token::Control(_) | Token::Cancel => {
-                false
+            Token::Tags if cqe.res > 0 => {
+                let list = told.map(|at| self.players[player].told[at].clone());
+                list.is_some_and(|list| self.deliver_all(thread, &list))
             }
+            Token::Prep
+            | Token::Commits
+            | Token::Tags
+            | Token::Io(_)
+            | Token::Slot(_)
+            | Token::Worker
+            | Token::Control(_)
+            | Token::Cancel => false,
             Token::Backend(tag) => {
                 let under_way = &mut self.world.disk.in_flight;
                 let at = under_way.iter().position(|one| {
@@ -337,7 +350,8 @@ impl<'c> Stage<'c> {
         let hw = &device.hw[usize::from(queue)];
         let open = device.disk.as_ref().is_some_and(|disk| disk.attached)
             && !(device.quiesced || hw.canceling || hw.force_abort || hw.fail_io);
-        let armed = matches!(device.tags[device.slot(queue, tag)].state, TagState::Armed(_));
+        let state = device.tags[device.slot(queue, tag)].state;
+        let armed = matches!(state, TagState::Armed(_) | TagState::Prepared);
         if !open || !armed {
             return false;
         }
@@ -348,6 +362,21 @@ impl<'c> Stage<'c> {
         };
         self.act(|world, run| world.admit(run, id));
         true
+    }
+
+    /// Clients ask for what one completion is about to tell of. Not while nobody could be told.
+    fn deliver_all(&mut self, thread: ThreadId, list: &[(u16, IoDesc)]) -> bool {
+        let queue = self.world.threads[thread.index()].queue;
+        let Some(device) = self.world.device.as_ref().filter(|device| queue < device.queues) else {
+            return false;
+        };
+        let free = |(tag, _): &(u16, IoDesc)| {
+            *tag < device.depth && device.tags[device.slot(queue, *tag)].state == TagState::Prepared
+        };
+        if device.hw[usize::from(queue)].batch.pool.is_empty() || !list.iter().all(free) {
+            return false;
+        }
+        list.iter().all(|(tag, desc)| self.deliver(thread, *tag, Some(*desc)))
     }
 
     /// A request that was delivered before, and is to be delivered again.
@@ -404,18 +433,22 @@ impl<'c> Stage<'c> {
     /// A commit as the model means it: nothing, a part, all of the request, or more.
     pub(super) fn commit(&self, queue: u16, sqe: Sqe) -> Sqe {
         let Sqe::Commit { tag, result, address } = sqe else { return sqe };
-        let Some(desc) = self.described(queue, tag.0) else { return sqe };
+        Sqe::Commit { tag, result: self.result(queue, tag.0, result), address }
+    }
+
+    /// The same of a result.
+    pub(super) fn result(&self, queue: u16, tag: u16, result: i32) -> i32 {
+        let Some(desc) = self.described(queue, tag) else { return result };
         let data = matches!(desc.op(), Some(RequestOp::Read | RequestOp::Write));
         let bytes = i64::from(desc.nr_sectors) * SECTOR as i64;
         let (part, all) = (SECTOR as i32, i32::from(SECTORS) * SECTOR as i32);
-        let result = match i64::from(result) {
+        match i64::from(result) {
             _ if !data => result,
             ..=0 => result,
             same if same == bytes => all,
             less if less < bytes => part,
             _ => all + part,
-        };
-        Sqe::Commit { tag, result, address }
+        }
     }
 
     /// One step of the kernel's own, or the end of a process whose trace is over. The command of `prefer` comes first.

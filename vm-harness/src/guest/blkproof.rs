@@ -17,6 +17,8 @@ use crate::plan::{Data, Target};
 pub(super) const PROGRAM: &str = "blkproof";
 /// Where it keeps its state files.
 pub(super) const STATE: &str = "/run/blkproof";
+/// Has a device served in batches, where the kernel has them.
+pub(super) const BATCH: &str = "--batch";
 /// The file behind loop devices.
 const BACKING: &str = "/scratch/backing";
 /// Releasing a device is finished by kernel work items, shortly after `del` returned.
@@ -52,6 +54,7 @@ pub(super) struct Listed {
     pub(super) queues: u32,
     pub(super) depth: u32,
     pub(super) data: Option<String>,
+    pub(super) batch: Option<bool>,
     pub(super) worker_pid: Option<i32>,
     pub(super) supervisor_pid: Option<i32>,
 }
@@ -125,6 +128,14 @@ pub(super) fn add_with(wanted: &Wanted, more: &[&str]) -> Checked<Device> {
     if listed.data.as_deref() != Some(granted.name()) {
         return failed(format!("expected {}, got {:?}", granted.name(), listed.data));
     }
+    let batch = wanted.options.contains(&BATCH) && has("BATCH_IO")?;
+    if listed.batch != Some(batch) {
+        return failed(format!("expected batches: {batch}, got {:?}", listed.batch));
+    }
+    let none = ended.stderr.contains("there are no batches");
+    if none != (wanted.options.contains(&BATCH) && !batch) {
+        return failed(format!("batches: {batch}, and `add` says {:?}", ended.stderr));
+    }
     if listed.size_bytes != u64::from(wanted.size_mib) << 20 {
         return failed(format!(
             "asked for {} MiB, got {} bytes",
@@ -137,11 +148,15 @@ pub(super) fn add_with(wanted: &Wanted, more: &[&str]) -> Checked<Device> {
 
 /// The mode that a device is served in: a kernel without automatic buffers grants copy mode instead of zero copy.
 pub(super) fn granted(wanted: Data) -> Checked<Data> {
-    let features = || run(PROGRAM, &["features"]).map(|ended| ended.stdout);
     match wanted {
-        Data::ZeroCopy if !features()?.contains("AUTO_BUF_REG") => Ok(Data::Copy),
+        Data::ZeroCopy if !has("AUTO_BUF_REG")? => Ok(Data::Copy),
         Data::Copy | Data::GetData | Data::UserCopy | Data::ZeroCopy => Ok(wanted),
     }
+}
+
+/// Whether the kernel names this feature.
+pub(super) fn has(feature: &str) -> Checked<bool> {
+    Ok(run(PROGRAM, &["features"])?.stdout.contains(feature))
 }
 
 fn parse_added(ended: &Ended) -> Checked<Device> {

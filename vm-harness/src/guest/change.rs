@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
-use super::blkproof::{self, Device, PROGRAM, Wanted};
+use super::blkproof::{self, BATCH, Device, PROGRAM, Wanted};
 use super::program::{Checked, Program, Trouble, failed, run};
 use super::recovery::Verifying;
 use super::scenario::{Doing, added, deleted, read_a_block};
@@ -41,10 +41,6 @@ fn refused(arguments: &[&str], reason: &str, doing: &Doing) -> Checked {
     Ok(())
 }
 
-fn has(feature: &str) -> Checked<bool> {
-    Ok(run(PROGRAM, &["features"])?.stdout.contains(feature))
-}
-
 /// Replaces the worker. How long that took.
 pub(super) fn handed_over(device: &Device, doing: &Doing) -> Checked<Duration> {
     let worker = blkproof::worker(device.id)?;
@@ -63,7 +59,7 @@ pub(super) fn handed_over(device: &Device, doing: &Doing) -> Checked<Duration> {
 /// Workers are replaced under a load that verifies, and must not notice: also where what a dead worker holds would fail.
 fn handover(doing: &Doing) -> Checked<String> {
     let mut slowest = Duration::ZERO;
-    let quiesces = has("QUIESCE")?;
+    let quiesces = blkproof::has("QUIESCE")?;
     for (target, options) in
         [(Target::Mem, &["--recovery", "requeue"]), (Target::Loop, &["--recovery", "reissue"])]
     {
@@ -86,6 +82,13 @@ fn handover(doing: &Doing) -> Checked<String> {
     let device = added(&wanted(Target::Null, &[]), doing)?;
     refused(&["handover", &device.id.to_string()], "requests cannot be held back", doing)?;
     deleted(&device, doing)?;
+    if blkproof::has("BATCH_IO")? {
+        let device = added(&wanted(Target::Mem, &["--recovery", "requeue", BATCH]), doing)?;
+        refused(&["handover", &device.id.to_string()], "served in batches", doing)?;
+        resized(&device, 96, true, doing)?;
+        holds(&device, 80)?;
+        deleted(&device, doing)?;
+    }
     if !quiesces {
         return Ok("this kernel has no QUIESCE_DEV, and `handover` says so".into());
     }
@@ -139,7 +142,7 @@ fn ends_before(device: &Device, mib: u64) -> Checked {
 }
 
 fn resize(doing: &Doing) -> Checked<String> {
-    let resizes = has("UPDATE_SIZE")?;
+    let resizes = blkproof::has("UPDATE_SIZE")?;
     for target in [Target::Mem, Target::Null, Target::Loop] {
         let device = added(&wanted(target, &["--recovery", "reissue"]), doing)?;
         let id = device.id.to_string();
@@ -164,7 +167,7 @@ fn resize(doing: &Doing) -> Checked<String> {
             resized(&device, 64, true, doing)?;
             holds(&device, 48)?;
         }
-        if has("QUIESCE")? {
+        if blkproof::has("QUIESCE")? {
             handed_over(&device, doing)?;
             read_a_block(&device)?;
         }
@@ -180,7 +183,7 @@ fn resize(doing: &Doing) -> Checked<String> {
 fn unused(doing: &Doing) -> Checked<String> {
     let device = added(&wanted(Target::Mem, &[]), doing)?;
     let id = device.id.to_string();
-    if !has("SAFE_STOP_DEV")? {
+    if !blkproof::has("SAFE_STOP_DEV")? {
         refused(&["del", &id, "--if-unused"], "needs Linux 7.3", doing)?;
         read_a_block(&device)?;
         deleted(&device, doing)?;

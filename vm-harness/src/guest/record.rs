@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use blkproof_sim::trace::{self, Recording};
 
-use super::blkproof::{self, Device, Wanted};
+use super::blkproof::{self, BATCH, Device, Wanted};
 use super::fio::Fio;
 use super::proc;
 use super::program::{Checked, Program, Trouble, broken, failed, run};
@@ -23,12 +23,14 @@ const UNDER_WAY: u64 = 50;
 const HANDED_MAX: usize = 256 << 10;
 
 pub(super) fn record(case: &RecordCase, doing: &Doing) -> Checked<Done> {
-    let RecordCase { target, queues, depth, data, end } = *case;
+    let RecordCase { target, queues, depth, data, batch, end } = *case;
     let _ = fs::remove_dir_all(DIR);
-    let options: &[&str] = match end {
-        RecordEnd::Restarted => &["--recovery", "reissue", "--restart"],
-        RecordEnd::HandedOver => &["--recovery", "requeue"],
-        RecordEnd::Idle | RecordEnd::Loaded | RecordEnd::Killed => &[],
+    let options: &[&str] = match (end, batch) {
+        (RecordEnd::Restarted, false) => &["--recovery", "reissue", "--restart"],
+        (RecordEnd::Restarted, true) => &["--recovery", "reissue", "--restart", BATCH],
+        (RecordEnd::HandedOver, _) => &["--recovery", "requeue"],
+        (RecordEnd::Idle | RecordEnd::Loaded | RecordEnd::Killed, false) => &[],
+        (RecordEnd::Idle | RecordEnd::Loaded | RecordEnd::Killed, true) => &[BATCH],
     };
     let wanted = Wanted { target, size_mib: 16, queues, depth, data, options };
     doing.now(format!("blkproof add {} --record", target.name()));

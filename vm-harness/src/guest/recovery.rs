@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::blkproof::{self, Device, PROGRAM, Wanted};
+use super::blkproof::{self, BATCH, Device, PROGRAM, Wanted};
 use super::fio::Fio;
 use super::program::{Checked, Program, Trouble, failed, run};
 use super::scenario::{Doing, added, deleted, killed, progress, progresses, read_a_block};
@@ -28,6 +28,7 @@ pub(super) fn recovery(what: Recovery, doing: &Doing) -> Checked<String> {
         Recovery::Delete => delete(doing),
         Recovery::UserCopy => in_mode(Data::UserCopy, doing),
         Recovery::ZeroCopy => in_mode(Data::ZeroCopy, doing),
+        Recovery::Batch => in_batches(doing),
     }
 }
 
@@ -202,6 +203,19 @@ fn in_mode(data: Data, doing: &Doing) -> Checked<String> {
     keeps_mode(&device)?;
     let recovered = survives_alone(&device, doing)?;
     Ok(format!("{}: by itself: {restarted}; by `recover`: {recovered}", granted.name()))
+}
+
+/// The next worker is told of what the last one held, and of what waited, in batches as well.
+fn in_batches(doing: &Doing) -> Checked<String> {
+    if !blkproof::has("BATCH_IO")? {
+        return Ok("this kernel has no batches".into());
+    }
+    let options = wanted(Target::Loop, &["--recovery", "reissue", "--restart", BATCH]);
+    let device = added(&options, doing)?;
+    survives(&device, doing, |device| match blkproof::listed(device.id)?.batch {
+        Some(true) => Ok(()),
+        other => failed(format!("a device in batches is listed with {other:?}")),
+    })
 }
 
 fn fail_io(doing: &Doing) -> Checked<String> {

@@ -12,7 +12,7 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use rustix::process::Signal;
 use sha2::{Digest, Sha256};
 
-use super::blkproof::{self, Device, Wanted};
+use super::blkproof::{self, BATCH, Device, Wanted};
 use super::canary;
 use super::fio::Fio;
 use super::proc;
@@ -64,8 +64,8 @@ pub(super) fn perform(action: &Action, doing: &Doing) -> Checked<Done> {
             canary::run()
         }
         Action::Features => features(doing),
-        Action::Io(case) => io(case, Data::Copy, doing),
-        Action::Data(data) => data_mode(*data, doing),
+        Action::Io(case) => io(case, Data::Copy, &[], doing),
+        Action::Data { data, batch } => data_mode(*data, *batch, doing),
         Action::FileSystem(target) => file_system(*target, doing),
         Action::DeleteIdle => delete_idle(doing),
         Action::DeleteLoaded => delete_loaded(doing),
@@ -114,7 +114,12 @@ pub(super) fn deleted(device: &Device, doing: &Doing) -> Checked {
     blkproof::delete(device)
 }
 
-fn io(case: &IoCase, data: Data, doing: &Doing) -> Checked<String> {
+fn io(
+    case: &IoCase,
+    data: Data,
+    options: &'static [&'static str],
+    doing: &Doing,
+) -> Checked<String> {
     let device = added(
         &Wanted {
             target: case.target,
@@ -122,7 +127,7 @@ fn io(case: &IoCase, data: Data, doing: &Doing) -> Checked<String> {
             queues: case.queues,
             depth: case.depth,
             data,
-            options: &[],
+            options,
         },
         doing,
     )?;
@@ -148,7 +153,17 @@ fn io(case: &IoCase, data: Data, doing: &Doing) -> Checked<String> {
 }
 
 /// Every target that knows the mode serves, and gives back what was written.
-fn data_mode(data: Data, doing: &Doing) -> Checked<String> {
+fn data_mode(data: Data, batch: bool, doing: &Doing) -> Checked<String> {
+    let options: &[&str] = if batch { &[BATCH] } else { &[] };
+    if batch && !blkproof::has("BATCH_IO")? {
+        let device = added(
+            &Wanted { target: Target::Null, size_mib: 64, queues: 2, depth: 64, data, options },
+            doing,
+        )?;
+        read_a_block(&device)?;
+        deleted(&device, doing)?;
+        return Ok("this kernel has no batches, and `add` says so".into());
+    }
     let mut told = Vec::new();
     let targets: &[Target] = match data {
         Data::Copy | Data::GetData | Data::UserCopy => &[Target::Null, Target::Mem, Target::Loop],
@@ -157,24 +172,24 @@ fn data_mode(data: Data, doing: &Doing) -> Checked<String> {
     };
     for &target in targets {
         let case = IoCase { target, queues: 2, depth: 64, order: Order::Random, block_kib: 16 };
-        told.push(format!("{}: {}", target.name(), io(&case, data, doing)?));
+        told.push(format!("{}: {}", target.name(), io(&case, data, options, doing)?));
     }
     if data == Data::ZeroCopy && blkproof::granted(data)? == data {
-        killed_with_pages(doing)?;
+        killed_with_pages(options, doing)?;
         told.push("loop: killed under load, and deleted".into());
     }
     Ok(told.join("; "))
 }
 
 /// A server dies with the pages of requests in its rings' tables: the kernel takes them back, clients end, and the device can be deleted.
-fn killed_with_pages(doing: &Doing) -> Checked {
+fn killed_with_pages(options: &'static [&'static str], doing: &Doing) -> Checked {
     let wanted = Wanted {
         target: Target::Loop,
         size_mib: 64,
         queues: 4,
         depth: 64,
         data: Data::ZeroCopy,
-        options: &[],
+        options,
     };
     let Loaded { device, load } = loaded_on(&wanted, doing)?;
     killed(blkproof::worker(device.id)?, doing);
