@@ -137,6 +137,8 @@ pub(crate) struct World {
     pub(crate) operator: Operator,
     pub(crate) register: Register,
     pub(crate) budget: Budget,
+    /// Devices that are not served; in scripts only.
+    pub(crate) idle: Vec<Device>,
     /// What clients of a script wait for.
     pub(crate) jobs: Vec<crate::script::Job>,
     /// What finished in a script, apart from completions.
@@ -182,6 +184,7 @@ impl World {
                 handovers: 3,
                 resizes: 4,
             },
+            idle: Vec::new(),
             jobs: Vec::new(),
             script_events: Vec::new(),
             script_told: Vec::new(),

@@ -139,8 +139,10 @@ impl World {
         let Ok(flags) = asked(kernel, info, control.user == 0) else {
             return Next::error(errno::EINVAL);
         };
-        let id = if info.dev_id == DevId::AUTO { DevId(0) } else { info.dev_id };
-        if self.device.is_some() {
+        let free = if run.config.quiet { self.free_number() } else { DevId(0) };
+        let id = if info.dev_id == DevId::AUTO { free } else { info.dev_id };
+        // In runs of the engine there is one device.
+        if self.numbered(id).is_some() || self.device.is_some() && !run.config.quiet {
             return Next::error(errno::EEXIST);
         }
         let Some(flags) = granted(kernel, flags) else { return Next::error(errno::EINVAL) };
@@ -179,6 +181,10 @@ impl World {
             };
         }
         let told = self.dev_info(&device);
+        if self.device.is_some() {
+            self.idle.push(device);
+            return Next::Done(0, Reply::DevInfo(told));
+        }
         self.buffers = vec![[0; BUFFER_SECTORS]; device.tags.len()];
         self.device = Some(device);
         self.udev_sees_char(run);

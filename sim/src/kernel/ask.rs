@@ -1,7 +1,7 @@
 //! How a control command begins (`ublk_ctrl_uring_cmd`): what its header must say, in the kernel's order; and the commands that only tell.
 
 use blkproof_engine::control::{Command, Reply};
-use blkproof_engine::uapi::{ControlOp, DevId, DevInfo, Features, KernelSeries, Params};
+use blkproof_engine::uapi::{ControlOp, DevInfo, Features, KernelSeries, Params};
 
 use crate::kernel::add::supported;
 use crate::kernel::control::{Asked, Control, Next, Pc};
@@ -66,7 +66,7 @@ impl World {
         if op == ControlOp::AddDev && header.nr.is_none() {
             return Self::may_add(kernel, control);
         }
-        let named = header.id.map(DevId).or(control.device());
+        let named = control.named();
         let Some(device) = self.device.as_ref().filter(|device| Some(device.id) == named) else {
             return Next::error(errno::ENODEV);
         };

@@ -95,6 +95,8 @@ pub(crate) struct Control {
     pub(crate) pc: Pc,
     /// An interruptible wait is to end with EINTR.
     pub(crate) interrupted: bool,
+    /// Somebody asked for that, which a wait for `ublk_ctl_mutex` does not notice.
+    pub(crate) cancelled: bool,
 }
 
 /// What a control command does next.
@@ -158,7 +160,7 @@ impl Control {
         !matches!(self.pc, Pc::Queued | Pc::Add | Pc::DelWait)
     }
 
-    /// Whether it is in a wait that a signal ends.
+    /// Whether it is in a wait that a signal ends, if only one that kills.
     const fn interruptible(&self) -> bool {
         matches!(self.pc, Pc::Add | Pc::StartWait | Pc::RecoverWait | Pc::DelLock | Pc::DelWait)
     }
@@ -183,6 +185,11 @@ impl Control {
             | Asked::Plain(_, id, _)
             | Asked::Params(id, _) => Some(*id),
         }
+    }
+
+    /// The same, or the one in its header.
+    pub(crate) fn named(&self) -> Option<DevId> {
+        self.header().id.map(DevId).or(self.device())
     }
 
     /// Its name.
@@ -232,14 +239,17 @@ impl World {
         command: Asked,
         header: Option<Box<Header>>,
     ) {
-        let (pc, interrupted) = (Pc::Queued, false);
+        let (pc, interrupted, cancelled) = (Pc::Queued, false, false);
         let user = self.threads[thread.index()].user;
-        let control = Control { ring, thread, sequence, command, user, header, pc, interrupted };
+        let control =
+            Control { ring, thread, sequence, command, user, header, pc, interrupted, cancelled };
         let name = control.name();
         run.note(actor::thread(thread), || format!("submits {name}"));
         match &control.command {
             Asked::Engine(Command::GetFeatures | Command::GetDevInfo(_)) => {
-                match self.control_begins(run, &control) {
+                let begun = self
+                    .on_its_device(run, &control, |world, run| world.control_begins(run, &control));
+                match begun {
                     Next::Done(res, reply) => self.finish_control(run, &control, res, reply),
                     Next::Go(_) => unreachable!("they neither wait nor lock"),
                 }
@@ -306,14 +316,16 @@ impl World {
         let name = control.name();
         run.kernel(|| format!("ASYNC_CANCEL of {name}"));
         // The worker sees it at its next interruptible wait, or never.
-        control.interrupted = true;
+        control.cancelled = true;
         if control.pc == Pc::Queued { 0 } else { -errno::EALREADY }
     }
 
     /// Whether a command must abandon its interruptible wait: also with the thread that submitted it.
     fn is_interrupted(&self, control: &Control) -> bool {
+        let killable = matches!(control.pc, Pc::Add | Pc::DelLock);
+        let gone = self.threads[control.thread.index()].state == ThreadState::Dead;
         control.interrupted
-            || self.threads[control.thread.index()].state == ThreadState::Dead
+            || !killable && (control.cancelled || gone)
             || self.process_of(control.thread).state != ProcessState::Running
     }
 
@@ -322,7 +334,7 @@ impl World {
         if (control.interruptible() || control.pc == Pc::Queued) && self.is_interrupted(control) {
             return true;
         }
-        let device = self.device.as_ref();
+        let device = control.named().and_then(|id| self.numbered(id));
         let unlocked = device.is_none_or(|device| device.mutex.is_none());
         match control.pc {
             Pc::Queued | Pc::StartPublish | Pc::StopPin | Pc::StopCancel | Pc::DelRemove => true,
@@ -347,7 +359,7 @@ impl World {
             Pc::StopScan => device
                 .and_then(|device| device.disk.as_ref())
                 .is_none_or(|disk| matches!(disk.scan, Scan::None | Scan::Done)),
-            Pc::DelWait => device.is_none_or(|device| Some(device.id) != control.device()),
+            Pc::DelWait => device.is_none(),
         }
     }
 
@@ -360,7 +372,7 @@ impl World {
         } else if interrupted && control.interruptible() {
             Next::error(errno::EINTR)
         } else {
-            self.control_goes_on(run, id, &control)
+            self.on_its_device(run, &control, |world, run| world.control_goes_on(run, id, &control))
         };
         match next {
             Next::Go(pc) => {
@@ -377,6 +389,7 @@ impl World {
             }
             Next::Done(res, reply) => self.finish_control(run, &control, res, reply),
         }
+        self.settle_idle(run);
     }
 
     fn control_goes_on(&mut self, run: &mut Run<'_>, id: ControlId, control: &Control) -> Next {

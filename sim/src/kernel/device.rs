@@ -328,7 +328,9 @@ impl World {
             || device.release.is_some()
             || device.disk.is_some()
             || device.mutex.is_some();
-        if referenced || self.controls.iter().flatten().any(super::control::Control::holds_device) {
+        let named = Some(device.id);
+        let mut controls = self.controls.iter().flatten();
+        if referenced || controls.any(|it| it.holds_device() && it.named() == named) {
             return;
         }
         let id = device.id.0;

@@ -55,7 +55,7 @@ impl World {
         }
         self.works_off(run, thread);
         for control in self.controls.iter_mut().flatten() {
-            control.interrupted |= control.thread == thread;
+            control.cancelled |= control.thread == thread;
         }
         self.close_on_exec(run, process);
     }

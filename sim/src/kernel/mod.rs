@@ -6,7 +6,7 @@
 //!
 //! # Differences from the real kernel
 //!
-//! * One device, one backing file, no request in shared memory. Zones, integrity and larger descriptors are flags and parameters only: no I/O.
+//! * One device that is served (others are added and deleted, in scripts only), one backing file, no request in shared memory. Zones, integrity and larger descriptors are flags and parameters only: no I/O.
 //! * A user copy is one step, and so is a script's operation on a registered buffer.
 //! * Nothing is merged or scheduled; requests of one queue are admitted in any order, but for the parts of one client's operation.
 //! * A flush that waits for a durable write waits as long as that takes, and not for 5 s at the most.
@@ -28,6 +28,7 @@ pub(crate) mod data;
 pub(crate) mod device;
 pub(crate) mod flush;
 pub(crate) mod heirs;
+pub(crate) mod idle;
 pub(crate) mod limits;
 pub(crate) mod params;
 pub(crate) mod permission;

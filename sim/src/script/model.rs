@@ -886,7 +886,8 @@ impl World {
                 observation.waits.push((actor.step, Site::DeviceMutex));
             }
         }
-        observation.state = match self.device.as_ref().map(|device| device.state) {
+        let seen = self.device.as_ref().or_else(|| self.numbered(DevId(0)));
+        observation.state = match seen.map(|device| device.state) {
             None => State::None,
             Some(device::State::Dead) => State::Dead,
             Some(device::State::Live) => State::Live,

@@ -317,18 +317,18 @@ impl Stage {
             }
             // What waits at no place that has a name, for a grace period perhaps, goes on by itself.
             let waits = self.waits();
-            if over || waits.iter().all(|(_, sleep, _)| sleep.site() != Site::Elsewhere) {
+            if over || waits.iter().all(|(_, sleep, op)| sleep.site(op) != Site::Elsewhere) {
                 break waits;
             }
             calm = 0;
         };
         for (step, sleep, op) in &waits {
-            let site = sleep.site();
+            let site = sleep.site(op);
             self.notes.push(format!("step {number}: {step} {op} waits {site:?}: {sleep}"));
         }
         let mut observation = Observation {
             events: std::mem::take(&mut self.events),
-            waits: waits.iter().map(|(step, sleep, _)| (*step, sleep.site())).collect(),
+            waits: waits.iter().map(|(step, sleep, op)| (*step, sleep.site(op))).collect(),
             state: self.state()?,
         };
         observation.sort();
@@ -394,7 +394,8 @@ impl Stage {
                 for completion in completions {
                     let (step, result, data) =
                         (completion.step, completion.result, completion.data);
-                    if let Some(id) = completion.added {
+                    // Others are named by their number.
+                    if let (Some(id), None) = (completion.added, self.device) {
                         self.device = Some(Device { id, queues: 0, depth: 0 });
                     }
                     self.controls.remove(&step);
@@ -468,14 +469,14 @@ impl Stage {
             let _ = company.signal(Signal::KILL);
         }
         let until = Instant::now() + SWEEP;
-        self.inspector.remove(self.device.map(|device| device.id));
+        self.inspector.remove(&devices());
         loop {
             let left = self.companies.iter_mut().any(|company| {
                 let _ = company.reap();
                 !company.gone
             });
             let settled = self.inspector.is_idle();
-            if !left && settled && !any_device() {
+            if !left && settled && nodes().is_empty() {
                 return true;
             }
             if Instant::now() > until {
@@ -490,13 +491,16 @@ fn nobody(name: &str) -> io::Error {
     io::Error::other(format!("there is no actor {name}"))
 }
 
-fn any_device() -> bool {
+/// The nodes of devices.
+fn nodes() -> Vec<String> {
     let entries = Path::new("/dev").read_dir().into_iter().flatten().flatten();
-    entries.into_iter().any(|entry| {
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        name.starts_with("ublkc") || name.starts_with("ublkb")
-    })
+    let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    names.filter(|name| name.starts_with("ublkc") || name.starts_with("ublkb")).collect()
+}
+
+/// The numbers of devices.
+fn devices() -> Vec<u32> {
+    nodes().iter().filter_map(|name| name.strip_prefix("ublkc")?.parse().ok()).collect()
 }
 
 impl Company {
@@ -662,9 +666,9 @@ impl Inspector {
         }
     }
 
-    /// Begins to remove a device.
-    fn remove(&mut self, id: Option<u32>) {
-        if let Some(id) = id {
+    /// Begins to remove devices.
+    fn remove(&mut self, ids: &[u32]) {
+        for &id in ids {
             let _ = self.submit_named(ControlOp::StopDev, DevId(id));
             let _ = self.submit_named(ControlOp::DelDev, DevId(id));
         }

@@ -140,14 +140,17 @@ impl Sleep {
     }
 
     /// What it waits for. The functions that wait (`mutex_lock`, `wait_for_completion`) do not show, only their callers.
-    pub(super) fn site(&self) -> Site {
+    pub(super) fn site(&self, op: &Op) -> Site {
         let in_one_of = |functions: &[&str]| functions.iter().any(|one| self.is_in(one));
         if self.has("blk_mq_freeze_queue_wait") || self.is_in("msleep") {
             Site::Requests
         } else if self.uninterruptible {
             if in_one_of(&["del_gendisk", "__del_gendisk"]) {
                 Site::OpenMutex
-            } else if in_one_of(&["ublk_ctrl_add_dev", "ublk_ctrl_del_dev"]) {
+            } else if in_one_of(&["ublk_ctrl_add_dev", "ublk_ctrl_del_dev"])
+                // ADD_DEV of 6.12 and 6.18, inlined.
+                || matches!(op.bare(), Op::Add { .. }) && self.is_in("ublk_ctrl_uring_cmd")
+            {
                 Site::GlobalMutex
             } else if self.is_in("ublk_") {
                 Site::DeviceMutex
@@ -213,7 +216,7 @@ mod tests {
             ('D', "msleep ublk_stop_dev_unlocked ublk_stop_dev", Site::Requests),
             ('S', "futex_do_wait futex_wait", Site::Elsewhere),
         ] {
-            assert_eq!(sleep(state, frames).site(), site, "{state} {frames}");
+            assert_eq!(sleep(state, frames).site(&Op::Stop), site, "{state} {frames}");
         }
     }
 
