@@ -43,16 +43,7 @@ impl Limits {
     fn first_part(&self, op: BlockOp, (start, sectors): Range) -> u16 {
         let most = match op {
             BlockOp::Flush => 0,
-            // `get_max_io_size`
-            BlockOp::Read | BlockOp::Write { .. } => {
-                let most = match self.chunk {
-                    0 => self.sectors,
-                    chunk => self.sectors.min(chunk - start % chunk),
-                };
-                let within = start % self.physical_block;
-                let whole = (within + most) / self.physical_block * self.physical_block;
-                if whole > within { whole - within } else { most }
-            }
+            BlockOp::Read | BlockOp::Write { .. } => self.within_blocks(start, self.sectors),
             // `bio_split_discard`
             BlockOp::Discard => {
                 let granules = self.discard / u32::from(self.granule);
@@ -63,9 +54,23 @@ impl Limits {
                     most - (start.wrapping_add(most)) % self.granule
                 }
             }
-            BlockOp::WriteZeroes { .. } => u16::try_from(self.zeroes).unwrap_or(u16::MAX),
+            BlockOp::WriteZeroes { .. } => {
+                self.within_blocks(start, u16::try_from(self.zeroes).unwrap_or(u16::MAX))
+            }
         };
         sectors.min(most)
+    }
+
+    /// What does not cross chunks, and ends where a block does if it can be helped (`get_max_io_size`).
+    fn within_blocks(&self, start: u16, most: u16) -> u16 {
+        let most = match self.chunk {
+            0 => most,
+            chunk => most.min(chunk - start % chunk),
+        };
+        let (within, block) =
+            (u32::from(start % self.physical_block), u32::from(self.physical_block));
+        let whole = (within + u32::from(most)) / block * block;
+        u16::try_from(whole.saturating_sub(within)).ok().filter(|part| *part > 0).unwrap_or(most)
     }
 
     /// The requests that something becomes, in order.
@@ -104,8 +109,10 @@ mod tests {
         assert_eq!(parts(BlockOp::Read, (2, 4)), [(2, 4)]);
         assert_eq!(parts(BlockOp::Flush, (0, 0)), [(0, 0)]);
         assert_eq!(parts(BlockOp::Discard, (4, 20)), [(4, 12), (16, 8)]);
-        assert_eq!(parts(BlockOp::WriteZeroes { unmap: true }, (3, 16)), [(3, 8), (11, 8)]);
+        let zeroes = BlockOp::WriteZeroes { unmap: true };
+        assert_eq!(parts(zeroes, (3, 16)), [(3, 5), (8, 8), (16, 3)]);
         let chunked = Limits { chunk: 4, ..limits };
+        assert_eq!(chunked.split(zeroes, (8, 8)), [(8, 4), (12, 4)]);
         assert_eq!(chunked.split(BlockOp::Read, (2, 8)), [(2, 2), (4, 4), (8, 2)]);
     }
 }

@@ -2,10 +2,13 @@
 //!
 //! The model runs along, so that no step is given to an actor that may be blocked: a real executor could not carry it out.
 
-use blkproof_engine::uapi::{AutoBufReg, Features, KernelSeries, ParamAttrs};
+use blkproof_engine::uapi::{AutoBufReg, Features, KernelSeries, ParamAttrs, Params};
 
 use super::model::Model;
-use super::{AddOptions, Addr, CONTROLLER, Op, Parameters, RingAsked, RingKind, Script, Step};
+use super::{
+    AddOptions, Addr, CONTROLLER, Header, Op, Parameters, PathName, Place, RingAsked, RingKind,
+    Script, Step,
+};
 use crate::choices::{Choices, Site};
 use crate::drivers::Random;
 
@@ -32,6 +35,9 @@ pub fn from_choices(kernel: KernelSeries, title: String, choices: &mut dyn Choic
         depth: 1,
         mode: Mode::Copy,
         batch: false,
+        halted: false,
+        child: None,
+        pollers: Vec::new(),
     };
     author.begin();
     let mut model = Model::new(kernel);
@@ -72,6 +78,12 @@ struct Author<'c> {
     mode: Mode,
     /// Tags are armed and committed many at a time.
     batch: bool,
+    /// The process of the servers is stopped.
+    halted: bool,
+    /// Another process that lives because of it.
+    child: Option<&'static str>,
+    /// Servers whose entries a thread of the kernel takes.
+    pollers: Vec<&'static str>,
 }
 
 /// How the data of requests moves.
@@ -192,20 +204,25 @@ impl Author<'_> {
         let free = |names: &[&'static str]| -> Vec<&'static str> {
             names.iter().copied().filter(|name| !busy.iter().any(|one| one == name)).collect()
         };
-        let (servers, clients) = (free(&self.servers), free(&self.clients));
+        let (mut servers, clients) = (free(&self.servers), free(&self.clients));
+        let all_free = servers.len() == self.servers.len();
+        if self.halted {
+            servers.clear();
+        }
         let controls = !busy.iter().any(|name| name == CONTROLLER);
-        match self.choose(10) {
+        match self.choose(11) {
             0..=5 if !servers.is_empty() => {
                 let server = servers[self.choose(servers.len())];
+                if !self.batch && !self.pollers.contains(&server) && self.one_in(20) {
+                    self.hold(server);
+                    return true;
+                }
                 let op = self.serve();
                 let exits = op == Op::Exit;
                 self.push(server, op);
                 // The first thread takes its process with it.
                 if exits && server != "b" {
-                    self.servers.clear();
-                    if let Some(next) = self.next.take() {
-                        self.take_over(next);
-                    }
+                    self.are_gone();
                 } else if exits {
                     self.servers.retain(|name| *name != server);
                 }
@@ -221,16 +238,67 @@ impl Author<'_> {
             }
             9 if self.one_in(3) && !self.servers.is_empty() => {
                 let name = self.servers[0];
-                self.servers.clear();
                 self.script.steps.push(Step::Kill { actor: name.into() });
-                if let Some(next) = self.next.take() {
-                    self.take_over(next);
-                }
+                self.are_gone();
             }
+            10 if all_free && !self.servers.is_empty() && self.one_in(2) => self.process(),
             _ if controls => self.push(CONTROLLER, Op::Info),
             _ => return false,
         }
         true
+    }
+
+    /// The servers' process is no more.
+    fn are_gone(&mut self) {
+        self.servers.clear();
+        self.halted = false;
+        if let Some(next) = self.next.take() {
+            self.take_over(next);
+        }
+    }
+
+    /// Something happens to the servers' process.
+    fn process(&mut self) {
+        let actor = self.servers[0].to_owned();
+        if std::mem::take(&mut self.halted) {
+            self.script.steps.push(Step::Continue { actor });
+            return;
+        }
+        match (self.choose(4), self.child) {
+            (0 | 1, None) => {
+                let map = self.one_in(2).then_some(0);
+                self.child = Some("f");
+                self.script.steps.push(Step::Fork { name: "f".into(), of: actor, map });
+            }
+            (0 | 1, Some(child)) => {
+                self.child = None;
+                self.script.steps.push(Step::Kill { actor: child.into() });
+            }
+            (2, _) => {
+                self.script.steps.push(Step::Exec { actor });
+                self.are_gone();
+            }
+            (_, _) => {
+                self.halted = true;
+                self.script.steps.push(Step::Halt { actor });
+            }
+        }
+    }
+
+    /// Entries that are held back, and taken together or not.
+    fn hold(&mut self, server: &'static str) {
+        self.push(server, Op::Hold);
+        for _ in 0..2 {
+            let (queue, tag) = self.tag();
+            let addr = self.addr((queue, tag));
+            let data = (addr == Addr::Buffer).then_some(99);
+            self.push(server, Op::Commit { queue, tag, result: 4096, data, addr });
+        }
+        let count = 1 + self.choose(2) as u16;
+        self.push(server, Op::Submit { count });
+        if count == 1 {
+            self.push(server, Op::Submit { count });
+        }
     }
 
     /// Another server, as a recovery wants it; now and then something is missing.
@@ -268,7 +336,11 @@ impl Author<'_> {
             6 => RingKind::Coop,
             _ => RingKind::Sqpoll,
         };
-        self.push(server, Op::Ring(RingAsked { kind, cq: None, all: false }));
+        let polls = kind == RingKind::Sqpoll;
+        self.pollers.extend(polls.then_some(server));
+        let small = !polls && self.one_in(6);
+        let cq = small.then(|| [2, 4][self.choose(2)]);
+        self.push(server, Op::Ring(RingAsked { kind, cq, all: false }));
         if self.one_in(5) {
             self.push(server, Op::FixFile);
         }
@@ -357,7 +429,8 @@ impl Author<'_> {
             }
             9..=11 => self.move_data((queue, tag)),
             12 => Op::Fetch { queue, tag, addr: self.addr((queue, tag)) },
-            13 => match self.choose(6) {
+            13 => match self.choose(7) {
+                6 => Op::Spare,
                 0 => Op::Close,
                 1 => Op::Unmap { queue: 0 },
                 2 => Op::Map { queue: 0 },
@@ -415,7 +488,17 @@ impl Author<'_> {
     }
 
     fn control(&mut self) -> Op {
-        match self.choose(12) {
+        match self.choose(18) {
+            12 => Op::GetParams { bytes: Params::SIZE as u32 },
+            13 => Op::Details,
+            14 => Op::Affinity { queue: self.choose(3) as u16 },
+            15 => {
+                let header = self.header();
+                let op = self.asked();
+                Op::With(Box::new(header), Box::new(op))
+            }
+            16 => self.refused(),
+            17 => self.another(),
             8 => Op::Quiesce { ms: 500 },
             9 => Op::TryStop,
             10 => Op::Resize { sectors: 16 },
@@ -427,6 +510,67 @@ impl Author<'_> {
             5 if !self.servers.is_empty() => Op::Start { server: Some(self.servers[0].into()) },
             _ => Op::Info,
         }
+    }
+}
+
+impl Author<'_> {
+    /// What is wrong with a header, or only unusual.
+    fn header(&mut self) -> Header {
+        let usual = Header::USUAL;
+        match self.choose(10) {
+            0 => Header { nr: Some(48), ..usual },
+            1 => Header { kind: Some(0), ..usual },
+            2 => Header { kind: Some(118), ..usual },
+            3 => Header { small: true, ..usual },
+            4 => Header { id: Some(9), ..usual },
+            5 => Header { len: Some(63), ..usual },
+            6 => Header { place: Some(Place::Null), ..usual },
+            7 => Header { place: Some(Place::Bad), ..usual },
+            8 => Header { place: Some(Place::ReadOnly), ..usual },
+            _ => Header { queue: Some(7), ..usual },
+        }
+    }
+
+    /// What a command with such a header is.
+    fn asked(&mut self) -> Op {
+        match self.choose(6) {
+            0 => Op::Details,
+            1 => Op::GetParams { bytes: Params::SIZE as u32 },
+            2 => Op::Stop,
+            3 => Op::Features,
+            4 => Op::Params(Box::new(Parameters::new(16))),
+            _ => Op::StartRecovery,
+        }
+    }
+
+    /// Parameters that no kernel takes.
+    fn refused(&mut self) -> Op {
+        let mut parameters = Parameters::new(16);
+        let basic = parameters.params.basic.get_or_insert_default();
+        match self.choose(3) {
+            0 => basic.logical_bs_shift = 8,
+            1 => basic.max_sectors = 129,
+            _ => parameters.types = Some(2),
+        }
+        Op::Params(Box::new(parameters))
+    }
+
+    /// What is done to another device.
+    fn another(&mut self) -> Op {
+        let op = match self.choose(5) {
+            0 | 1 => {
+                let more = AddOptions::default();
+                return Op::Add { queues: 1, depth: 1, id: None, flags: Features::NONE, more };
+            }
+            2 => Op::Details,
+            3 => {
+                let header = Header { path: Some(PathName::Own), ..Header::USUAL };
+                return Op::With(Box::new(header), Box::new(Op::Details2));
+            }
+            _ => Op::Del,
+        };
+        let header = Header { id: Some(1), ..Header::USUAL };
+        Op::With(Box::new(header), Box::new(op))
     }
 }
 

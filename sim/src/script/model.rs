@@ -401,6 +401,9 @@ impl World {
                     std::mem::replace(&mut self.actor(thread).spare, ring);
                 self.answer(step, 0);
             }
+            Op::Hold if self.threads[thread.index()].ring.is_none() => {
+                self.answer(step, -errno::EBADF);
+            }
             Op::Hold => {
                 self.actor(thread).holds = true;
                 self.answer(step, 0);

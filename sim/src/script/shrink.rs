@@ -133,7 +133,7 @@ mod tests {
             assert!(!shrunk.is_empty(), "{planted:?} shows in no script");
             for (script, carried_out) in shrunk {
                 assert!(differs(&script, planted).is_some(), "{planted:?}:\n{script}");
-                assert!(script.steps.len() <= 14, "{planted:?}:\n{script}");
+                assert!(script.steps.len() <= 16, "{planted:?}:\n{script}");
                 assert!(carried_out < 400, "{planted:?}: {carried_out} scripts");
                 assert_eq!(script.to_string().parse::<Script>().as_ref(), Ok(&script));
             }
