@@ -135,9 +135,10 @@ impl Register {
                 let (sector, allowed) = (start + index, allowed.clone());
                 return Err(Mismatch { sector, got, allowed, zeroed });
             }
-            // Zeroes may be those of several.
-            let mut seen = sector.iter().filter(|one| one.holds == got).map(|one| one.version);
-            if let (Some(version), None) = (seen.next(), seen.next()) {
+            // Zeroes may be those of several, and some of these be overwritten since the read was issued.
+            let sources = allowed.iter().filter(|one| **one == got).count();
+            let seen = sector.iter().find(|one| one.holds == got).map(|one| one.version);
+            if let (Some(version), 1) = (seen, sources) {
                 settle(sector, version);
             }
         }
@@ -197,6 +198,24 @@ mod tests {
         assert!(register.read_ends(&allowed, 0, &data(first)).is_ok());
         let allowed = register.read_begins(0, 1);
         assert!(register.read_ends(&allowed, 0, &data(0)).is_err(), "it was seen already");
+    }
+
+    #[test]
+    fn zeroes_that_were_there_before_say_nothing_of_those_that_are_under_way() {
+        let mut register = Register::new(TargetKind::Mem);
+        let write = register.write_begins(0, 1, false);
+        let mut allowed = register.read_begins(0, 1);
+        register.write_ends(write, 0, 1, true);
+        let zeroes = register.write_begins(0, 1, true);
+        allowed[0].push(0);
+        assert!(register.read_ends(&allowed, 0, &data(0)).is_ok(), "from before the write");
+        for version in [0, write] {
+            let allowed = register.read_begins(0, 1);
+            assert!(register.clone().read_ends(&allowed, 0, &data(version)).is_ok());
+        }
+        register.write_ends(zeroes, 0, 1, true);
+        let allowed = register.read_begins(0, 1);
+        assert!(register.read_ends(&allowed, 0, &data(write)).is_err());
     }
 
     #[test]

@@ -404,15 +404,11 @@ pub fn steps(full: bool) -> Vec<Step> {
         let case = RecordCase { target, queues, depth, data, batch: false, end };
         steps.push(Step::new(format!("record/{}", case.name()), 90, Action::Record(case)));
     }
-    let case = RecordCase {
-        target: Target::Mem,
-        queues: 2,
-        depth: 16,
-        data: Data::Copy,
-        batch: true,
-        end: RecordEnd::Idle,
-    };
-    steps.push(Step::new(format!("record/{}", case.name()), 90, Action::Record(case)));
+    for end in [RecordEnd::Idle, RecordEnd::Loaded, RecordEnd::Restarted] {
+        let (target, data) = (Target::Mem, Data::Copy);
+        let case = RecordCase { target, queues: 2, depth: 16, data, batch: true, end };
+        steps.push(Step::new(format!("record/{}", case.name()), 90, Action::Record(case)));
+    }
     steps.push(Step::new("cycles/50", 180, Action::Cycles(50)));
     steps.push(Step::new("leftovers", 30, Action::Leftovers));
     steps.push(Step::new("kernel-log", 10, Action::KernelLog));

@@ -309,6 +309,8 @@ impl World {
             let batch = &mut device.hw[usize::from(queue)].batch;
             let ring = &mut self.rings[fetcher.ring.index()];
             if ring.provided == 0 || ring.overflows() || lacks {
+                // What it took before there was no room is lost: no completion names it.
+                ring.provided -= u16::from(ring.provided > 0 && ring.overflows());
                 run.kernel(|| format!("queue {queue}: a fetch ends, {listed} tag(s) stay listed"));
                 batch.active = None;
                 device.armed -= 1;

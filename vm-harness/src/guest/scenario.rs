@@ -166,6 +166,9 @@ fn data_mode(data: Data, batch: bool, doing: &Doing) -> Checked<String> {
     }
     let mut told = Vec::new();
     let targets: &[Target] = match data {
+        // It moves nothing, and is nothing new.
+        Data::Copy | Data::GetData | Data::UserCopy if batch => &[Target::Mem, Target::Loop],
+        Data::ZeroCopy if batch => &[Target::Loop],
         Data::Copy | Data::GetData | Data::UserCopy => &[Target::Null, Target::Mem, Target::Loop],
         // The store of mem is no file whose operations could use a request's pages.
         Data::ZeroCopy => &[Target::Null, Target::Loop],
