@@ -4,14 +4,14 @@ use blkproof_engine::control::Command;
 use blkproof_engine::launcher::Launcher;
 use blkproof_engine::link::{Link, Order};
 use blkproof_engine::query::Query;
-use blkproof_engine::supervisor::{Errand, Plan, Recovery, Stage, Supervisor};
+use blkproof_engine::supervisor::{Errand, Plan, RESTARTS_MAX, Recovery, Stage, Supervisor};
 use blkproof_engine::sys::Exit;
 use blkproof_engine::uapi::DevId;
 
 use crate::choices::Site;
 use crate::config::{Subject, TargetKind};
 use crate::kernel::block::{BlockOp, Issuer};
-use crate::kernel::device::{Device, Scan, State};
+use crate::kernel::device::{Device, State};
 use crate::kernel::process::ProcessState;
 use crate::kernel::udev::Probe;
 use crate::run::{IDENTITY, Run, actor};
@@ -185,41 +185,7 @@ impl World {
             }
             Issuer::Script(_) => {}
             Issuer::Udev => self.udev.probe = Probe::Read,
-            Issuer::Scan => {
-                if let Some(disk) = self.device.as_mut().and_then(|device| device.disk.as_mut()) {
-                    disk.scan = Scan::Read;
-                } else {
-                    run.violate("K4", "a request completed after its disk was gone".into());
-                }
-            }
-        }
-    }
-
-    /// Whether the partition scan's kworker can move.
-    pub(crate) fn scan_can_move(&self) -> bool {
-        let disk = self.device.as_ref().and_then(|device| device.disk.as_ref());
-        disk.is_some_and(|disk| match disk.scan {
-            Scan::None | Scan::Reading | Scan::Done => false,
-            Scan::Scheduled => !disk.open_mutex,
-            Scan::Read => true,
-        })
-    }
-
-    /// One step of the partition scan.
-    pub(crate) fn scan_step(&mut self, run: &mut Run<'_>) {
-        let Some(disk) = self.device.as_mut().and_then(|device| device.disk.as_mut()) else {
-            return;
-        };
-        if disk.scan == Scan::Read || disk.dead {
-            disk.scan = Scan::Done;
-            disk.open_mutex = false;
-            run.kernel(|| "partition scan is through".into());
-            return;
-        }
-        disk.scan = Scan::Reading;
-        disk.open_mutex = true;
-        if self.issue(run, Issuer::Scan, BlockOp::Read, (0, 8), 0).is_err() {
-            unreachable!("the disk was alive a moment ago");
+            Issuer::Scan => self.scan_heard(run, ok),
         }
     }
 
@@ -297,6 +263,15 @@ impl World {
             )
     }
 
+    /// Recoveries that the supervisor has begun by itself in quick succession.
+    fn restarts(&self) -> u8 {
+        let program = self.links.commanded.map(|thread| &self.threads[thread.index()].program);
+        match program.and_then(|program| program.as_deref()) {
+            Some(Program::Supervisor(supervisor)) => supervisor.restarts(),
+            Some(_) | None => 0,
+        }
+    }
+
     /// Whether a device that recovers has a worker and no supervisor.
     fn is_served_alone(&self) -> bool {
         self.device.as_ref().is_some_and(Device::recovers) && self.has_worker()
@@ -320,7 +295,9 @@ impl World {
     /// The operator runs `recover`, and the device's own supervisor is there.
     fn ask_to_recover(&mut self, run: &mut Run<'_>) {
         let faults = run.config.faults;
-        if run.config.restart && faults.resource == 0 && faults.stall == 0 {
+        // On 6.12 workers that come too early for a slow kernel count, too.
+        let restarts = self.is_unserved() && self.restarts() < RESTARTS_MAX;
+        if run.config.restart && restarts && faults.resource == 0 && faults.stall == 0 {
             run.violate(
                 "L3",
                 "the supervisor was to restart the worker, and left the device without one".into(),

@@ -49,7 +49,7 @@ pub struct Config {
     pub steps_max: u64,
     /// Whether to keep a timeline.
     pub timeline: bool,
-    /// No partition scan and no udev: nobody looks at a new disk but the clients.
+    /// No udev, and a partition scan only where a script asks for one: nobody else looks at a new disk but the clients.
     pub quiet: bool,
     /// CPUs of the machine: the driver clamps queues to them.
     pub cpus: u16,

@@ -61,7 +61,11 @@ pub enum Command {
     Guest,
     /// A process of a script's actors inside the guest; of no use anywhere else.
     #[command(hide = true)]
-    Actor,
+    Actor {
+        /// It keeps CAP_SYS_ADMIN when it fetches.
+        #[arg(long)]
+        admin: bool,
+    },
     /// What an actor's process turns into when a script has it execute another program; of no use anywhere else.
     #[command(hide = true)]
     Idle,

@@ -429,6 +429,11 @@ impl Supervisor {
         self.stage
     }
 
+    /// Recoveries that `restart` began in quick succession, 0..=[`RESTARTS_MAX`].
+    pub const fn restarts(&self) -> u8 {
+        self.restarts
+    }
+
     /// The device as the kernel granted it.
     pub const fn device(&self) -> Option<&DevInfo> {
         self.device.as_ref()

@@ -119,7 +119,13 @@ impl World {
     }
 
     /// PREP_IO_CMDS: all of the tags, or none.
-    pub(crate) fn prep(&mut self, run: &mut Run<'_>, queue: u16, tags: &[u16], addr: Addr) -> i32 {
+    pub(crate) fn prep(
+        &mut self,
+        run: &mut Run<'_>,
+        thread: ThreadId,
+        (queue, tags): (u16, &[u16]),
+        addr: Addr,
+    ) -> i32 {
         if let Some(errno) = self.batch_refused(queue, tags.len(), addr) {
             return -errno;
         }
@@ -127,9 +133,10 @@ impl World {
         if device.lacks_buffer(addr) {
             return -errno::EINVAL;
         }
+        let admin = self.processes[self.threads[thread.index()].process.index()].admin;
         let before = (device.tags.clone(), device.hw.clone(), device.completed);
         for (nth, &tag) in tags.iter().enumerate() {
-            if let Err(errno) = device.prep_one(queue, tag, addr_of(addr, nth)) {
+            if let Err(errno) = device.prep_one((queue, tag), addr_of(addr, nth), admin) {
                 (device.tags, device.hw, device.completed) = before;
                 return -errno;
             }
@@ -202,7 +209,7 @@ impl World {
         let (token, res) = match op {
             BatchOp::Prep => {
                 let tags: Vec<u16> = elements.iter().map(|element| element.tag.0).collect();
-                (Token::Prep, self.prep(run, queue, &tags, addr))
+                (Token::Prep, self.prep(run, thread, (queue, &tags), addr))
             }
             BatchOp::Commit => {
                 let results: Vec<_> =
@@ -402,7 +409,7 @@ impl World {
 }
 
 impl Device {
-    fn prep_one(&mut self, queue: u16, tag: u16, addr: Addr) -> Result<(), i32> {
+    fn prep_one(&mut self, (queue, tag): (u16, u16), addr: Addr, admin: bool) -> Result<(), i32> {
         if tag >= self.depth {
             return Err(errno::EINVAL);
         }
@@ -417,7 +424,7 @@ impl Device {
             return Err(errno::EINVAL);
         }
         self.tags[slot] = TagSlot { state: TagState::Prepared, addr, ..TagSlot::UNFETCHED };
-        self.fetched(queue);
+        self.fetched(queue, admin);
         Ok(())
     }
 }

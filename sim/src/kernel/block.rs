@@ -143,6 +143,7 @@ impl World {
             // Nothing remembers what scripts write: they look themselves.
             (BlockOp::Write { .. }, Issuer::Script(step)) => version = self.script_writes(step),
             (_, Issuer::Script(_)) | (BlockOp::Flush, _) => {}
+            (BlockOp::Read, Issuer::Scan) if run.config.quiet => {}
             (BlockOp::Write { .. }, _) => {
                 version = self.register.write_begins(first, count, false);
                 self.reads_may_see(version, start, sectors);
@@ -160,6 +161,7 @@ impl World {
         let stale = match issuer {
             // It clears its memory.
             Issuer::Script(_) => 0,
+            Issuer::Scan if run.config.quiet => 0,
             Issuer::Client(_) | Issuer::Udev | Issuer::Scan => STALE,
         };
         let request = Request {

@@ -114,7 +114,9 @@ pub(crate) enum Pc {
     StartWait,
     /// SD: take `ub->mutex`, check again, allocate the disk.
     StartLocked,
-    /// SD: `add_disk` is through: uevent, partition scan, completion.
+    /// SD: 6.12 scans for partitions within `add_disk`.
+    StartScan,
+    /// SD: `add_disk` is through: uevent, completion.
     StartPublish,
     /// END_USER_RECOVERY: wait for every tag to be fetched.
     RecoverWait,
@@ -158,6 +160,11 @@ impl Control {
     /// Whether it holds a reference to the device.
     pub(crate) const fn holds_device(&self) -> bool {
         !matches!(self.pc, Pc::Queued | Pc::Add | Pc::DelWait)
+    }
+
+    /// 6.12: it is a START_DEV that scans for partitions.
+    pub(crate) fn is_scanning(&self) -> bool {
+        self.pc == Pc::StartScan
     }
 
     /// Whether it is in a wait that a signal ends, if only one that kills.
@@ -356,7 +363,7 @@ impl World {
             }
             Pc::StopMark | Pc::TryStop => self.open_mutex_free(),
             Pc::StopDrain => self.requests_live == 0,
-            Pc::StopScan => device
+            Pc::StartScan | Pc::StopScan => device
                 .and_then(|device| device.disk.as_ref())
                 .is_none_or(|disk| matches!(disk.scan, Scan::None | Scan::Done)),
             Pc::DelWait => device.is_none(),
@@ -410,11 +417,12 @@ impl World {
             }
             Pc::StartWait => Next::Go(Pc::StartLocked),
             Pc::StartLocked => self.start_locked(run, id, control),
+            Pc::StartScan => Next::Go(Pc::StartPublish),
             Pc::StartPublish => {
                 if let Some(device) = &mut self.device {
                     device.mutex = None;
-                    if let Some(disk) = &mut device.disk {
-                        disk.scan = if run.config.quiet { Scan::Done } else { Scan::Scheduled };
+                    if device.kernel > KernelSeries::V6_12 {
+                        device.schedule_scan();
                     }
                 }
                 self.udev.probe = if run.config.quiet { Probe::Idle } else { Probe::Called };
@@ -629,10 +637,15 @@ impl World {
             openers: 0,
             open_mutex: false,
             scan: Scan::None,
+            scanned: 0,
             sectors: basic.dev_sectors,
         });
         run.progress();
         run.kernel(|| "SD: every tag is fetched, device LIVE".into());
+        if device.kernel == KernelSeries::V6_12 {
+            device.schedule_scan();
+            return Next::Go(Pc::StartScan);
+        }
         Next::Go(Pc::StartPublish)
     }
 
@@ -766,7 +779,7 @@ impl World {
             Pc::ShmemFrozen => format!("{name} waits until no request is inside"),
             Pc::StopIdle => format!("{name} waits for the requests that are started"),
             Pc::StopDrain => format!("{name} waits for {} request(s)", self.requests_live),
-            Pc::StopScan => format!("{name} waits for the partition scan"),
+            Pc::StartScan | Pc::StopScan => format!("{name} waits for the partition scan"),
             Pc::DelWait => format!("{name} waits for {}", device_references(device)),
             Pc::Queued
             | Pc::StartWait

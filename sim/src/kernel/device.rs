@@ -74,6 +74,8 @@ pub(crate) struct Device {
     pub(crate) poisoned: bool,
     /// 6.18: readiness made the driver forget that it had cancelled a command.
     pub(crate) forgot: bool,
+    /// The last tag of some queue was fetched without CAP_SYS_ADMIN: its disk is not scanned for partitions.
+    pub(crate) unprivileged: bool,
     /// The block layer admits nothing: 6.12 while QUIESCED, and every kernel while it is about to force aborts.
     pub(crate) quiesced: bool,
     /// A control command waits until no request is inside the block layer; new ones wait outside.
@@ -133,6 +135,8 @@ pub(crate) struct Gendisk {
     /// `disk->open_mutex` is held by the partition scan.
     pub(crate) open_mutex: bool,
     pub(crate) scan: Scan,
+    /// Those that have looked for a partition table.
+    pub(crate) scanned: u8,
     /// Its capacity.
     pub(crate) sectors: u64,
 }
@@ -189,6 +193,7 @@ impl Device {
             completed: false,
             poisoned: false,
             forgot: false,
+            unprivileged: false,
             quiesced: false,
             frozen: false,
             hw: vec![hw; usize::from(queues)],
@@ -199,11 +204,12 @@ impl Device {
         }
     }
 
-    /// One more tag of a queue was fetched. True with the queue's last one.
-    pub(crate) fn fetched(&mut self, queue: u16) -> bool {
+    /// One more tag of a queue was fetched, with CAP_SYS_ADMIN or without. True with the queue's last one.
+    pub(crate) fn fetched(&mut self, queue: u16, admin: bool) -> bool {
         let hw = &mut self.hw[usize::from(queue)];
         hw.ready += 1;
         let whole = hw.ready == self.depth;
+        self.unprivileged |= whole && !admin;
         let ready = self.ready();
         self.completed |= ready;
         match self.kernel {
@@ -281,6 +287,9 @@ impl World {
         if device.open && device.kernel == KernelSeries::V6_12 {
             // Nothing but the descriptor is released; the round goes on.
             device.open = device.file_open();
+            if !device.open {
+                self.scan_loses_its_server(run);
+            }
             return;
         }
         if device.open && device.release.is_none() && !device.file_open() {

@@ -37,6 +37,7 @@ pub(crate) mod process;
 pub(crate) mod release;
 pub(crate) mod resize;
 pub(crate) mod ring;
+pub(crate) mod scan;
 pub(crate) mod shmem;
 pub(crate) mod tags;
 pub(crate) mod udev;

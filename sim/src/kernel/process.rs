@@ -17,6 +17,7 @@ use crate::world::{ProcessId, RingId, ThreadId, World};
 pub(crate) const SIGKILL: u8 = 9;
 
 /// A process.
+#[expect(clippy::struct_excessive_bools, reason = "each is one independent fact")]
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Process {
     pub(crate) pid: u32,
@@ -33,6 +34,8 @@ pub(crate) struct Process {
     pub(crate) char_kept: bool,
     /// It is stopped by a signal.
     pub(crate) halted: bool,
+    /// It has CAP_SYS_ADMIN.
+    pub(crate) admin: bool,
     /// The process whose exit it watches and which it may kill.
     pub(crate) attached: Option<ProcessId>,
     /// The supervisor whose exit it watches.
@@ -99,6 +102,8 @@ pub(crate) enum ThreadState {
     Awaiting(u8),
     /// Until a lock is free.
     Locking(u8),
+    /// Until `disk->open_mutex` is free.
+    Opening,
     /// Gone.
     Dead,
 }
@@ -164,6 +169,7 @@ impl World {
             char_open: false,
             char_kept: false,
             halted: false,
+            admin: true,
             attached: None,
             attached_supervisor: None,
             cells: Vec::new(),
@@ -290,7 +296,7 @@ impl World {
     /// Whether a thread of a dying process can die now: not in an uninterruptible call, none of its io-wq items running (D1).
     pub(crate) fn can_die(&self, thread: ThreadId) -> bool {
         let state = &self.threads[thread.index()].state;
-        !matches!(state, ThreadState::Dead | ThreadState::Submitting { .. })
+        !matches!(state, ThreadState::Dead | ThreadState::Submitting { .. } | ThreadState::Opening)
             && !self.controls.iter().flatten().any(|control| control.thread == thread)
     }
 

@@ -154,6 +154,7 @@ impl World {
                     hw.batch.aborted = false;
                 }
                 (device.poisoned, device.forgot) = (false, false);
+                device.unprivileged = false;
                 device.stopping = false;
                 (device.tgid, device.mm) = (None, None);
                 device.mutex = None;

@@ -457,7 +457,8 @@ impl World {
             | ThreadState::Calling(_)
             | ThreadState::Sleeping
             | ThreadState::Awaiting(_)
-            | ThreadState::Locking(_) => None,
+            | ThreadState::Locking(_)
+            | ThreadState::Opening => None,
             ThreadState::Submitting { .. } | ThreadState::Dead => return None,
         };
         // What was deferred runs where its own ring is entered.

@@ -199,7 +199,8 @@ impl World {
             registered: None,
         };
         device.armed += 1;
-        if device.fetched(queue) {
+        let admin = self.processes[self.threads[thread.index()].process.index()].admin;
+        if device.fetched(queue, admin) {
             device.hw[usize::from(queue)].daemon = Some(thread);
         }
         0

@@ -133,6 +133,7 @@ fn state_of(world: &World, thread: ThreadId) -> String {
         ThreadState::Waiting { .. } => "it waits in io_uring_enter".into(),
         ThreadState::Submitting { .. } => "it is blocked submitting a FETCH".into(),
         ThreadState::Sleeping => "it sleeps".into(),
+        ThreadState::Opening => "it waits for disk->open_mutex".into(),
         ThreadState::Awaiting(_) | ThreadState::Locking(_) => "it waits for another thread".into(),
         ThreadState::Ready(_) | ThreadState::Calling(_) => String::new(),
     }

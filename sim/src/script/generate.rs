@@ -142,7 +142,7 @@ impl Author<'_> {
         self.queues = 1 + self.choose(2) as u16;
         self.depth = 1 + self.choose(2) as u16;
         for name in ["a", "c", "d", "e"] {
-            self.script.steps.push(Step::Process { name: name.into() });
+            self.script.steps.push(Step::Process { name: name.into(), admin: false });
         }
         if self.one_in(3) {
             self.script.steps.push(Step::Thread { name: "b".into(), of: "a".into() });

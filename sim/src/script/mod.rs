@@ -68,10 +68,12 @@ pub struct Script {
 /// One step.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Step {
-    /// A new process with one thread. It lacks CAP_SYS_ADMIN for FETCH, so that no kernel scans its disks for partitions.
+    /// A new process with one thread.
     Process {
         /// The thread's name.
         name: String,
+        /// It has CAP_SYS_ADMIN when it fetches. Without, no kernel scans its disks for partitions.
+        admin: bool,
     },
     /// A new thread in an actor's process.
     Thread {
@@ -578,7 +580,9 @@ impl fmt::Display for Script {
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Process { name } => write!(f, "process {name}"),
+            Self::Process { name, admin } => {
+                write!(f, "process {name}{}", if *admin { " admin" } else { "" })
+            }
             Self::Thread { name, of } => write!(f, "thread {name} of {of}"),
             Self::Kill { actor } => write!(f, "kill {actor}"),
             Self::Fork { name, of, map } => {

@@ -208,7 +208,7 @@ impl Model {
             threads: 0,
             commands: BTreeMap::new(),
         };
-        model.process(CONTROLLER);
+        model.process(CONTROLLER, false);
         model
     }
 
@@ -228,10 +228,12 @@ impl Model {
         thread
     }
 
-    fn process(&mut self, name: &str) {
+    fn process(&mut self, name: &str, admin: bool) {
         let thread = self.enters(name);
         self.act(|world, run| {
-            world.spawn_process(run, None, name, Program::Script(Actor::default()));
+            let actor = Program::Script(Actor::default());
+            let process = world.spawn_process(run, None, name, actor);
+            world.processes[process.index()].admin = admin;
             world.threads[thread.index()].state = ThreadState::Sleeping;
         });
     }
@@ -270,7 +272,7 @@ impl Model {
     /// What may be observed after a step, each with the worlds that show it.
     fn step(&mut self, number: u16, step: &Step) -> BTreeMap<Observation, Vec<World>> {
         match step {
-            Step::Process { name } => self.process(name),
+            Step::Process { name, admin } => self.process(name, *admin),
             Step::Thread { name, of } => {
                 let of = self.cast[of.as_str()];
                 let thread = self.enters(name);
@@ -362,6 +364,24 @@ impl World {
             Some(Program::Script(actor)) => Some(actor.step),
             Some(_) | None => None,
         }
+    }
+
+    /// It has `open_mutex`.
+    pub(crate) fn opens_disk(&mut self, thread: ThreadId) {
+        self.threads[thread.index()].state = ThreadState::Sleeping;
+        let (had, step) = (self.actor(thread).disk, self.actor(thread).step);
+        let opened = self.open_block();
+        if opened && had {
+            self.close_block();
+        }
+        self.actor(thread).disk |= opened;
+        // The node of a disk that waits for its last requests is still there, but on 6.12.
+        let leaves = self.device.as_ref().is_some_and(|device| {
+            device.kernel > KernelSeries::V6_12
+                && device.disk.as_ref().is_some_and(|disk| disk.attached)
+        });
+        let refusal = if leaves { errno::ENXIO } else { errno::ENOENT };
+        self.answer(step, if opened { 0 } else { -refusal });
     }
 
     /// The step's result is known at once.
@@ -610,21 +630,7 @@ impl World {
             Op::OpenDisk if let Some(errno) = self.may_not_open_disk(thread) => {
                 self.answer(step, -errno);
             }
-            Op::OpenDisk => {
-                let had = self.actor(thread).disk;
-                let opened = self.open_block();
-                if opened && had {
-                    self.close_block();
-                }
-                self.actor(thread).disk |= opened;
-                // The node of a disk that waits for its last requests is still there, but on 6.12.
-                let leaves = self.device.as_ref().is_some_and(|device| {
-                    device.kernel > KernelSeries::V6_12
-                        && device.disk.as_ref().is_some_and(|disk| disk.attached)
-                });
-                let refusal = if leaves { errno::ENXIO } else { errno::ENOENT };
-                self.answer(step, if opened { 0 } else { -refusal });
-            }
+            Op::OpenDisk => self.threads[thread.index()].state = ThreadState::Opening,
             ref op if (op.uses_disk() || *op == Op::CloseDisk) && !self.actor(thread).disk => {
                 self.answer(step, -errno::EBADF);
             }
@@ -698,7 +704,7 @@ impl World {
                     .is_some_and(|device| queue < device.queues && tag < device.depth);
                 if there { -errno::EOPNOTSUPP } else { -errno::EINVAL }
             }
-            Op::Prep { queue, ref tags, addr } => self.prep(run, queue, tags, addr),
+            Op::Prep { queue, ref tags, addr } => self.prep(run, thread, (queue, tags), addr),
             Op::Commits { queue, ref results, addr, .. } => {
                 let addr = |nth| addr_of(addr, nth);
                 self.commit_batch(run, ring, queue, results, addr)
@@ -888,6 +894,11 @@ impl World {
             {
                 observation.waits.push((actor.step, Site::DeviceMutex));
             }
+            if let (ThreadState::Opening, Some(Program::Script(actor))) =
+                (thread.state, thread.program.as_deref())
+            {
+                observation.waits.push((actor.step, Site::OpenMutex));
+            }
         }
         let seen = self.device.as_ref().or_else(|| self.numbered(DevId(0)));
         observation.state = match seen.map(|device| device.state) {
@@ -963,6 +974,7 @@ pub(super) fn uniform(sectors: &[Version]) -> Option<u8> {
 fn site(pc: Pc) -> Site {
     match pc {
         Pc::StartWait | Pc::RecoverWait => Site::Ready,
+        Pc::StartScan => Site::Scan,
         Pc::SetParams
         | Pc::GetParams
         | Pc::StartLocked

@@ -53,18 +53,21 @@ pub enum Site {
     Requests,
     /// For `disk->open_mutex`.
     OpenMutex,
+    /// START_DEV: for what the partition scan reads.
+    Scan,
     /// DEL_DEV: for the number to be free.
     Number,
     /// Anywhere else.
     Elsewhere,
 }
 
-const SITES: [(Site, &str); 7] = [
+const SITES: [(Site, &str); 8] = [
     (Site::Ready, "ready"),
     (Site::DeviceMutex, "device-mutex"),
     (Site::GlobalMutex, "global-mutex"),
     (Site::Requests, "requests"),
     (Site::OpenMutex, "open-mutex"),
+    (Site::Scan, "scan"),
     (Site::Number, "number"),
     (Site::Elsewhere, "elsewhere"),
 ];

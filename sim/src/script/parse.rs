@@ -137,7 +137,7 @@ impl Cast {
 
     fn play(&mut self, step: &Step) -> Result<(), String> {
         match step {
-            Step::Process { name } => self.enter(name, name),
+            Step::Process { name, .. } => self.enter(name, name),
             Step::Thread { name, of } => {
                 let process = self.acting(of)?;
                 self.enter(name, &process)
@@ -272,7 +272,8 @@ fn cancels_a_command(step: &Step, before: &[Step]) -> Result<(), String> {
 
 fn step(words: &[&str]) -> Result<Step, String> {
     match *words {
-        ["process", name] => Ok(Step::Process { name: name.into() }),
+        ["process", name] => Ok(Step::Process { name: name.into(), admin: false }),
+        ["process", name, "admin"] => Ok(Step::Process { name: name.into(), admin: true }),
         ["thread", name, "of", of] => Ok(Step::Thread { name: name.into(), of: of.into() }),
         ["fork", name, "of", of, ref rest @ ..] => {
             let map = match rest {

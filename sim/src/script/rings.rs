@@ -88,7 +88,8 @@ impl World {
             | ThreadState::Waiting { .. }
             | ThreadState::Sleeping
             | ThreadState::Awaiting(_)
-            | ThreadState::Locking(_) => {
+            | ThreadState::Locking(_)
+            | ThreadState::Opening => {
                 *state = ThreadState::Submitting { done: 0, left, wait: 0 };
             }
         }

@@ -93,6 +93,7 @@ impl World {
                 self.processes[process.index()].locks[usize::from(lock)] = Some(thread);
                 self.threads[thread.index()].state = ThreadState::Ready(Ret::Done);
             }
+            ThreadState::Opening => self.opens_disk(thread),
             ThreadState::Sleeping | ThreadState::Dead => {}
         }
     }
@@ -110,6 +111,8 @@ impl World {
             }
             ThreadState::Awaiting(cell) => running && process.cells[usize::from(cell)] != 0,
             ThreadState::Locking(lock) => running && process.locks[usize::from(lock)].is_none(),
+            // A mutex, which no signal ends the wait for.
+            ThreadState::Opening => self.open_mutex_free(),
             ThreadState::Sleeping | ThreadState::Dead => false,
         }
     }

@@ -284,7 +284,12 @@ impl<'t, 'c> Checker<'t, 'c> {
             Role::Supervisor => "supervisor",
             Role::Worker => "worker",
         };
-        let id = self.stage.act(|world, run| world.spawn_process(run, parent, name, recorded()));
+        let id = self.stage.act(|world, run| {
+            let id = world.spawn_process(run, parent, name, recorded());
+            // What a scan reads was recorded like all other requests.
+            world.processes[id.index()].admin = false;
+            id
+        });
         self.pids.insert(pid, self.stage.world.processes[id.index()].pid);
         self.leavers.insert(process, self.stage.leavers.len());
         let exit = WorkerExit::Signal(SIGKILL);

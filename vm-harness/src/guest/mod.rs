@@ -19,8 +19,8 @@ pub use init::init;
 pub use runner::run;
 
 /// A process of actors, for scripts. Called in the guest, by the runner.
-pub fn actor() -> std::process::ExitCode {
-    stage::actor()
+pub fn actor(admin: bool) -> std::process::ExitCode {
+    stage::actor(admin)
 }
 
 /// What such a process becomes when it executes another program.

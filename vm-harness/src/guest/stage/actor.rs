@@ -49,8 +49,8 @@ const TAG_LISTS: u16 = 64;
 const TAGS_PER_LIST: usize = 32;
 
 /// Listens for cues until the conductor is gone.
-pub(in crate::guest) fn run() -> ExitCode {
-    match listen() {
+pub(in crate::guest) fn run(admin: bool) -> ExitCode {
+    match listen(admin) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("vm-harness actor: {error}");
@@ -72,7 +72,7 @@ pub(in crate::guest) fn idle() -> ExitCode {
     if told().is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn listen() -> io::Result<()> {
+fn listen(admin: bool) -> io::Result<()> {
     let stream = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     let company = Arc::new(Company {
         answers: Mutex::new(stream.try_clone()?),
@@ -85,6 +85,7 @@ fn listen() -> io::Result<()> {
         tag_lists_used: AtomicU16::new(0),
         shared: Buffers::new(1, usize::from(SHARED_PAGES) * PAGE as usize)?,
         bufferless: Mutex::default(),
+        admin,
     });
     let mut actors: BTreeMap<u16, mpsc::Sender<Cued>> = BTreeMap::new();
     for line in BufReader::new(stream).lines() {
@@ -175,6 +176,8 @@ struct Company {
     shared: Buffers,
     /// Queues that were prepared without buffers.
     bufferless: Mutex<BTreeSet<u16>>,
+    /// It has CAP_SYS_ADMIN when it fetches.
+    admin: bool,
 }
 
 /// Where the completions of an actor are read.
@@ -657,11 +660,14 @@ impl Actor {
         if fixed { Ok(-1) } else { self.company.device() }
     }
 
-    /// Without CAP_SYS_ADMIN: no kernel scans the disk for partitions then.
+    /// Without CAP_SYS_ADMIN, unless the process has it: no kernel scans the disk for partitions then.
     fn without_privilege<T>(
         &mut self,
         act: impl FnOnce(&mut Self) -> io::Result<T>,
     ) -> io::Result<T> {
+        if self.company.admin {
+            return act(self);
+        }
         let all = capabilities(None)?;
         let mut some = all;
         some.effective.remove(CapabilitySet::SYS_ADMIN);

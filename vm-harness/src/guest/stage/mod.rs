@@ -47,6 +47,8 @@ const WORK: [Duration; 2] = [Duration::from_secs(2), Duration::from_millis(600)]
 const REST: Duration = Duration::from_secs(5);
 /// Longest time for a process to answer that has nothing else to do.
 const PROMPT: Duration = Duration::from_secs(5);
+/// Says to a process of actors that it keeps its privileges.
+const ADMIN: &str = "--admin";
 /// Longest time to remove what a script leaves behind.
 const SWEEP: Duration = Duration::from_secs(4);
 
@@ -150,14 +152,15 @@ impl Stage {
             work: WORK[0],
             notes: Vec::new(),
         };
-        stage.process(CONTROLLER)?;
+        stage.process(CONTROLLER, false)?;
         Ok(stage)
     }
 
-    fn process(&mut self, name: &str) -> io::Result<()> {
+    fn process(&mut self, name: &str, admin: bool) -> io::Result<()> {
         let (ours, theirs) = UnixStream::pair()?;
         let child = Program::new("/init")
             .arg("actor")
+            .args(admin.then_some(ADMIN))
             .env_clear()
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .spawn()?;
@@ -194,7 +197,7 @@ impl Stage {
 
     fn cue(&mut self, number: u16, step: &Step) -> io::Result<()> {
         match step {
-            Step::Process { name } => self.process(name),
+            Step::Process { name, admin } => self.process(name, *admin),
             Step::Thread { name, of } => {
                 let company = self.part(of)?.company;
                 self.enter(name, company)

@@ -122,20 +122,21 @@ impl Sleep {
 
     /// Whether it is in such a command.
     fn speaks_of(&self, op: &Op) -> bool {
+        let deletes = self.has("ublk_ctrl_del_dev");
         match op.bare() {
             Op::Add { .. } => self.has("ublk_ctrl_add_dev"),
             Op::Params(_) => self.has("ublk_ctrl_set_params"),
             Op::GetParams { .. } => self.has("ublk_ctrl_get_params"),
             Op::Start { .. } => self.has("ublk_ctrl_start_dev"),
-            Op::Stop | Op::TryStop => {
-                self.has("ublk_ctrl_stop_dev") || !self.has("ublk_ctrl_del_dev")
-            }
+            Op::Stop => self.has("ublk_ctrl_stop_dev") || self.has("ublk_stop_dev") && !deletes,
+            Op::TryStop => !deletes,
             Op::RegBuf { .. } | Op::UnregBuf { .. } => {
                 self.has("ublk_ctrl_reg_buf") || self.has("ublk_ctrl_unreg_buf")
             }
             Op::EndRecovery { .. } => self.has("ublk_ctrl_end_recovery"),
-            Op::Del | Op::DelAsync => self.has("ublk_ctrl_del_dev"),
-            _ => false,
+            Op::Del | Op::DelAsync => deletes,
+            // What these are in is inlined.
+            _ => self.is_in("ublk_ctrl_uring_cmd"),
         }
     }
 
@@ -145,7 +146,9 @@ impl Sleep {
         if self.has("blk_mq_freeze_queue_wait") || self.is_in("msleep") {
             Site::Requests
         } else if self.uninterruptible {
-            if in_one_of(&["del_gendisk", "__del_gendisk"]) {
+            if self.has("bdev_disk_changed") {
+                Site::Scan
+            } else if in_one_of(&["del_gendisk", "__del_gendisk", "bdev_open"]) {
                 Site::OpenMutex
             } else if in_one_of(&["ublk_ctrl_add_dev", "ublk_ctrl_del_dev"])
                 // ADD_DEV of 6.12 and 6.18, inlined.
