@@ -36,7 +36,8 @@ pub struct QueueConfig {
     pub buffer_bytes: u32,
     /// Size of the device in sectors.
     pub sectors: u64,
-    /// Entries of its ring; at least 2. [`QueueConfig::ring_entries`] never fills up.
+    /// Entries of its ring; at least 2. [`QueueConfig::ring_entries`] never fills up. In batches twice as many must hold a completion for each tag and
+    /// three more: one that has no room costs a buffer.
     pub entries: u32,
     /// How its ring runs task work.
     pub mode: RingMode,

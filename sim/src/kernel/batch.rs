@@ -309,13 +309,8 @@ impl World {
                 return;
             }
             let listed = batch.fifo.len();
-            // An engine has as many buffers as tags, and room for all completions: it meets this as a fault only.
-            let lacks = self.budget.submits > 0 && run.fault(run.config.faults.submit);
-            self.budget.submits -= u8::from(lacks);
-            let Some(device) = &mut self.device else { return };
-            let batch = &mut device.hw[usize::from(queue)].batch;
             let ring = &mut self.rings[fetcher.ring.index()];
-            if ring.provided == 0 || ring.overflows() || lacks {
+            if ring.provided == 0 || ring.overflows() {
                 // What it took before there was no room is lost: no completion names it.
                 ring.provided -= u16::from(ring.provided > 0 && ring.overflows());
                 run.kernel(|| format!("queue {queue}: a fetch ends, {listed} tag(s) stay listed"));

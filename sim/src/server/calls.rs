@@ -19,6 +19,9 @@ use crate::kernel::udev::Node;
 use crate::run::{Run, Sabotage, actor};
 use crate::world::{ProcessId, ThreadId, World};
 
+/// Completions that a batch device's queue may find besides one for each tag: of a commit, of the fetch's end, of the watch on the worker.
+const COMPLETIONS_BESIDES: u32 = 3;
+
 impl World {
     /// Whether a process may map the descriptors (`ublk_ch_mmap`).
     fn may_map(&mut self, run: &mut Run<'_>, process: ProcessId) -> bool {
@@ -227,6 +230,11 @@ impl World {
         let mut entries = config.entries;
         if run.fault(run.config.faults.submit) {
             entries = [2, 4][run.choose(Site::Submit, 2) as usize];
+            if config.buffers > 0 {
+                // Every completion has room, as in a ring of the usual size: one that has none costs a buffer.
+                let completions = u32::from(config.depth) + COMPLETIONS_BESIDES;
+                entries = entries.max(completions.div_ceil(2).next_power_of_two());
+            }
             run.kernel(|| format!("queue {queue} gets a ring of {entries} entries"));
         }
         // Fewer buffers than tags run out (H43).
