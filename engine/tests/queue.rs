@@ -8,6 +8,7 @@ use blkproof_engine::data::{Address, DataMode, TagMemory};
 use blkproof_engine::link::{FromQueue, ToQueue};
 use blkproof_engine::queue::{Phase, Queue, QueueConfig};
 use blkproof_engine::sys::{Call, Cqe, Exit, MemoryOp, Ret, Token};
+use blkproof_engine::tag::COMMIT_RETRIES_MAX;
 use blkproof_engine::target::{AnyTarget, File, Mem, Null};
 use blkproof_engine::uapi::{Errno, IoDesc, QueueId, Tag};
 use proptest::prelude::*;
@@ -584,6 +585,28 @@ fn a_commit_of_what_is_not_ours_or_nonsense_ends_the_queue() {
 }
 
 #[test]
+fn a_batch_that_is_refused_again_and_again_ends_the_queue() {
+    for refusals in [COMMIT_RETRIES_MAX, COMMIT_RETRIES_MAX + 1] {
+        let (mut queue, mut kernel) = batch_queue(DataMode::Copy, 1, 1, 8);
+        let mut call = settle(&mut queue, &mut kernel, Ret::Start);
+        kernel.deliver(Tag(0), desc(WRITE, 0, 8));
+        kernel.tell();
+        kernel.batch.consumes = Some(Err(-22));
+        while kernel.commits.is_empty() && !matches!(call, Call::Exit(_)) {
+            let Call::Enter { submit, .. } = call else { panic!("{call:?}") };
+            kernel.submit(submit);
+            if kernel.batch.refused > 0 && kernel.batch.refused < refusals {
+                kernel.batch.consumes = Some(Err(-22));
+            }
+            call = queue.resume(Ret::Submitted(submit), &mut kernel);
+        }
+        let ends = refusals > COMMIT_RETRIES_MAX;
+        assert_eq!(matches!(call, Call::Exit(Exit::Failed(_))), ends, "{refusals}: {call:?}");
+        assert_eq!(kernel.commits.is_empty(), ends, "{refusals}");
+    }
+}
+
+#[test]
 fn a_fetch_that_ended_is_renewed_when_its_buffers_are_back() {
     let (mut queue, mut kernel) = batch_queue(DataMode::Copy, 4, 1, 8);
     let _ = settle(&mut queue, &mut kernel, Ret::Start);
@@ -687,6 +710,8 @@ proptest! {
                     }
                 }
                 Event::Backend { index, kind } => answer(&mut kernel, index, kind),
+                // A commit that is refused once more than that ends the queue.
+                Event::Consume(None) if kernel.batch.refused == COMMIT_RETRIES_MAX => {}
                 Event::Consume(count) => kernel.batch.consumes = Some(count.ok_or(-22)),
                 Event::EndFetch => kernel.batch.ends = true,
                 Event::FallBack => kernel.falls_back = true,

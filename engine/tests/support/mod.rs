@@ -97,6 +97,8 @@ pub struct Batches {
     spare_tags: Vec<Vec<Tag>>,
     /// What the next COMMIT_IO_CMDS comes to: so many elements, or an errno.
     pub consumes: Option<Result<u16, i32>>,
+    /// How many in a row came to an errno.
+    pub refused: u8,
     /// The next delivery ends the fetch.
     pub ends: bool,
 }
@@ -116,6 +118,7 @@ impl Batches {
             telling: (Vec::new(), true),
             spare_tags: lists(2 * depth),
             consumes: None,
+            refused: 0,
             ends: false,
         }
     }
@@ -236,6 +239,7 @@ impl Kernel {
                 let all = elements.len() as u16;
                 let answer =
                     self.batch.consumes.take().unwrap_or(Ok(all)).map(|count| count.min(all));
+                self.batch.refused = if answer.is_err() { self.batch.refused + 1 } else { 0 };
                 for &Element { tag, result, .. } in &elements[..usize::from(answer.unwrap_or(0))] {
                     self.check_moved(tag, result);
                     let at = usize::from(tag.0);
