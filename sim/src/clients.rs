@@ -255,20 +255,19 @@ impl World {
 
     /// Whether the supervisor says that its device has no worker, and waits for somebody who wants it to have one.
     fn is_unserved(&self) -> bool {
-        let Some(thread) = self.links.commanded else { return false };
-        self.process_of(thread).state == ProcessState::Running
-            && matches!(
-                self.threads[thread.index()].program.as_deref(),
-                Some(Program::Supervisor(supervisor)) if supervisor.stage() == Stage::Unserved
-            )
+        self.supervisor().is_some_and(|supervisor| supervisor.stage() == Stage::Unserved)
     }
 
-    /// Recoveries that the supervisor has begun by itself in quick succession.
-    fn restarts(&self) -> u8 {
-        let program = self.links.commanded.map(|thread| &self.threads[thread.index()].program);
-        match program.and_then(|program| program.as_deref()) {
-            Some(Program::Supervisor(supervisor)) => supervisor.restarts(),
-            Some(_) | None => 0,
+    /// The supervisor that an operator would speak to, while it runs.
+    fn supervisor(&self) -> Option<&Supervisor> {
+        let thread = self.links.commanded?;
+        match self.threads[thread.index()].program.as_deref() {
+            Some(Program::Supervisor(supervisor))
+                if self.process_of(thread).state == ProcessState::Running =>
+            {
+                Some(supervisor)
+            }
+            Some(_) | None => None,
         }
     }
 
@@ -296,7 +295,7 @@ impl World {
     fn ask_to_recover(&mut self, run: &mut Run<'_>) {
         let faults = run.config.faults;
         // On 6.12 workers that come too early for a slow kernel count, too.
-        let restarts = self.is_unserved() && self.restarts() < RESTARTS_MAX;
+        let restarts = self.supervisor().is_some_and(|one| one.restarts() < RESTARTS_MAX);
         if run.config.restart && restarts && faults.resource == 0 && faults.stall == 0 {
             run.violate(
                 "L3",

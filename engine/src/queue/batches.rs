@@ -7,7 +7,7 @@ use crate::cause::{Cause, Step as Attempt};
 use crate::sys::{QueueIo, Sqe};
 use crate::tag::{TagAction, TagEvent};
 use crate::target::Target;
-use crate::uapi::{Errno, FetchResult, Tag};
+use crate::uapi::{Errno, FETCH_BATCH_TAG_BYTES, FetchResult, Tag};
 
 impl<T: Target> Queue<T> {
     /// Arms all tags by one command, then has the kernel tell of requests. Says whether there is more to do without waiting.
@@ -65,7 +65,7 @@ impl<T: Target> Queue<T> {
 
     /// The kernel tells of requests, or ended the command that does.
     pub(super) fn hear_of(&mut self, res: i32, io: &mut impl QueueIo) -> Result<(), Cause> {
-        const TAG_BYTES: i32 = 2;
+        const TAG_BYTES: i32 = FETCH_BATCH_TAG_BYTES as i32;
         let violation = self.violation();
         let queue = self.config.id;
         let depth = self.config.depth;

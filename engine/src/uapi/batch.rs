@@ -5,6 +5,8 @@ use super::{QueueId, Tag};
 
 /// Most tags that one completion of FETCH_IO_CMDS delivers.
 pub const FETCH_BATCH_TAGS_MAX: usize = 128;
+/// Bytes of a tag in the buffer of such a completion.
+pub const FETCH_BATCH_TAG_BYTES: usize = size_of::<u16>();
 
 /// Flags of a batch (`UBLK_BATCH_F_*`).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]

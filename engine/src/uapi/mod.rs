@@ -17,7 +17,7 @@ mod series;
 mod shmem;
 pub mod sqe;
 
-pub use batch::{BatchElement, BatchFlags, BatchIo, FETCH_BATCH_TAGS_MAX};
+pub use batch::{BatchElement, BatchFlags, BatchIo, FETCH_BATCH_TAG_BYTES, FETCH_BATCH_TAGS_MAX};
 pub use bytes::DecodeError;
 pub use control::{ControlOp, CtrlCmd, DevInfo, DeviceState};
 pub use errno::Errno;

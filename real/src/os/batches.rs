@@ -6,16 +6,14 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use blkproof_engine::batch::{BatchOp, Element};
 use blkproof_engine::data::Address;
 use blkproof_engine::uapi::{
-    BatchElement, BatchFlags, BatchIo, Errno, FETCH_BATCH_TAGS_MAX, QueueId, Tag,
+    BatchElement, BatchFlags, BatchIo, Errno, FETCH_BATCH_TAG_BYTES, FETCH_BATCH_TAGS_MAX, QueueId,
+    Tag,
 };
 use io_uring::types::BufRingEntry;
-use rustix::mm::{MapFlags, ProtFlags};
 
-use super::memory::{PAGE_BYTES, from_rustix, non_null};
+use super::memory::map_populated;
 use super::queue_ring::QueueShape;
 
-/// Bytes of a tag in a buffer.
-const TAG_BYTES: usize = size_of::<u16>();
 /// Bytes of an entry in the ring of buffers.
 const ENTRY_BYTES: usize = size_of::<BufRingEntry>();
 /// The group that the buffers of a queue's ring are in.
@@ -50,9 +48,9 @@ impl Batches {
     pub(super) fn new(depth: u16, count: u16) -> Result<Self, Errno> {
         let entries = count.next_power_of_two();
         let each = usize::from(depth).min(FETCH_BATCH_TAGS_MAX);
-        let ring = map(usize::from(entries) * ENTRY_BYTES)?;
-        let buffers = map(usize::from(count) * each * TAG_BYTES)?;
-        let elements = map(usize::from(depth) * BatchElement::SIZE_MAX)?;
+        let ring = map_populated(usize::from(entries) * ENTRY_BYTES)?;
+        let buffers = map_populated(usize::from(count) * each * FETCH_BATCH_TAG_BYTES)?;
+        let elements = map_populated(usize::from(depth) * BatchElement::SIZE_MAX)?;
         Ok(Self {
             ring: ring.cast(),
             entries,
@@ -91,7 +89,7 @@ impl Batches {
         // one that was here before: no more buffers are in the ring than there are entries. No other reference to an entry exists.
         let entry = unsafe { &mut *self.ring.as_ptr().add(slot) };
         entry.set_addr(at);
-        entry.set_len((self.each * TAG_BYTES) as u32);
+        entry.set_len((self.each * FETCH_BATCH_TAG_BYTES) as u32);
         entry.set_bid(number);
         self.tail = self.tail.wrapping_add(1);
         // SAFETY: the tail lies in the first entry, in a field that `set_…` above leave alone; it is aligned, and valid as long as the mapping.
@@ -164,20 +162,11 @@ impl Batches {
     /// The command that has the kernel tell of requests.
     pub(super) fn fetch(shape: QueueShape) -> BatchIo {
         let flags = BatchFlags::default();
-        BatchIo { queue: shape.queue, flags, elements: 0, element_bytes: TAG_BYTES as u8 }
+        BatchIo {
+            queue: shape.queue,
+            flags,
+            elements: 0,
+            element_bytes: FETCH_BATCH_TAG_BYTES as u8,
+        }
     }
-}
-
-fn map(bytes: usize) -> Result<NonNull<u8>, Errno> {
-    let len = bytes.next_multiple_of(PAGE_BYTES as usize);
-    // SAFETY: a new private mapping at an address of the kernel's choice touches nothing that exists.
-    let base = unsafe {
-        rustix::mm::mmap_anonymous(
-            ptr::null_mut(),
-            len,
-            ProtFlags::READ | ProtFlags::WRITE,
-            MapFlags::PRIVATE | MapFlags::POPULATE,
-        )
-    };
-    base.map(non_null).map_err(from_rustix)
 }

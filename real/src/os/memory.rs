@@ -31,19 +31,10 @@ impl TagBuffers {
     /// What `mmap` answered.
     pub fn new(depth: u16, bytes_each: u32) -> Result<Self, Errno> {
         let len = usize::from(depth) * bytes_each as usize;
-        // SAFETY: a new private mapping at an address of the kernel's choice touches nothing that exists.
-        let base = unsafe {
-            rustix::mm::mmap_anonymous(
-                ptr::null_mut(),
-                len,
-                ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::PRIVATE | MapFlags::POPULATE,
-            )
-        }
-        .map_err(from_rustix)?;
+        let base = map_populated(len)?;
         // SAFETY: exactly the range just mapped. Best effort: without the right to lock, the buffers work but can be swapped out.
-        let _ = unsafe { rustix::mm::mlock(base, len) };
-        Ok(Self { base: non_null(base), bytes_each, depth })
+        let _ = unsafe { rustix::mm::mlock(base.as_ptr().cast(), len) };
+        Ok(Self { base, bytes_each, depth })
     }
 
     /// The range of `len` bytes at `offset` in a tag's buffer.
@@ -313,10 +304,24 @@ impl Store {
     }
 }
 
-pub(super) fn non_null(base: *mut std::ffi::c_void) -> NonNull<u8> {
+/// New private memory of `bytes` bytes, not 0, page-aligned and populated.
+pub(super) fn map_populated(bytes: usize) -> Result<NonNull<u8>, Errno> {
+    // SAFETY: a new private mapping at an address of the kernel's choice touches nothing that exists.
+    let base = unsafe {
+        rustix::mm::mmap_anonymous(
+            ptr::null_mut(),
+            bytes,
+            ProtFlags::READ | ProtFlags::WRITE,
+            MapFlags::PRIVATE | MapFlags::POPULATE,
+        )
+    };
+    base.map(non_null).map_err(from_rustix)
+}
+
+fn non_null(base: *mut std::ffi::c_void) -> NonNull<u8> {
     NonNull::new(base.cast()).expect("mmap never answers with address 0")
 }
 
-pub(super) fn from_rustix(errno: rustix::io::Errno) -> Errno {
+fn from_rustix(errno: rustix::io::Errno) -> Errno {
     Errno::from_result(-errno.raw_os_error())
 }

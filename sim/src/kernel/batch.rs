@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use blkproof_engine::batch::{BatchOp, Element};
 use blkproof_engine::sys::{Cqe, Token};
-use blkproof_engine::uapi::{AutoBufReg, Features, KernelSeries};
+use blkproof_engine::uapi::{AutoBufReg, FETCH_BATCH_TAG_BYTES, Features, KernelSeries};
 
 use crate::choices::Site;
 use crate::config::Subject;
@@ -19,7 +19,7 @@ use crate::world::{RequestId, RingId, ThreadId, World};
 /// Bytes of an element without a buffer's address, and of one with it.
 const ELEMENT_BYTES: [i32; 2] = [8, 16];
 /// Bytes of a tag in a provided buffer.
-const TAG_BYTES: i32 = 2;
+const TAG_BYTES: i32 = FETCH_BATCH_TAG_BYTES as i32;
 /// Tags that fit into a provided buffer.
 pub(crate) const TAGS_PER_BUFFER: usize = 32;
 
@@ -129,11 +129,11 @@ impl World {
         if let Some(errno) = self.batch_refused(queue, tags.len(), addr) {
             return -errno;
         }
+        let admin = self.process_of(thread).admin;
         let Some(device) = &mut self.device else { return -errno::ENODEV };
         if device.lacks_buffer(addr) {
             return -errno::EINVAL;
         }
-        let admin = self.processes[self.threads[thread.index()].process.index()].admin;
         let before = (device.tags.clone(), device.hw.clone(), device.completed);
         for (nth, &tag) in tags.iter().enumerate() {
             if let Err(errno) = device.prep_one((queue, tag), addr_of(addr, nth), admin) {

@@ -208,7 +208,7 @@ impl Control {
 /// A request's time, unless somebody changes it.
 const TIMEOUT_MS: u32 = 30_000;
 /// Sectors in a page.
-const PAGE_SECTORS: u32 = 8;
+pub(super) const PAGE_SECTORS: u32 = 8;
 
 /// What a step of a command comes to.
 pub(super) enum Next {

@@ -6,14 +6,13 @@
 use blkproof_engine::uapi::Features;
 
 use crate::kernel::block::{BlockOp, Issuer};
-use crate::kernel::control::Control;
+use crate::kernel::control::{Control, PAGE_SECTORS};
 use crate::kernel::device::{Device, Scan};
 use crate::run::Run;
 use crate::world::World;
 
-/// What is read: the first page, where GPT's protective record and DOS's table are. Each of the two looks for itself if the other could not
-/// read (`check_partition`). Kernels with more parsers look at more.
-const PAGE_SECTORS: u16 = 8;
+/// Who looks for a table: GPT's protective record and DOS's table are in the first page. Each reads that for itself if the other could not
+/// (`check_partition`). Kernels with more parsers look at more.
 const PARSERS: u8 = 2;
 
 impl Device {
@@ -42,7 +41,7 @@ impl World {
         let Some(disk) = self.device.as_mut().and_then(|device| device.disk.as_mut()) else {
             return;
         };
-        let sectors = disk.sectors.min(PAGE_SECTORS.into()) as u16;
+        let sectors = u64::from(PAGE_SECTORS).min(disk.sectors) as u16;
         if disk.scanned == PARSERS || disk.dead || sectors == 0 {
             disk.scan = Scan::Done;
             disk.open_mutex = false;
@@ -59,13 +58,12 @@ impl World {
     /// 6.12: the server of a device that waits for another one is gone, and START_DEV keeps others from bringing one (H67).
     pub(crate) fn scan_loses_its_server(&self, run: &mut Run<'_>) {
         let Some(device) = self.device.as_ref().filter(|device| device.queues_io()) else { return };
-        let starting = |one: &Control| one.is_scanning();
         let reads = device.disk.as_ref().is_some_and(|disk| match disk.scan {
             Scan::Scheduled | Scan::Reading => true,
             Scan::Read => disk.scanned < PARSERS,
             Scan::None | Scan::Done => false,
         });
-        if reads && self.controls.iter().flatten().any(starting) && !run.config.quiet {
+        if reads && self.controls.iter().flatten().any(Control::is_scanning) && !run.config.quiet {
             let text = "START_DEV waits for what its partition scan reads, that for a server, and every server for START_DEV";
             run.violate("K11", text.into());
         }

@@ -161,6 +161,7 @@ impl World {
         if let Some(errno) = self.refuses_fetch(thread, (queue, tag), addr) {
             return -errno;
         }
+        let admin = self.process_of(thread).admin;
         let Some(device) = &mut self.device else { return -errno::ENODEV };
         let slot = device.slot(queue, tag);
         if device.stopping {
@@ -199,7 +200,6 @@ impl World {
             registered: None,
         };
         device.armed += 1;
-        let admin = self.processes[self.threads[thread.index()].process.index()].admin;
         if device.fetched(queue, admin) {
             device.hw[usize::from(queue)].daemon = Some(thread);
         }

@@ -48,7 +48,6 @@ fn experiment(honest: bool) -> Checked<String> {
                     jobs,
                     job_kib: 2048,
                     verify: true,
-                    round: 0,
                 }
                 .run()?;
                 measured.push(format!(
@@ -70,7 +69,6 @@ fn experiment(honest: bool) -> Checked<String> {
         jobs: 1,
         job_kib: 4096,
         verify: true,
-        round: 0,
     }
     .run()?;
     let _ = fs::remove_file("/scratch/canary");

@@ -22,8 +22,6 @@ pub(super) struct Fio<'a> {
     pub(super) job_kib: u32,
     /// Write, then read back and compare; without it: a mix of reads and writes that nobody compares.
     pub(super) verify: bool,
-    /// What is written depends on it.
-    pub(super) round: u32,
 }
 
 /// What fio did.
@@ -34,7 +32,8 @@ pub(super) struct Moved {
 }
 
 impl Fio<'_> {
-    fn arguments(&self, output: &str) -> Vec<String> {
+    /// What is written depends on the round.
+    fn arguments(&self, output: &str, round: u32) -> Vec<String> {
         let pattern = match (self.verify, self.order) {
             (true, Order::Sequential) => "write",
             (true, Order::Random) => "randwrite",
@@ -48,7 +47,7 @@ impl Fio<'_> {
             "--group_reporting".into(),
             "--output-format=json".into(),
             "--allow_mounted_write=1".into(),
-            format!("--randseed={}", 20_260_923 + self.round),
+            format!("--randseed={}", 20_260_923 + round),
             "--end_fsync=1".into(),
             format!("--output={output}"),
             format!("--filename={}", self.path),
@@ -70,15 +69,15 @@ impl Fio<'_> {
     }
 
     /// Starts it.
-    pub(super) fn start(&self) -> Checked<Program> {
-        Program::start("fio", &self.arguments("/tmp/fio.json"))
+    pub(super) fn start(&self, round: u32) -> Checked<Program> {
+        Program::start("fio", &self.arguments("/tmp/fio.json", round))
     }
 
     /// Runs to the end. Fails unless fio is content and moved everything it was asked to.
     pub(super) fn run(&self) -> Checked<Moved> {
         let output = "/tmp/fio.json";
         let _ = fs::remove_file(output);
-        let ended = Program::start("fio", &self.arguments(output))?.wait()?.success()?;
+        let ended = Program::start("fio", &self.arguments(output, 0))?.wait()?.success()?;
         let text = fs::read_to_string(output).unwrap_or_default();
         let Some(moved) = parse(&text) else {
             return Err(Trouble::Failed {
@@ -104,12 +103,12 @@ impl Fio<'_> {
 
     /// Writes, lets `tamper` change the data, and verifies. Fails if fio notices.
     pub(super) fn verified_after(&self, tamper: impl FnOnce() -> Checked) -> Checked {
-        let mut arguments = self.arguments("/tmp/fio.json");
+        let mut arguments = self.arguments("/tmp/fio.json", 0);
         arguments.retain(|a| a != "--do_verify=1");
         arguments.push("--do_verify=0".into());
         Program::start("fio", &arguments)?.wait()?.success()?;
         tamper()?;
-        let mut arguments = self.arguments("/tmp/fio.json");
+        let mut arguments = self.arguments("/tmp/fio.json", 0);
         arguments.push("--verify_only".into());
         Program::start("fio", &arguments)?.wait()?.success()?;
         Ok(())
@@ -126,9 +125,8 @@ impl Fio<'_> {
             jobs,
             job_kib: 4096,
             verify: false,
-            round: 0,
         };
-        let mut arguments = fio.arguments("/tmp/load.json");
+        let mut arguments = fio.arguments("/tmp/load.json", 0);
         arguments.extend(["--time_based", "--runtime=3600"].map(str::to_owned));
         Program::start("fio", &arguments)
     }

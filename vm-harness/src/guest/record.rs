@@ -13,12 +13,12 @@ use super::fio::Fio;
 use super::proc;
 use super::program::{Checked, Program, Trouble, broken, failed, run};
 use super::recovery::until_served;
-use super::scenario::{Doing, Done, deleted, killed, load_ended};
+use super::scenario::{Doing, Done, Stretch, deleted, killed, load_ended, progress};
 use crate::plan::{Order, RecordCase, RecordEnd, Target};
 
 const DIR: &str = "/tmp/record";
 /// Requests that make a load.
-const UNDER_WAY: u64 = 50;
+const UNDER_WAY: Stretch = (50, Duration::from_millis(1));
 /// Bytes of a trace that is worth to be handed to the host.
 const HANDED_MAX: usize = 256 << 10;
 
@@ -47,7 +47,6 @@ pub(super) fn record(case: &RecordCase, doing: &Doing) -> Checked<Done> {
                 jobs: queues,
                 job_kib: 64,
                 verify: target != Target::Null,
-                round: 0,
             }
             .run()?;
             deleted(&device, doing)?;
@@ -115,13 +114,7 @@ fn checked(text: &str) -> Checked<String> {
 fn loaded(device: &Device, queues: u32, doing: &Doing) -> Checked<Program> {
     doing.now(format!("the load on {}", device.path));
     let mut load = Fio::load(&device.path, queues, 16)?;
-    let before = blkproof::completed_requests(device);
-    while blkproof::completed_requests(device) < before + UNDER_WAY {
-        if let Ok(Some(status)) = load.child.try_wait() {
-            return failed(format!("the load ended by itself, with {status}"));
-        }
-        thread::sleep(Duration::from_millis(1));
-    }
+    progress(device, &mut load, UNDER_WAY)?;
     Ok(load)
 }
 

@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use super::blkproof::{self, BATCH, Device, PROGRAM, Wanted};
 use super::fio::Fio;
 use super::program::{Checked, Program, Trouble, failed, run};
-use super::scenario::{Doing, added, deleted, killed, progress, progresses, read_a_block};
+use super::scenario::{
+    Doing, UNDER_WAY, added, deleted, killed, progress, progresses, read_a_block,
+};
 use crate::facts::MachineFacts;
 use crate::plan::{Data, Order, Recovery, Target};
 
@@ -53,7 +55,7 @@ impl<'a> Verifying<'a> {
     /// Waits until the device has completed a good number of further requests.
     pub(super) fn progress(&mut self, doing: &Doing) -> Checked {
         doing.now(format!("the load on {}", self.device.path));
-        while !progresses(self.device, &mut self.load) {
+        while !progresses(self.device, &mut self.load, UNDER_WAY) {
             self.round += 1;
             let next = verifying(self.device, self.round)?;
             mem::replace(&mut self.load, next).wait()?.success()?;
@@ -79,9 +81,8 @@ fn verifying(device: &Device, round: u32) -> Checked<Program> {
         jobs: 4,
         job_kib: 1024,
         verify: true,
-        round,
     };
-    fio.start()
+    fio.start(round)
 }
 
 /// Kills the worker under a load, brings the device back, again and again, and lets the load come to its end.
@@ -256,7 +257,7 @@ fn fail_io(doing: &Doing) -> Checked<String> {
 fn delete(doing: &Doing) -> Checked<String> {
     let device = added(&wanted(Target::Null, &["--recovery", "requeue"]), doing)?;
     let mut load = Fio::load(&device.path, 4, 8)?;
-    progress(&device, &mut load)?;
+    progress(&device, &mut load, UNDER_WAY)?;
     killed(blkproof::worker(device.id)?, doing);
     until_state(&device, "QUIESCED", doing)?;
     let begun = Instant::now();

@@ -24,8 +24,11 @@ use crate::plan::{Action, Data, IoCase, Order, Plant, Target, Victim};
 type Checksums = BTreeMap<PathBuf, [u8; 32]>;
 
 const MOUNT_POINT: &str = "/mnt";
+/// A number of requests, and the pause between two looks whether they are completed.
+pub(super) type Stretch = (u64, Duration);
+
 /// Requests a load must have completed before it counts as a load.
-const UNDER_WAY: u64 = 200;
+pub(super) const UNDER_WAY: Stretch = (200, Duration::from_millis(20));
 
 /// What a step is doing right now, for the report in case it never ends.
 #[derive(Debug, Clone, Default)]
@@ -144,7 +147,6 @@ fn io(
         jobs: case.queues,
         job_kib: total_kib / case.queues,
         verify: case.target != Target::Null,
-        round: 0,
     }
     .run()?;
     let seconds = begun.elapsed().as_secs_f64();
@@ -344,27 +346,28 @@ fn loaded_on(wanted: &Wanted, doing: &Doing) -> Checked<Loaded> {
     let device = added(wanted, doing)?;
     doing.now(format!("the load on {}", device.path));
     let mut load = Fio::load(&device.path, 4, 32)?;
-    progress(&device, &mut load)?;
+    progress(&device, &mut load, UNDER_WAY)?;
     Ok(Loaded { device, load })
 }
 
-/// Waits until the device has completed a good number of further requests.
-pub(super) fn progress(device: &Device, load: &mut Program) -> Checked {
-    if progresses(device, load) {
+/// Waits until the device has completed so many further requests.
+pub(super) fn progress(device: &Device, load: &mut Program, stretch: Stretch) -> Checked {
+    if progresses(device, load, stretch) {
         return Ok(());
     }
     let status = load.child.wait();
     failed(format!("the load ended by itself, with {status:?}"))
 }
 
-/// Waits until the device has completed a good number of further requests, or the load is at its end: whether it was the former.
-pub(super) fn progresses(device: &Device, load: &mut Program) -> bool {
+/// Waits until the device has completed so many further requests, or the load is at its end: whether it was the former.
+pub(super) fn progresses(device: &Device, load: &mut Program, stretch: Stretch) -> bool {
+    let (requests, pause) = stretch;
     let before = blkproof::completed_requests(device);
-    while blkproof::completed_requests(device) < before + UNDER_WAY {
+    while blkproof::completed_requests(device) < before + requests {
         if let Ok(Some(_)) = load.child.try_wait() {
             return false;
         }
-        thread::sleep(Duration::from_millis(20));
+        thread::sleep(pause);
     }
     true
 }
@@ -400,7 +403,7 @@ fn kill(victim: Victim, doing: &Doing) -> Checked<String> {
     }
     if victim == Victim::Supervisor {
         doing.now("the load to go on without a supervisor");
-        progress(&device, &mut load)?;
+        progress(&device, &mut load, UNDER_WAY)?;
         if !proc::is_alive(worker) {
             return failed("the worker died with its supervisor");
         }
@@ -416,7 +419,6 @@ fn kill(victim: Victim, doing: &Doing) -> Checked<String> {
             jobs: 4,
             job_kib: 512,
             verify: true,
-            round: 0,
         }
         .run()?;
     } else {
@@ -532,7 +534,6 @@ fn planted(plant: Plant, doing: &Doing) -> Checked<String> {
                 jobs: 1,
                 job_kib: 1024,
                 verify: true,
-                round: 0,
             };
             let verified = fio.verified_after(|| {
                 let foreign = File::options().write(true).open(&device.path);
