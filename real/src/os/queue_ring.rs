@@ -198,12 +198,12 @@ impl QueueRing {
         unsafe { self.ring.push(entry, user_data) }
     }
 
-    /// See [`Batches::told`].
+    /// The `nth` tag in the buffer of the completion that was reaped last.
     pub fn told(&self, nth: u16) -> Tag {
         self.mapped().batches.as_ref().expect("I1: only a batch device tells of tags").told(nth)
     }
 
-    /// See [`Batches::give_back`].
+    /// Gives the buffer of the completion that was reaped last back. A completion without one took none.
     pub fn give_back(&mut self) {
         let batches = self.mapped.as_mut().and_then(|mapped| mapped.batches.as_mut());
         batches.expect("I1: only a batch device takes buffers").give_back();
