@@ -1,12 +1,13 @@
 //! Clients of the block device, the partition scan, and the operator.
 
+use blkproof_engine::cause::{Cause, Problem};
 use blkproof_engine::control::Command;
 use blkproof_engine::launcher::Launcher;
 use blkproof_engine::link::{Link, Order};
 use blkproof_engine::query::Query;
 use blkproof_engine::supervisor::{Errand, Plan, RESTARTS_MAX, Recovery, Stage, Supervisor};
 use blkproof_engine::sys::Exit;
-use blkproof_engine::uapi::DevId;
+use blkproof_engine::uapi::{DevId, KernelSeries};
 
 use crate::choices::Site;
 use crate::config::{Subject, TargetKind};
@@ -69,6 +70,8 @@ pub(crate) struct Operator {
     pub(crate) changer: Option<ProcessId>,
     /// How often `recover` was run.
     pub(crate) recoveries: u8,
+    /// Since the last one was run something happened that may keep it from what it wants.
+    pub(crate) recovery_hindered: bool,
     /// How the last of these processes ended, if it ended by itself.
     pub(crate) last_exit: Option<Exit>,
 }
@@ -94,6 +97,7 @@ impl Operator {
             recoverer: None,
             changer: None,
             recoveries: 0,
+            recovery_hindered: false,
             last_exit: None,
         }
     }
@@ -233,7 +237,8 @@ impl World {
 
     /// One step of the operator: ask to stop, or delete what was left behind.
     pub(crate) fn operator_step(&mut self, run: &mut Run<'_>) {
-        if self.is_unserved() && !self.clients_done() {
+        let hopeless = self.operator.recoveries == RECOVERIES_MAX && is_past_recovery(run);
+        if self.is_unserved() && !self.clients_done() && !hopeless {
             self.ask_to_recover(run);
             return;
         }
@@ -305,6 +310,22 @@ impl World {
         self.ask_for_recovery(run);
     }
 
+    /// Whether anybody can see that a device has lost its worker, which its supervisor may or may not have noticed.
+    pub(crate) fn recovery_can_be_asked(&self) -> bool {
+        self.is_up()
+            && self.device.as_ref().is_some_and(Device::recovers)
+            && self.supervisor().is_some()
+            && !self.has_worker()
+            && !self.operator.stop_sent
+            && matches!(self.state_of(self.operator.recoverer), None | Some(ProcessState::Reaped))
+    }
+
+    /// The operator does not wait until the supervisor says that the device has no worker.
+    pub(crate) fn recover_in_haste(&mut self, run: &mut Run<'_>) {
+        self.budget.hastes -= 1;
+        self.ask_for_recovery(run);
+    }
+
     /// A `recover` that asks the device's own supervisor.
     fn ask_for_recovery(&mut self, run: &mut Run<'_>) {
         let Some(id) = self.device.as_ref().map(|device| device.id) else { return };
@@ -333,6 +354,22 @@ impl World {
             self.links.launcher.map(|thread| self.threads[thread.index()].process);
     }
 
+    /// A `recover` that asked the device's own supervisor ended. It may give up only for a reason.
+    pub(crate) fn heard_recovery(&mut self, run: &Run<'_>, process: ProcessId, exit: Exit) {
+        let faults = &run.config.faults;
+        let hindered = self.operator.recovery_hindered
+            || is_past_recovery(run)
+            || run.abandoned
+            || run.rivalled
+            || faults.resource > 0
+            || faults.stall > 0;
+        let gave_up = matches!(exit, Exit::Failed(Cause { problem: Problem::Deadline, .. }));
+        if self.operator.recoverer == Some(process) && gave_up && !hindered {
+            let text = "the supervisor was asked to recover the device, and did not".into();
+            run.violate("L3", text);
+        }
+    }
+
     fn counts_recovery(&mut self, run: &Run<'_>) -> bool {
         if self.operator.recoveries == RECOVERIES_MAX {
             run.violate(
@@ -342,6 +379,7 @@ impl World {
             return false;
         }
         self.operator.recoveries += 1;
+        self.operator.recovery_hindered = false;
         true
     }
 
@@ -466,4 +504,9 @@ impl World {
     pub(crate) fn announce(&mut self, id: DevId) {
         self.links.up_told = Some(id);
     }
+}
+
+/// Before 7.3 a device may be started whose worker is gone for good: it stays LIVE, and no other gets hold of it (H07).
+fn is_past_recovery(run: &Run<'_>) -> bool {
+    run.killed_early && run.config.kernel < KernelSeries::V7_3
 }

@@ -96,6 +96,8 @@ pub struct Faults {
     pub stall: u8,
     /// Another command runs beside the device's own supervisor: `list`, or `del`.
     pub rival: u8,
+    /// The operator has the supervisor recover a device as soon as anybody can see that its worker is gone.
+    pub haste: u8,
     /// The operator has a device that is served handed over to another worker.
     pub handover: u8,
     /// The operator gives a device that is served another size.
@@ -139,6 +141,7 @@ impl Faults {
         udev: 0,
         stall: 0,
         rival: 0,
+        haste: 0,
         handover: 0,
         resize: 0,
     };
@@ -153,12 +156,13 @@ impl Faults {
         udev: 96,
         stall: 2,
         rival: 2,
+        haste: 24,
         handover: 2,
         resize: 2,
     };
 
     /// Name and rate of each kind, in the order of the fields.
-    pub const fn rates(&self) -> [(&'static str, u8); 11] {
+    pub const fn rates(&self) -> [(&'static str, u8); 12] {
         [
             ("signal", self.signal),
             ("submit", self.submit),
@@ -169,6 +173,7 @@ impl Faults {
             ("udev", self.udev),
             ("stall", self.stall),
             ("rival", self.rival),
+            ("haste", self.haste),
             ("handover", self.handover),
             ("resize", self.resize),
         ]
@@ -186,6 +191,7 @@ impl Faults {
             "udev" => &mut self.udev,
             "stall" => &mut self.stall,
             "rival" => &mut self.rival,
+            "haste" => &mut self.haste,
             "handover" => &mut self.handover,
             "resize" => &mut self.resize,
             _ => return None,

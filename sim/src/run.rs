@@ -92,6 +92,8 @@ pub enum Sabotage {
     NoFence,
     /// END_USER_RECOVERY names the first worker, always: L3.
     EndForFirstWorker,
+    /// What somebody asked of a supervisor is lost before it hears it: L3.
+    LoseOrder,
     /// A request that went back is not brought to the next worker: deadlock.
     ForgetRequeued,
     /// A commit is lost, and a queue is woken for nothing, again and again: livelock.
@@ -523,6 +525,13 @@ fn strike(world: &mut World, run: &mut Run<'_>) {
     }
     if run.config.faults.rival > 0 && world.rival_can_come() && run.fault(run.config.faults.rival) {
         world.rival_comes(run);
+    }
+    if run.config.faults.haste > 0
+        && world.budget.hastes > 0
+        && world.recovery_can_be_asked()
+        && run.fault(run.config.faults.haste)
+    {
+        world.recover_in_haste(run);
     }
     if run.config.faults.handover > 0
         && world.change_can_be_asked()

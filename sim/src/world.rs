@@ -75,6 +75,7 @@ pub(crate) struct Budget {
     pub(crate) lates: u8,
     pub(crate) stalls: u8,
     pub(crate) rivals: u8,
+    pub(crate) hastes: u8,
     pub(crate) handovers: u8,
     pub(crate) resizes: u8,
 }
@@ -181,6 +182,7 @@ impl World {
                 lates: 4,
                 stalls: 3,
                 rivals: 2,
+                hastes: 4,
                 handovers: 3,
                 resizes: 4,
             },

@@ -133,6 +133,14 @@ fn a_recovery_is_stopped_at_any_moment() {
     survives("a_recovery_is_stopped_at_any_moment", Recovery::Reissue, faults);
 }
 
+/// Whoever asks may have seen that the worker is gone before the supervisor has, or while it finds out what became of the device.
+#[test]
+fn who_asks_in_haste_is_heard() {
+    for recovery in [Recovery::Requeue, Recovery::Reissue, Recovery::FailIo] {
+        survives("who_asks_in_haste_is_heard", recovery, Faults { haste: 64, ..KILLS });
+    }
+}
+
 #[test]
 fn other_commands_run_beside_a_recovery() {
     // Before 7.3 a `del` that knows of no supervisor to ask may start a device over aborted commands (H26).
@@ -246,6 +254,11 @@ fn o9_sees_a_write_of_a_dead_worker_that_nobody_waited_for() {
 #[test]
 fn l3_sees_a_recovery_that_names_the_worker_before() {
     caught(Sabotage::EndForFirstWorker, Verdict::Safety, "L3");
+}
+
+#[test]
+fn l3_sees_a_supervisor_that_is_asked_and_does_nothing() {
+    caught(Sabotage::LoseOrder, Verdict::Safety, "L3");
 }
 
 #[test]

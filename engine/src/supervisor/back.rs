@@ -78,36 +78,15 @@ impl Supervisor {
         }
     }
 
-    /// An operator wants the device to have a worker again.
+    /// An operator wants the device to have a worker again. Whoever asks has seen that the worker is gone, and it will be noticed here as
+    /// well; what is being found out of the device is found for somebody who wants it; and a recovery that is under way is what was asked for.
     pub(super) fn asked_to_recover(&mut self, io: &mut impl SupervisorIo) -> Next {
-        match self.stage {
-            Stage::Unserved => {
-                self.wanted = true;
-                self.restarts = 0;
-                self.begin(io)
-            }
-            // Whoever asks has seen that the worker is gone, and it will be noticed here as well.
-            Stage::Live | Stage::Fitting | Stage::Resizing | Stage::AwaitingExit => {
-                self.wanted = self.recovers();
-                Next::Park
-            }
-            // It is under way, or nothing that can be recovered yet.
-            Stage::Boot
-            | Stage::SettingUp
-            | Stage::Commanding(_)
-            | Stage::Spawning
-            | Stage::Attaching
-            | Stage::Priming
-            | Stage::Pausing
-            | Stage::Watching
-            | Stage::AskingSupervisor
-            | Stage::Killing
-            | Stage::Reaping
-            | Stage::AttachingSupervisor
-            | Stage::StoppingSupervisor
-            | Stage::AwaitingSupervisor
-            | Stage::Ended => Next::Park,
+        self.wanted = self.recovers();
+        if self.stage == Stage::Unserved {
+            self.restarts = 0;
+            return self.begin(io);
         }
+        Next::Park
     }
 
     /// What a device that has no worker is at.
@@ -225,7 +204,8 @@ impl Supervisor {
         }
         self.way = Way::Up;
         // The program may have been renewed to one that does not work: after it, the one that did.
-        self.wanted = core::mem::take(&mut self.handing) || self.restarts_again();
+        // Whoever asked since it failed has not had his recovery yet.
+        self.wanted |= core::mem::take(&mut self.handing) || self.restarts_again();
         if self.wanted { self.begin(io) } else { self.wait_unserved(io) }
     }
 

@@ -14,6 +14,7 @@ impl Supervisor {
         if !self.live && self.way == Way::Up {
             let stays = self.recovering || self.leaves_as_it_was();
             self.way = if stays { Way::Back } else { Way::Down };
+            self.wanted = false;
         }
     }
 

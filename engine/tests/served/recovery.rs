@@ -3,12 +3,12 @@
 use blkproof_engine::cause::{Cause, Problem, Step};
 use blkproof_engine::control::Kind;
 use blkproof_engine::data::DataMode;
-use blkproof_engine::link::{News, Order, ToWorker, Verdict};
+use blkproof_engine::link::{Link, News, Order, ToWorker, Verdict};
 use blkproof_engine::pending::{Awaits, Otherwise, Owner, Pending};
 use blkproof_engine::supervisor::{
     Errand, LOOK_PAUSE_MAX_MS, LOOKS_MAX, Plan, RESTARTS_MAX, Recovery, Stage, WATCH_MS,
 };
-use blkproof_engine::sys::{Exit, WorkerExit};
+use blkproof_engine::sys::{Cqe, Exit, Token, WorkerExit};
 use blkproof_engine::uapi::{DeviceState, Errno, Features};
 
 use crate::bench::{Bench, Fate, ID, IDENTITY, SUPERVISOR, System, serve_in};
@@ -65,6 +65,50 @@ fn who_asks_before_the_supervisor_has_noticed_is_not_forgotten() {
     // It counted for that one.
     bench.loses_worker(0);
     bench.until(Stage::Unserved);
+}
+
+/// One who asks is heard at every step of finding out what became of the device, and once is enough.
+#[test]
+fn who_asks_while_the_supervisor_looks_is_not_forgotten() {
+    for steps in 0.. {
+        let mut bench = Bench::live(Recovery::Reissue, false);
+        bench.loses_worker(0);
+        for _ in 0..steps {
+            assert_eq!(bench.step(), None);
+        }
+        let unserved = bench.supervisor.stage() == Stage::Unserved;
+        // Before whatever else has arrived by now is looked at.
+        bench.system.orders.push_back(Order::Recover);
+        bench.system.links.retain(|link| *link != Link::Operator);
+        bench.system.cq.push_front(Cqe { token: Token::Link(Link::Operator), res: 1 });
+        bench.until(Stage::Live);
+        assert_eq!(bench.system.news.last(), Some(&News::Recovered), "asked after {steps} steps");
+        bench.loses_worker(0);
+        bench.until(Stage::Unserved);
+        if unserved {
+            assert!(steps > 0, "it was asked while it looked");
+            return;
+        }
+    }
+}
+
+/// Nor is one who asks while a recovery that failed is being cleared away; one who asked before that had his try.
+#[test]
+fn who_asks_after_a_recovery_failed_gets_another() {
+    let mut bench = Bench::live(Recovery::Reissue, false);
+    bench.loses_worker(0);
+    bench.until(Stage::Unserved);
+    bench.system.fates = [Fate::Hangs].into();
+    bench.order(Order::Recover);
+    bench.until(Stage::Priming);
+    bench.order(Order::Recover);
+    bench.until(Stage::Unserved);
+
+    bench.system.fates = [Fate::Hangs].into();
+    bench.order(Order::Recover);
+    bench.until(Stage::AwaitingExit);
+    bench.order(Order::Recover);
+    bench.until(Stage::Live);
 }
 
 #[test]

@@ -236,6 +236,7 @@ impl World {
         if let Some(Program::Supervisor(_)) = self.threads[thread.index()].program.as_deref() {
             self.operator.heard_exit(process, exit);
             self.heard_change(run, process, exit);
+            self.heard_recovery(run, process, exit);
             let orphan = self
                 .processes
                 .iter()
@@ -412,6 +413,7 @@ impl World {
         let live = self.is_up();
         run.worker_killed |= self.processes[victim].geometry.is_some() || !live;
         run.killed_early |= !live;
+        self.operator.recovery_hindered = true;
         run.note(actor::OPERATOR, || format!("SIGKILL to process {pid}"));
         self.begin_exit(ProcessId::from_index(victim), WorkerExit::Signal(SIGKILL));
     }

@@ -230,7 +230,14 @@ impl SupervisorIo for Io<'_, '_, '_> {
         if self.world.links.commanded != Some(self.thread) {
             return Received::Empty;
         }
-        self.world.links.orders.pop_front().map_or(Received::Empty, Received::Message)
+        match self.world.links.orders.pop_front() {
+            Some(Order::Recover)
+                if self.run.sabotage == Some(Sabotage::LoseOrder) && self.run.strikes() =>
+            {
+                Received::Empty
+            }
+            order => order.map_or(Received::Empty, Received::Message),
+        }
     }
 
     fn hear_worker(&mut self) -> Received<FromWorker> {
@@ -277,8 +284,10 @@ impl SupervisorIo for Io<'_, '_, '_> {
 impl Io<'_, '_, '_> {
     fn tell_news(&mut self, news: News) {
         self.note(|| format!("notes: {news:?}"));
-        if let News::Recovered = news {
-            self.run.progress();
+        match news {
+            News::Recovered => self.run.progress(),
+            News::RecoveryFailed(_) => self.world.operator.recovery_hindered = true,
+            _ => {}
         }
     }
 }
