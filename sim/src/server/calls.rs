@@ -128,7 +128,7 @@ impl World {
                             }
                             if let Some(ring) = self.threads[thread.index()].ring {
                                 let ring = &mut self.rings[ring.index()];
-                                ring.provided = buffers;
+                                ring.provided += buffers;
                                 ring.lists.each = (depth as u16).min(FETCH_BATCH_TAGS_MAX as u16);
                             }
                             Ret::Done

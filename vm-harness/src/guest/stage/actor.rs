@@ -107,7 +107,11 @@ fn listen(admin: bool) -> io::Result<()> {
             Cue::Fork { map, device } => {
                 let file = lock(&company.device);
                 let queue = file.as_ref().zip(map).map(|(file, queue)| (file, queue, device.depth));
+                let unopened = map.is_some() && queue.is_none();
                 let answer = match fork_idle(queue) {
+                    Ok((pid, _)) if unopened => {
+                        Answer::Forked { pid, result: -rustix::io::Errno::BADF.raw_os_error() }
+                    }
                     Ok((pid, result)) => Answer::Forked { pid, result },
                     Err(error) => return Err(error),
                 };
