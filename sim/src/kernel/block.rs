@@ -3,6 +3,7 @@
 use blkproof_engine::uapi::{Errno, IoDesc};
 
 use crate::choices::Site;
+use crate::kernel::control::PAGE_SECTORS;
 use crate::kernel::errno;
 use crate::kernel::process::Work;
 use crate::kernel::tags::TagState;
@@ -12,6 +13,8 @@ use crate::world::{BUFFER_SECTORS, RequestId, Version, World};
 
 /// What is in a client's memory before a read: nothing that any write wrote, nor zeroes.
 const STALE: Version = Version::MAX;
+/// Sectors in a page.
+const PAGE: u16 = PAGE_SECTORS as u16;
 
 /// What is asked of the device.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -68,6 +71,8 @@ pub(crate) enum Issuer {
     Scan,
     /// An actor of a script, in this step.
     Script(u16),
+    /// The page cache.
+    Cache,
 }
 
 /// Where a request is (K2).
@@ -89,6 +94,10 @@ pub(crate) enum Phase {
 
 /// A request inside the block layer.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each says one thing of a request, whatever the others say"
+)]
 pub(crate) struct Request {
     /// What the driver is asked.
     pub(crate) op: BlockOp,
@@ -117,6 +126,8 @@ pub(crate) struct Request {
     pub(crate) holders: u8,
     /// The driver was to register its pages and could not.
     pub(crate) unregistered: bool,
+    /// Another write of the page cache has to be over before it is admitted.
+    pub(crate) throttled: bool,
     /// The disk's end came to lie before its own: the server may refuse it (H60).
     pub(crate) beyond: bool,
 }
@@ -142,7 +153,8 @@ impl World {
         match (op, issuer) {
             // Nothing remembers what scripts write: they look themselves.
             (BlockOp::Write { .. }, Issuer::Script(step)) => version = self.script_writes(step),
-            (_, Issuer::Script(_)) | (BlockOp::Flush, _) => {}
+            (BlockOp::Write { .. }, Issuer::Cache) => version = self.cached_byte(start).into(),
+            (_, Issuer::Script(_) | Issuer::Cache) | (BlockOp::Flush, _) => {}
             (BlockOp::Read, Issuer::Scan) if run.config.quiet => {}
             (BlockOp::Write { .. }, _) => {
                 version = self.register.write_begins(first, count, false);
@@ -159,8 +171,8 @@ impl World {
         let op = if fua { BlockOp::Write { fua: cache && knows_fua } } else { op };
         run.seen(u64::from(start) << 32 | u64::from(sectors) << 16 | u64::from(queue));
         let stale = match issuer {
-            // It clears its memory.
-            Issuer::Script(_) => 0,
+            // They clear their memory.
+            Issuer::Script(_) | Issuer::Cache => 0,
             Issuer::Scan if run.config.quiet => 0,
             Issuer::Client(_) | Issuer::Udev | Issuer::Scan => STALE,
         };
@@ -181,6 +193,7 @@ impl World {
             lost: 0,
             holders: 0,
             unregistered: false,
+            throttled: false,
             beyond: false,
         };
         run.note(actor::issuer(issuer), || {
@@ -215,6 +228,7 @@ impl World {
             return self.device.as_ref().is_some_and(|device| !device.frozen);
         }
         request.phase == Phase::Waiting
+            && !(request.throttled && self.another_is_cached())
             && self.device.as_ref().is_some_and(|device| {
                 let free = device.hw[usize::from(request.queue)].busy < device.depth;
                 !device.quiesced && (request.tag.is_some() || free)
@@ -225,11 +239,15 @@ impl World {
     /// Whether it is a part of something whose earlier parts have no tag yet: they are submitted in order, and the submitter
     /// sleeps for each one's tag. Parts of a discard come one after another.
     fn comes_after_another(&self, request: &Request) -> bool {
-        let Issuer::Script(step) = request.issuer else { return false };
+        if !matches!(request.issuer, Issuer::Script(_) | Issuer::Cache) {
+            return false;
+        }
         let discard = request.op == BlockOp::Discard;
         self.requests.iter().flatten().any(|other| {
             let submitted = !matches!(other.phase, Phase::Entering | Phase::Waiting);
-            other.issuer == Issuer::Script(step)
+            let same_page = request.start / PAGE == other.start / PAGE;
+            other.issuer == request.issuer
+                && (request.issuer != Issuer::Cache || same_page)
                 && other.start < request.start
                 && (discard || other.tag.is_none() && !submitted)
         })
@@ -237,6 +255,14 @@ impl World {
 
     /// Step Q.
     pub(crate) fn admit(&mut self, run: &mut Run<'_>, id: RequestId) {
+        self.admit_one(run, id);
+        self.cache_admitted(run, id);
+    }
+
+    fn admit_one(&mut self, run: &mut Run<'_>, id: RequestId) {
+        if self.is_throttled(run, id) {
+            return;
+        }
         let (Some(device), Some(request)) = (&mut self.device, &mut self.requests[id.index()])
         else {
             return;
@@ -394,6 +420,10 @@ impl World {
         }
         if let Issuer::Script(step) = request.issuer {
             self.script_heard(run, step, request, status);
+            return;
+        }
+        if request.issuer == Issuer::Cache {
+            self.cache_heard(run, request, ok);
             return;
         }
         let (start, sectors) = (usize::from(request.start), usize::from(request.sectors));

@@ -4,6 +4,7 @@ use blkproof_engine::control::{Command, Reply};
 use blkproof_engine::sys::{Cqe, Token};
 use blkproof_engine::uapi::{ControlOp, DevId, DevInfo, DeviceState, KernelSeries, Params};
 
+use crate::kernel::cache::{Cache, Writer};
 use crate::kernel::device::{Device, Gendisk, Holder, Scan, State};
 use crate::kernel::errno;
 use crate::kernel::limits::{self, Limits};
@@ -134,8 +135,12 @@ pub(crate) enum Pc {
     StopLock,
     /// ST2: requests would wait for a server: none may be started, then all abort.
     StopIdle,
-    /// ST3: `del_gendisk` takes `open_mutex`, new requests fail from here on.
+    /// ST3: `del_gendisk` takes `open_mutex`; new requests fail from here on, unless there is something to be written back before.
     StopMark,
+    /// ST3: it waits for that (`sync_blockdev`).
+    StopSync,
+    /// ST3: it takes `open_mutex` again, new requests fail from here on.
+    StopDead,
     /// ST3: wait for every request to finish.
     StopDrain,
     /// ST5: wait for the partition scan.
@@ -208,7 +213,7 @@ impl Control {
 /// A request's time, unless somebody changes it.
 const TIMEOUT_MS: u32 = 30_000;
 /// Sectors in a page.
-pub(super) const PAGE_SECTORS: u32 = 8;
+pub(crate) const PAGE_SECTORS: u32 = 8;
 
 /// What a step of a command comes to.
 pub(super) enum Next {
@@ -361,7 +366,8 @@ impl World {
                 device.is_none_or(|it| it.state != State::Live && it.kernel > KernelSeries::V6_12)
                     || !self.any_started()
             }
-            Pc::StopMark | Pc::TryStop => self.open_mutex_free(),
+            Pc::StopMark | Pc::StopDead | Pc::TryStop => self.open_mutex_free(),
+            Pc::StopSync => !self.is_writing_back(Writer::Removal),
             Pc::StopDrain => self.requests_live == 0,
             Pc::StartScan | Pc::StopScan => device
                 .and_then(|device| device.disk.as_ref())
@@ -514,7 +520,26 @@ impl World {
                     }
                 }
             }
-            Pc::StopMark => {
+            Pc::StopMark
+                if self
+                    .device
+                    .as_mut()
+                    .and_then(|device| device.disk.as_mut())
+                    .is_some_and(Gendisk::hides_what_is_to_be_written) =>
+            {
+                self.write_back(run, Writer::Removal, (0, u16::MAX), 0);
+                run.progress();
+                run.kernel(|| format!("ST3: {name} writes back what clients wrote"));
+                Next::Go(Pc::StopSync)
+            }
+            Pc::StopSync => {
+                if let Some(cache) = self.cache() {
+                    cache.drop_clean();
+                }
+                run.progress();
+                Next::Go(Pc::StopDead)
+            }
+            Pc::StopMark | Pc::StopDead => {
                 match self.device.as_mut().and_then(|device| device.disk.as_mut()) {
                     Some(disk) => disk.dead = true,
                     // It was believed to be up, and has none (H57).
@@ -628,6 +653,7 @@ impl World {
         let (write_cache, fua) = limits::cache(&params);
         device.disk = Some(Gendisk {
             attached: true,
+            hidden: false,
             dead: false,
             write_cache,
             fua,
@@ -639,6 +665,7 @@ impl World {
             scan: Scan::None,
             scanned: 0,
             sectors: basic.dev_sectors,
+            cache: Cache::default(),
         });
         run.progress();
         run.kernel(|| "SD: every tag is fetched, device LIVE".into());
@@ -773,7 +800,8 @@ impl World {
                 format!("{name} waits for ub->mutex, held by {}", mutex())
             }
             Pc::Add | Pc::DelLock => format!("{name} waits for ublk_ctl_mutex"),
-            Pc::StopMark | Pc::TryStop => {
+            Pc::StopSync => format!("{name} waits for what clients wrote to be written back"),
+            Pc::StopMark | Pc::StopDead | Pc::TryStop => {
                 format!("{name} waits for disk->open_mutex, held by the partition scan")
             }
             Pc::ShmemFrozen => format!("{name} waits until no request is inside"),

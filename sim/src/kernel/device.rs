@@ -3,6 +3,7 @@
 use blkproof_engine::uapi::{DevId, DevInfo, Features, KernelSeries};
 
 use crate::kernel::batch::Batch;
+use crate::kernel::cache::Cache;
 use crate::kernel::limits::Limits;
 use crate::kernel::params::Stored;
 use crate::kernel::release::ReleaseStep;
@@ -119,7 +120,9 @@ impl HwQueue {
 pub(crate) struct Gendisk {
     /// Not detached yet.
     pub(crate) attached: bool,
-    /// `del_gendisk` began: new requests fail.
+    /// `del_gendisk` began: nobody opens it any more.
+    pub(crate) hidden: bool,
+    /// New requests fail.
     pub(crate) dead: bool,
     /// Writes are durable only after a flush (BLK_FEAT_WRITE_CACHE).
     pub(crate) write_cache: bool,
@@ -139,6 +142,7 @@ pub(crate) struct Gendisk {
     pub(crate) scanned: u8,
     /// Its capacity.
     pub(crate) sectors: u64,
+    pub(crate) cache: Cache,
 }
 
 /// The work that scans for partitions.

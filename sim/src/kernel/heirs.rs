@@ -69,8 +69,9 @@ impl World {
             self.threads[index].ring = None;
             if let Some(Program::Script(actor)) = self.threads[index].program.as_deref_mut()
                 && std::mem::take(&mut actor.disk)
+                && let Some(step) = self.step_of(ThreadId::from_index(index))
             {
-                self.close_block();
+                self.closes_disk_silently(run, step);
             }
         }
         if !self.processes[process.index()].char_kept {

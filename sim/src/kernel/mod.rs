@@ -8,6 +8,7 @@
 //!
 //! * One device that is served (others are added and deleted, in scripts only), one backing file, no request in shared memory. Zones, integrity and larger descriptors are flags and parameters only: no I/O.
 //! * A user copy is one step, and so is a script's operation on a registered buffer.
+//! * The page cache holds whole pages, for scripts only; nothing is written back by itself, nor read ahead.
 //! * Nothing is merged or scheduled; requests of one queue are admitted in any order, but for the parts of one client's operation.
 //! * A flush that waits for a durable write waits as long as that takes, and not for 5 s at the most.
 //! * One queue's readiness and the clearing of its `canceling` are one step, as are X1 over all queues and RWc over all tags.
@@ -23,6 +24,7 @@ pub(crate) mod add;
 pub(crate) mod ask;
 pub(crate) mod batch;
 pub(crate) mod block;
+pub(crate) mod cache;
 pub(crate) mod control;
 pub(crate) mod data;
 pub(crate) mod device;

@@ -299,6 +299,7 @@ impl World {
         let state = &self.threads[thread.index()].state;
         !matches!(state, ThreadState::Dead | ThreadState::Submitting { .. } | ThreadState::Opening)
             && !self.controls.iter().flatten().any(|control| control.thread == thread)
+            && !self.is_at_the_disk(thread)
     }
 
     /// D1: a thread of a dying process is gone.
@@ -331,8 +332,9 @@ impl World {
                 self.unmap(run, ThreadId::from_index(index));
                 if let Some(Program::Script(actor)) = self.threads[index].program.as_deref_mut()
                     && std::mem::take(&mut actor.disk)
+                    && let Some(step) = self.step_of(ThreadId::from_index(index))
                 {
-                    self.close_block();
+                    self.closes_disk_silently(run, step);
                 }
             }
         }

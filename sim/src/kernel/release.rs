@@ -2,7 +2,8 @@
 
 use blkproof_engine::uapi::KernelSeries;
 
-use crate::kernel::device::{Device, Holder, State};
+use crate::kernel::cache::Writer;
+use crate::kernel::device::{Device, Gendisk, Holder, State};
 use crate::kernel::tags::{TagSlot, TagState};
 use crate::run::Run;
 use crate::world::World;
@@ -18,6 +19,8 @@ pub(crate) enum ReleaseStep {
     Idle,
     /// RWd: `del_gendisk`, which needs `open_mutex`.
     Mark,
+    /// RWd: it writes back what clients wrote, needs `open_mutex` again.
+    Sync,
     /// RWd: wait for every request.
     Drain,
     /// RWe: reset the round.
@@ -42,6 +45,9 @@ impl World {
             Some(ReleaseStep::Reset) => true,
             Some(ReleaseStep::Lock) => device.mutex.is_none(),
             Some(ReleaseStep::Idle) => !self.any_started(),
+            Some(ReleaseStep::Sync) => {
+                !self.is_writing_back(Writer::Removal) && self.open_mutex_free()
+            }
             Some(ReleaseStep::Mark) => !device.disk.as_ref().is_some_and(|disk| disk.open_mutex),
             Some(ReleaseStep::Drain) => self.requests_live == 0,
         }
@@ -124,8 +130,15 @@ impl World {
                 Self::without_server(run, device);
                 ReleaseStep::Reset
             }
-            ReleaseStep::Mark => {
+            ReleaseStep::Mark
+                if device.disk.as_mut().is_some_and(Gendisk::hides_what_is_to_be_written) =>
+            {
+                self.write_back(run, Writer::Removal, (0, u16::MAX), 0);
+                ReleaseStep::Sync
+            }
+            ReleaseStep::Mark | ReleaseStep::Sync => {
                 if let Some(disk) = &mut device.disk {
+                    disk.cache.drop_clean();
                     disk.dead = true;
                 }
                 ReleaseStep::Drain

@@ -1,11 +1,16 @@
 //! What clients of a script ask of the disk: it becomes one request or several, one after another where the kernel does it so.
 
-use super::Event;
 use super::model::{event, uniform};
+use super::{Actor, Event};
+use crate::choices::Site;
 use crate::kernel::block::{BlockOp, Issuer, Request};
+use crate::kernel::cache::Writer;
+use crate::kernel::control::PAGE_SECTORS;
 use crate::kernel::errno;
+use crate::kernel::process::ProcessState;
 use crate::run::Run;
-use crate::world::{SECTOR, Version, World};
+use crate::server::Program;
+use crate::world::{SECTOR, ThreadId, Version, World};
 
 /// What an actor waits for.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -16,18 +21,47 @@ pub(crate) struct Job {
     first: u16,
     count: u16,
     queue: u16,
+    way: Way,
+    at: At,
     /// It discards or writes zeroes: it holds the lock of the disk's page cache while it lasts (`filemap_invalidate_lock`).
     excludes: bool,
-    /// It waits for that lock.
-    waits: bool,
     /// A flush follows a write (`generic_write_sync`).
     syncs: bool,
+    /// Nobody hears of it.
+    mute: bool,
     /// Requests under way.
     left: u16,
     status: Result<(), i32>,
     /// The byte that all data read so far is.
     read: Option<u8>,
 }
+
+/// How it is done.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+enum Way {
+    /// By requests of its own; what the page cache has of the range is written back before.
+    Direct,
+    /// By way of the page cache.
+    Cached,
+    /// The disk is closed.
+    Close,
+}
+
+/// Where it is.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+enum At {
+    /// It waits for the lock.
+    Lock,
+    /// What was there before is written back.
+    WriteBack,
+    /// At this page of the cache, for which it asked in vain or not.
+    Page(u16, bool),
+    /// Its requests are under way.
+    Requests,
+}
+
+/// Sectors in a page.
+const PAGE: u16 = PAGE_SECTORS as u16;
 
 impl Job {
     /// A request of what the actor asks for, to be split where it is too large.
@@ -40,9 +74,11 @@ impl Job {
             first,
             count,
             queue,
+            way: Way::Direct,
+            at: At::Lock,
             excludes,
-            waits: false,
             syncs,
+            mute: false,
             left: 0,
             status: Ok(()),
             read: None,
@@ -55,6 +91,16 @@ impl Job {
         Self { excludes: true, ..Self::new(step, op, range, queue) }
     }
 
+    /// By way of the page cache.
+    pub(super) fn cached(step: u16, op: BlockOp, range: (u16, u16), queue: u16) -> Self {
+        Self { way: Way::Cached, ..Self::new(step, op, range, queue) }
+    }
+
+    /// Whether a signal that kills ends it.
+    pub(super) fn is_killable(&self) -> bool {
+        self.way == Way::Cached && self.op == BlockOp::Read
+    }
+
     /// What its step results in.
     const fn result(&self) -> i32 {
         match (self.status, self.op) {
@@ -65,6 +111,14 @@ impl Job {
                 self.count as i32 * SECTOR as i32
             }
             (Ok(()), _) => 0,
+        }
+    }
+
+    /// What is written back before it begins.
+    const fn touches(&self) -> (u16, u16) {
+        match (self.way, self.op) {
+            (Way::Close, _) | (_, BlockOp::Flush) => (0, u16::MAX),
+            _ => (self.first, self.count),
         }
     }
 }
@@ -80,19 +134,153 @@ impl World {
     pub(super) fn client(&mut self, run: &mut Run<'_>, mut job: Job) {
         let queues = self.device.as_ref().map_or(1, |device| device.queues);
         job.queue = job.queue.min(queues - 1);
-        job.waits = job.excludes && self.jobs.iter().any(|other| other.excludes);
+        let waits = job.excludes && self.jobs.iter().any(|other| other.excludes);
         let step = job.step;
-        let waits = job.waits;
         self.jobs.push(job);
         if !waits {
             self.job_begins(run, step);
         }
     }
 
-    /// All requests of a job are submitted.
+    /// A thread closes the disk, and nobody hears of it: it is gone, or executes another program.
+    pub(crate) fn closes_disk_silently(&mut self, run: &mut Run<'_>, step: u16) {
+        self.closes_disk(run, step, true);
+    }
+
+    /// Whoever is the last to close the disk writes back what is dirty (`bdev_release`).
+    pub(super) fn closes_disk(&mut self, run: &mut Run<'_>, step: u16, mute: bool) {
+        let op = BlockOp::Write { fua: false };
+        // It results in nothing.
+        let job = Job { way: Way::Close, mute, ..Job::new(step, op, (0, 0), 0) };
+        self.client(run, job);
+    }
+
+    /// It has the lock, if it needs one.
     fn job_begins(&mut self, run: &mut Run<'_>, step: u16) {
+        let openers = self.openers();
         let Some(job) = self.jobs.iter_mut().find(|job| job.step == step) else { return };
-        job.waits = false;
+        job.at = match job.way {
+            Way::Direct if job.excludes => At::Page(job.first, false),
+            Way::Cached => At::Page(job.first, false),
+            Way::Direct | Way::Close => At::WriteBack,
+        };
+        if job.at == At::WriteBack && (job.way == Way::Direct || openers == 1) {
+            let (range, queue) = (job.touches(), job.queue);
+            self.write_back(run, Writer::Step(step), range, queue);
+        } else {
+            self.jobs_go_on(run);
+        }
+    }
+
+    /// Every job goes on that waits for the page cache and need not any more.
+    pub(crate) fn jobs_go_on(&mut self, run: &mut Run<'_>) {
+        loop {
+            let able = self.jobs.iter().filter(|job| self.job_can_go_on(job));
+            let able: Vec<u16> = able.map(|job| job.step).collect();
+            let which = match able.len() {
+                0 => return,
+                1 => 0,
+                several => run.choose(Site::Client, several as u32) as usize,
+            };
+            self.job_goes_on(run, able[which]);
+        }
+    }
+
+    fn job_can_go_on(&self, job: &Job) -> bool {
+        let disk = self.device.as_ref().and_then(|device| device.disk.as_ref());
+        let Some(cache) = disk.map(|disk| &disk.cache) else { return false };
+        let range = (job.first, job.count);
+        match job.at {
+            At::Lock | At::Requests => false,
+            At::WriteBack => !cache.writes(Writer::Step(job.step)),
+            At::Page(..) if job.excludes => !cache.is_under_way(range),
+            At::Page(next, _) if job.op == BlockOp::Read => !cache.is_read((next, PAGE)),
+            At::Page(..) => !cache.is_read(range),
+        }
+    }
+
+    fn job_goes_on(&mut self, run: &mut Run<'_>, step: u16) {
+        let Some(index) = self.jobs.iter().position(|job| job.step == step) else { return };
+        let job = self.jobs[index].clone();
+        let range = (job.first, job.count);
+        match (job.at, job.way) {
+            (At::WriteBack, Way::Close) => {
+                self.close_block();
+                self.jobs[index].count = 0;
+                self.job_ends(run, index);
+            }
+            (At::WriteBack, _) if job.op == BlockOp::Flush => {
+                if self.hears_of_errors(step) || self.has_write_cache() && !self.has_living_disk() {
+                    self.jobs[index].status = Err(errno::EIO);
+                    self.job_ends(run, index);
+                } else if self.has_write_cache() {
+                    self.job_asks(run, step);
+                } else {
+                    self.job_ends(run, index);
+                }
+            }
+            (At::WriteBack, _) => {
+                let Some(cache) = self.cache() else { return };
+                if cache.take_failure() {
+                    self.jobs[index].status = Err(errno::EIO);
+                    self.job_ends(run, index);
+                    return;
+                }
+                if job.op != BlockOp::Read {
+                    cache.drop_range(range);
+                }
+                self.job_asks(run, step);
+            }
+            (At::Page(..), Way::Direct) => {
+                if let Some(cache) = self.cache() {
+                    cache.drop_range(range);
+                }
+                self.job_asks(run, step);
+            }
+            (At::Page(next, asked), _) if job.op == BlockOp::Read => {
+                self.loads(run, index, next, asked);
+            }
+            (At::Page(..), _) => {
+                for page in (job.first..job.first + job.count).step_by(usize::from(PAGE)) {
+                    self.store_page(page, step as u8);
+                }
+                self.job_ends(run, index);
+            }
+            (At::Lock | At::Requests, _) => {}
+        }
+    }
+
+    /// One page of a buffered read.
+    fn loads(&mut self, run: &mut Run<'_>, index: usize, next: u16, asked: bool) {
+        let alive = self.has_living_disk();
+        let cached = self.cache().and_then(|cache| Some(cache.get(next)?.byte));
+        let job = &mut self.jobs[index];
+        let done = next - job.first;
+        // What was read before counts, and a disk that is gone has no size.
+        if !alive || done == job.count || cached.is_none() && asked {
+            if alive && done == 0 {
+                job.status = Err(errno::EIO);
+            }
+            job.count = done;
+            self.job_ends(run, index);
+            return;
+        }
+        if let Some(byte) = cached {
+            job.read = if done == 0 || job.read == byte { byte } else { None };
+            job.at = At::Page(next + PAGE, false);
+            return;
+        }
+        // Readahead brings a page that is not there, and nobody hears how that went. One that is there and empty is read once.
+        let asked = self.cache().is_some_and(|cache| cache.has(next));
+        self.jobs[index].at = At::Page(next, asked);
+        let queue = self.jobs[index].queue;
+        self.read_page(run, next, queue);
+    }
+
+    /// All requests of a job are submitted.
+    fn job_asks(&mut self, run: &mut Run<'_>, step: u16) {
+        let Some(job) = self.jobs.iter_mut().find(|job| job.step == step) else { return };
+        job.at = At::Requests;
         let (op, range, queue) = (job.op, (job.first, job.count), job.queue);
         let disk = self.device.as_ref().and_then(|device| device.disk.as_ref());
         let parts = disk.map_or_else(|| vec![range], |disk| disk.limits.split(op, range));
@@ -146,13 +334,76 @@ impl World {
             }
             return;
         }
-        let job = self.jobs.remove(at);
-        let read = job.op == BlockOp::Read && job.status.is_ok();
+        self.job_ends(run, at);
+    }
+
+    /// A job is done, and the next one has the lock.
+    fn job_ends(&mut self, run: &mut Run<'_>, index: usize) {
+        let job = self.jobs.remove(index);
+        if job.way == Way::Direct
+            && matches!(job.op, BlockOp::Write { .. })
+            && let Some(cache) = self.cache()
+        {
+            cache.drop_clean_of((job.first, job.count));
+        }
+        let read = job.op == BlockOp::Read && job.status.is_ok() && job.count > 0;
         let data = job.read.filter(|_| read);
-        self.script_events.push(Event { data, ..event(step, job.result()) });
-        let next = self.jobs.iter().find(|job| job.waits).map(|job| job.step);
+        if !job.mute && self.is_heard(job.step) {
+            self.script_events.push(Event { data, ..event(job.step, job.result()) });
+        }
+        let next = self.jobs.iter().find(|job| job.at == At::Lock).map(|job| job.step);
         if let Some(next) = next.filter(|_| job.excludes) {
             self.job_begins(run, next);
+        }
+    }
+}
+
+impl World {
+    /// How many of so many sectors there are.
+    pub(super) fn up_to_the_end(&self, first: u16, count: u16) -> u16 {
+        let params = self.device.as_ref().and_then(|device| device.params.parts().basic);
+        let sectors = params.map_or(0, |basic| basic.dev_sectors);
+        let left = sectors.saturating_sub(first.into());
+        u16::try_from(left).map_or(count, |left| count.min(left))
+    }
+
+    fn openers(&self) -> u16 {
+        let disk = self.device.as_ref().and_then(|device| device.disk.as_ref());
+        disk.map_or(0, |disk| disk.openers)
+    }
+
+    /// The actor that is at this step.
+    fn actor_at(&mut self, step: u16) -> Option<(ThreadId, &mut Actor)> {
+        self.threads.iter_mut().enumerate().find_map(|(index, thread)| {
+            match thread.program.as_deref_mut() {
+                Some(Program::Script(actor)) if actor.step == step => {
+                    Some((ThreadId::from_index(index), actor))
+                }
+                Some(_) | None => None,
+            }
+        })
+    }
+
+    /// The process that waits for a step's result is there to tell it.
+    fn is_heard(&mut self, step: u16) -> bool {
+        let Some((thread, _)) = self.actor_at(step) else { return false };
+        self.process_of(thread).state == ProcessState::Running
+    }
+
+    /// Whether an fsync tells of a failure that its file has not told before.
+    fn hears_of_errors(&mut self, step: u16) -> bool {
+        let Some((thread, actor)) = self.actor_at(step) else { return false };
+        let mut known = actor.errors;
+        let told = self.cache().is_some_and(|cache| cache.errors_since(&mut known));
+        self.actor(thread).errors = known;
+        told
+    }
+
+    /// Whether a thread is in the middle of what it asked of the disk, which no signal ends.
+    pub(crate) fn is_at_the_disk(&self, thread: ThreadId) -> bool {
+        !self.jobs.is_empty() && {
+            let step = self.step_of(thread);
+            self.jobs.iter().any(|job| Some(job.step) == step && !job.is_killable())
         }
     }
 }

@@ -475,7 +475,10 @@ impl Author<'_> {
         let queue = self.choose(usize::from(self.queues)) as u16;
         // No two are neighbours: those could be merged while they wait. Parts of one request never are.
         let (first, count) = [(0, 4), (8, 8), (6, 1), (0, 16)][self.choose(4)];
-        match self.choose(11) {
+        let (page, pages) = [(0, 8), (8, 8), (0, 16)][self.choose(3)];
+        match self.choose(14) {
+            11 => Op::Load { first: page, count: pages, queue },
+            12 | 13 => Op::Store { first: page, count: pages, queue },
             6 => Op::Sync { queue },
             0 => Op::OpenDisk,
             1 => Op::CloseDisk,

@@ -36,7 +36,7 @@ mod users;
 
 pub(crate) use clients::Job;
 pub use header::{Header, PathName, Place};
-pub(crate) use model::Actor;
+pub(crate) use model::{Actor, uniform};
 pub use observation::{Delivered, Event, Observation, Site, State, Trace};
 pub use parameters::Parameters;
 pub use parse::ParseError;
@@ -480,6 +480,25 @@ pub enum Op {
         /// Durable when it is done.
         fua: bool,
     },
+    /// `load FIRST+COUNT [queue=N]`: a buffered read of whole pages, one after another, without readahead. Result: bytes, and the byte that all
+    /// of them are.
+    Load {
+        /// First sector.
+        first: u16,
+        /// Sectors.
+        count: u16,
+        /// The hardware queue to use.
+        queue: u16,
+    },
+    /// `store FIRST+COUNT [queue=N]`: a buffered write of whole pages. Every byte is the step's number. Result: bytes.
+    Store {
+        /// First sector.
+        first: u16,
+        /// Sectors.
+        count: u16,
+        /// The hardware queue to use.
+        queue: u16,
+    },
     /// `discard FIRST+COUNT [queue=N]`: BLKDISCARD of the open disk. Result 0.
     Discard {
         /// First sector.
@@ -521,9 +540,12 @@ impl Op {
             self,
             Self::Read { .. }
                 | Self::Write { .. }
+                | Self::Load { .. }
+                | Self::Store { .. }
                 | Self::Sync { .. }
                 | Self::Discard { .. }
                 | Self::Zeroes { .. }
+                | Self::CloseDisk
         )
     }
 
@@ -718,6 +740,10 @@ impl fmt::Display for Op {
             Self::Write { first, count, queue, fua } => {
                 let fua = if *fua { " fua=yes" } else { "" };
                 write!(f, "write {first}+{count} queue={queue}{fua}")
+            }
+            Self::Load { first, count, queue } => write!(f, "load {first}+{count} queue={queue}"),
+            Self::Store { first, count, queue } => {
+                write!(f, "store {first}+{count} queue={queue}")
             }
             Self::Discard { first, count, queue } => {
                 write!(f, "discard {first}+{count} queue={queue}")

@@ -37,7 +37,7 @@ pub const BUFFER_BYTES: u32 = 64 * 1024;
 #[expect(clippy::struct_excessive_bools, reason = "each says one thing of the step that it is at")]
 pub(crate) struct Actor {
     /// The step that it is at.
-    step: u16,
+    pub(super) step: u16,
     /// The call's own result is that of the step.
     pub(super) answers: bool,
     /// The number of entries that were taken is.
@@ -55,6 +55,8 @@ pub(crate) struct Actor {
     control: Option<RingId>,
     /// It has the disk open.
     pub(crate) disk: bool,
+    /// Failures to write back that the open disk has told.
+    pub(super) errors: u8,
     /// What is different in the header of the command that it is about to submit.
     header: Option<Box<Header>>,
 }
@@ -359,7 +361,7 @@ impl World {
     }
 
     /// The step that an actor is at, or was at last.
-    fn step_of(&self, thread: ThreadId) -> Option<u16> {
+    pub(crate) fn step_of(&self, thread: ThreadId) -> Option<u16> {
         match self.threads[thread.index()].program.as_deref() {
             Some(Program::Script(actor)) => Some(actor.step),
             Some(_) | None => None,
@@ -374,11 +376,15 @@ impl World {
         if opened && had {
             self.close_block();
         }
-        self.actor(thread).disk |= opened;
-        // The node of a disk that waits for its last requests is still there, but on 6.12.
+        if opened {
+            let known = self.cache().map_or(0, |cache| cache.errors_known());
+            let actor = self.actor(thread);
+            (actor.disk, actor.errors) = (true, known);
+        }
+        // The node of a disk that waits for its last requests is still there, but on 6.12; that of one which is written back always is.
         let leaves = self.device.as_ref().is_some_and(|device| {
-            device.kernel > KernelSeries::V6_12
-                && device.disk.as_ref().is_some_and(|disk| disk.attached)
+            let disk = device.disk.as_ref().filter(|disk| disk.attached);
+            disk.is_some_and(|disk| device.kernel > KernelSeries::V6_12 || !disk.dead)
         });
         let refusal = if leaves { errno::ENXIO } else { errno::ENOENT };
         self.answer(step, if opened { 0 } else { -refusal });
@@ -635,16 +641,26 @@ impl World {
                 self.answer(step, -errno::EBADF);
             }
             Op::CloseDisk => {
-                self.close_block();
                 self.actor(thread).disk = false;
-                self.answer(step, 0);
+                self.closes_disk(run, step, false);
             }
             // A disk that is gone has no capacity.
-            Op::Read { .. } if !self.has_living_disk() => self.answer(step, 0),
-            Op::Write { .. } if !self.has_living_disk() => self.answer(step, -errno::ENOSPC),
-            // `submit_bio_noacct` ends a flush of a disk without a cache before it looks at the disk.
-            Op::Sync { .. } if !self.has_write_cache() => self.answer(step, 0),
-            Op::Sync { .. } if !self.has_living_disk() => self.answer(step, -errno::EIO),
+            Op::Read { .. } | Op::Load { .. } if !self.has_living_disk() => self.answer(step, 0),
+            Op::Write { .. } | Op::Store { .. } if !self.has_living_disk() => {
+                self.answer(step, -errno::ENOSPC);
+            }
+            Op::Load { first, .. } if self.ends_before(first + 1) => self.answer(step, 0),
+            Op::Store { first, .. } if self.ends_before(first + 1) => {
+                self.answer(step, -errno::ENOSPC);
+            }
+            Op::Load { first, count, queue } => {
+                let range = (first, self.up_to_the_end(first, count));
+                self.client(run, Job::cached(step, BlockOp::Read, range, queue));
+            }
+            Op::Store { first, count, queue } => {
+                let range = (first, self.up_to_the_end(first, count));
+                self.client(run, Job::cached(step, BlockOp::Write { fua: false }, range, queue));
+            }
             Op::Discard { .. } if self.limits().discard == 0 => {
                 self.answer(step, -errno::EOPNOTSUPP);
             }
@@ -839,7 +855,7 @@ impl World {
         disk.is_some_and(|disk| disk.write_cache)
     }
 
-    fn has_living_disk(&self) -> bool {
+    pub(super) fn has_living_disk(&self) -> bool {
         let disk = self.device.as_ref().and_then(|device| device.disk.as_ref());
         disk.is_some_and(|disk| !disk.dead)
     }
@@ -965,7 +981,7 @@ impl World {
 }
 
 /// The value that all sectors have.
-pub(super) fn uniform(sectors: &[Version]) -> Option<u8> {
+pub(crate) fn uniform(sectors: &[Version]) -> Option<u8> {
     let first = sectors.first()?;
     (sectors.iter().all(|sector| sector == first)).then_some(*first as u8)
 }
@@ -985,7 +1001,8 @@ fn site(pc: Pc) -> Site {
         | Pc::Quiesce
         | Pc::ShmemLock => Site::DeviceMutex,
         Pc::Add | Pc::DelLock => Site::GlobalMutex,
-        Pc::StopMark | Pc::TryStop => Site::OpenMutex,
+        Pc::StopMark | Pc::StopDead | Pc::TryStop => Site::OpenMutex,
+        Pc::StopSync => Site::Writeback,
         Pc::StopIdle | Pc::StopDrain | Pc::ShmemFrozen => Site::Requests,
         Pc::DelWait => Site::Number,
         Pc::Queued

@@ -55,19 +55,22 @@ pub enum Site {
     OpenMutex,
     /// START_DEV: for what the partition scan reads.
     Scan,
+    /// For what clients left in the page cache to be written back.
+    Writeback,
     /// DEL_DEV: for the number to be free.
     Number,
     /// Anywhere else.
     Elsewhere,
 }
 
-const SITES: [(Site, &str); 8] = [
+const SITES: [(Site, &str); 9] = [
     (Site::Ready, "ready"),
     (Site::DeviceMutex, "device-mutex"),
     (Site::GlobalMutex, "global-mutex"),
     (Site::Requests, "requests"),
     (Site::OpenMutex, "open-mutex"),
     (Site::Scan, "scan"),
+    (Site::Writeback, "writeback"),
     (Site::Number, "number"),
     (Site::Elsewhere, "elsewhere"),
 ];

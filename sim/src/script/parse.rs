@@ -10,6 +10,8 @@ use super::{
     SHARED_PAGES, Script, Step,
 };
 
+/// Sectors in a page.
+const PAGE_SECTORS: u16 = 8;
 /// Entries of an actor's ring at most, and if nothing is said.
 pub(super) const RING_ENTRIES_MAX: u16 = 64;
 
@@ -296,9 +298,20 @@ fn step(words: &[&str]) -> Result<Step, String> {
     }
 }
 
+/// What a range is called.
+const RANGE: &str = "range (FIRST+COUNT)";
+
+/// A range of whole pages, in sectors.
+fn pages(range: &str) -> Result<(u16, u16), String> {
+    let (first, count) = pair(range, '+', RANGE)?;
+    if first % PAGE_SECTORS != 0 || count % PAGE_SECTORS != 0 || count == 0 {
+        return Err(format!("{range}: the page cache has pages of {PAGE_SECTORS} sectors"));
+    }
+    Ok((first, count))
+}
+
 fn op(words: &[&str]) -> Result<Op, String> {
     const TAG: &str = "tag (QUEUE.TAG)";
-    const RANGE: &str = "range (FIRST+COUNT)";
     let queue = |words: &[&str]| value(words, "queue").map_or(Ok(0), |word| number(word, "queue"));
     Ok(match *words {
         ["ring", kind, ref rest @ ..] => {
@@ -465,6 +478,16 @@ fn op(words: &[&str]) -> Result<Op, String> {
             let (first, count) = pair(range, '+', RANGE)?;
             Op::Write { first, count, queue: queue(rest)?, fua: yes(rest, "fua")? }
         }
+        ["load", range, ref rest @ ..] => {
+            known(rest, &["queue"])?;
+            let (first, count) = pages(range)?;
+            Op::Load { first, count, queue: queue(rest)? }
+        }
+        ["store", range, ref rest @ ..] => {
+            known(rest, &["queue"])?;
+            let (first, count) = pages(range)?;
+            Op::Store { first, count, queue: queue(rest)? }
+        }
         ["discard", range, ref rest @ ..] => {
             known(rest, &["queue"])?;
             let (first, count) = pair(range, '+', RANGE)?;
@@ -525,6 +548,8 @@ a: unregister 0.0 1
 c: sync queue=1
 c: write 0+20 queue=0 fua=yes
 c: discard 4+12 queue=0
+c: store 8+16 queue=0
+c: load 0+8 queue=1
 c: zeroes 0+8 queue=1
 c: zeroes 0+8 queue=1 keep=yes
 ctl: params sectors=16 cache=yes
@@ -596,6 +621,8 @@ kill a
             ("process a\nctl: cancel 1", 2),
             ("ctl: commit 0.0 x", 1),
             ("ctl: write 0-8", 1),
+            ("ctl: store 4+8", 1),
+            ("ctl: load 0+0", 1),
             ("ctl: start nobody", 1),
             ("ctl: params sectors=64 max_sectors=16\nctl: opendisk", 2),
             ("kernels 5.4", 1),

@@ -633,6 +633,14 @@ impl Actor {
             Op::Write { first, count, queue, fua } => {
                 self.write((first, count), queue, step as u8, fua)
             }
+            Op::Load { first, count, queue } => self.buffered(queue, |disk| {
+                let mut bytes = vec![0; usize::from(count) * SECTOR];
+                disk.load(bytes_of((first, count)).0, &mut bytes)
+            }),
+            Op::Store { first, count, queue } => self.buffered(queue, |disk| {
+                let (offset, len) = bytes_of((first, count));
+                Ok((disk.file.write_at(&vec![step as u8; len as usize], offset)?, None))
+            }),
             Op::Discard { first, count, queue } => {
                 let disk = self.disk.as_ref().ok_or_else(closed)?;
                 disk.use_queue(queue)?;
@@ -874,6 +882,20 @@ impl Actor {
         Ok(Some((moved as i32, uniform(&memory.bytes()[..moved]))))
     }
 
+    /// By way of the page cache.
+    fn buffered(
+        &mut self,
+        queue: u16,
+        act: impl FnOnce(&Disk) -> io::Result<(usize, Option<u8>)>,
+    ) -> Outcome {
+        let disk = self.disk.as_ref().ok_or_else(closed)?;
+        disk.use_queue(queue)?;
+        rustix::fs::fcntl_setfl(&disk.file, OFlags::empty())?;
+        let moved = act(disk);
+        rustix::fs::fcntl_setfl(&disk.file, OFlags::DIRECT)?;
+        moved.map(|(moved, data)| Some((moved as i32, data)))
+    }
+
     fn write(&mut self, range: (u16, u16), queue: u16, byte: u8, fua: bool) -> Outcome {
         let disk = self.disk.as_ref().ok_or_else(closed)?;
         disk.use_queue(queue)?;
@@ -931,10 +953,28 @@ impl Disk {
         Ok(())
     }
 
+    /// Reads page by page: what is not there yet is one request for each. With an error as with the end, what was read before counts.
+    fn load(&self, offset: u64, bytes: &mut [u8]) -> io::Result<(usize, Option<u8>)> {
+        let mut read = 0;
+        for page in bytes.chunks_exact_mut(PAGE as usize) {
+            match self.file.read_at(page, offset + read as u64) {
+                Err(error) if read == 0 => return Err(error),
+                Err(_) => break,
+                Ok(moved) => read += moved,
+            }
+            if read % PAGE as usize != 0 || read == 0 {
+                break;
+            }
+        }
+        Ok((read, uniform(&bytes[..read])))
+    }
+
     fn open(device: Device) -> io::Result<Self> {
         let flags = OFlags::DIRECT.bits() as i32;
         let path = format!("/dev/ublkb{}", device.id);
         let file = File::options().read(true).write(true).custom_flags(flags).open(path)?;
+        // No readahead.
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::Random)?;
         let mut cpus = Vec::new();
         for queue in 0..device.queues {
             let path = format!("/sys/block/ublkb{}/mq/{queue}/cpu_list", device.id);

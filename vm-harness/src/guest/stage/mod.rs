@@ -9,7 +9,7 @@ mod os;
 mod waits;
 
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -49,6 +49,9 @@ const REST: Duration = Duration::from_secs(5);
 const PROMPT: Duration = Duration::from_secs(5);
 /// Says to a process of actors that it keeps its privileges.
 const ADMIN: &str = "--admin";
+/// What is in the page cache is written back when a script says so, and not by itself after so many hundredths of a second. With 0 6.12 does that
+/// at once.
+const NEVER_CS: &str = "360000";
 /// Longest time to remove what a script leaves behind.
 const SWEEP: Duration = Duration::from_secs(4);
 
@@ -140,6 +143,7 @@ impl Stage {
         let mut one = CpuSet::new();
         one.set(0);
         sched_setaffinity(None, &one)?;
+        fs::write("/proc/sys/vm/dirty_writeback_centisecs", NEVER_CS)?;
         let mut stage = Self {
             companies: Vec::new(),
             parts: BTreeMap::new(),

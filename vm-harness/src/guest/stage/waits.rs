@@ -143,7 +143,9 @@ impl Sleep {
     /// What it waits for. The functions that wait (`mutex_lock`, `wait_for_completion`) do not show, only their callers.
     pub(super) fn site(&self, op: &Op) -> Site {
         let in_one_of = |functions: &[&str]| functions.iter().any(|one| self.is_in(one));
-        if self.has("blk_mq_freeze_queue_wait") || self.is_in("msleep") {
+        if self.has("bdev_mark_dead") {
+            Site::Writeback
+        } else if self.has("blk_mq_freeze_queue_wait") || self.is_in("msleep") {
             Site::Requests
         } else if self.uninterruptible {
             if self.has("bdev_disk_changed") {
@@ -217,6 +219,12 @@ mod tests {
             ('D', "__del_gendisk del_gendisk ublk_stop_dev", Site::OpenMutex),
             ('S', "ublk_ctrl_uring_cmd io_uring_cmd io_issue_sqe", Site::Ready),
             ('D', "msleep ublk_stop_dev_unlocked ublk_stop_dev", Site::Requests),
+            (
+                'D',
+                "folio_wait_writeback filemap_write_and_wait_range bdev_mark_dead del_gendisk",
+                Site::Writeback,
+            ),
+            ('D', "blk_mq_get_tag blkdev_writepages bdev_mark_dead", Site::Writeback),
             ('S', "futex_do_wait futex_wait", Site::Elsewhere),
         ] {
             assert_eq!(sleep(state, frames).site(&Op::Stop), site, "{state} {frames}");

@@ -1,0 +1,408 @@
+//! The page cache of the disk, which only clients of scripts use: pages that were read or written, writing them back, and who hears of an error.
+
+use crate::choices::Site;
+use crate::kernel::block::{BlockOp, Issuer, Phase, Request};
+use crate::kernel::control::PAGE_SECTORS;
+use crate::kernel::device::Gendisk;
+use crate::run::Run;
+use crate::world::{RequestId, World};
+
+/// What the cache holds, and what is done about it.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+pub(crate) struct Cache {
+    /// By sector.
+    pages: Vec<Page>,
+    /// Those who write back, in the order in which they began.
+    passes: Vec<Pass>,
+    /// Failures to write back that somebody may still hear of (`wb_err`).
+    errors: Errors,
+    /// One that the next direct request hears of (`AS_EIO`).
+    failed: bool,
+}
+
+/// A page.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Page {
+    first: u16,
+    /// The byte that all of it is.
+    pub(crate) byte: Option<u8>,
+    /// It was read or written.
+    filled: bool,
+    /// It is to be written back.
+    dirty: bool,
+    /// Requests under way that read it, or write it back.
+    left: u8,
+    /// A part of it could not be read.
+    failed: bool,
+}
+
+/// A number that grows when something fails after the last failure was told (`errseq_t`).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+struct Errors {
+    number: u8,
+    told: bool,
+}
+
+/// Who writes back, and waits until that is done.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum Writer {
+    /// An actor of a script, in this step.
+    Step(u16),
+    /// Whoever removes the disk, under `ub->mutex`.
+    Removal,
+}
+
+/// Somebody who writes back what is dirty in a range.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct Pass {
+    by: Writer,
+    first: u16,
+    end: u16,
+    queue: u16,
+    /// The pages that were dirty when it began, the last one first.
+    todo: Vec<u16>,
+}
+
+impl Request {
+    fn is_cached_write(&self) -> bool {
+        self.issuer == Issuer::Cache && self.asked != BlockOp::Read
+    }
+}
+
+impl Page {
+    const fn is_under_way(&self) -> bool {
+        self.left > 0
+    }
+
+    const fn is_read(&self) -> bool {
+        self.left > 0 && !self.filled
+    }
+
+    const fn is_written(&self) -> bool {
+        self.left > 0 && self.filled
+    }
+}
+
+impl Errors {
+    const fn happens(&mut self) {
+        if self.number == 0 || self.told {
+            (self.number, self.told) = (self.number + 1, false);
+        }
+    }
+
+    /// What a file that is opened now has heard of: not of what nobody was told.
+    const fn known(self) -> u8 {
+        if self.told { self.number } else { 0 }
+    }
+}
+
+impl Cache {
+    fn page(&self, first: u16) -> Option<&Page> {
+        self.pages.iter().find(|page| page.first == first)
+    }
+
+    fn page_mut(&mut self, first: u16) -> Option<&mut Page> {
+        self.pages.iter_mut().find(|page| page.first == first)
+    }
+
+    fn insert(&mut self, page: Page) {
+        let at = self.pages.iter().position(|one| one.first > page.first);
+        self.pages.insert(at.unwrap_or(self.pages.len()), page);
+    }
+
+    /// Pages that a range touches.
+    fn within(&self, (first, count): (u16, u16)) -> impl Iterator<Item = &Page> {
+        let end = first + count;
+        self.pages.iter().filter(move |page| page.first < end && page.first + PAGE > first)
+    }
+
+    /// What a new file has heard of.
+    pub(crate) const fn errors_known(&self) -> u8 {
+        self.errors.known()
+    }
+
+    /// Whether something failed that a file has not heard of; from now on it has (`file_check_and_advance_wb_err`).
+    pub(crate) const fn errors_since(&mut self, known: &mut u8) -> bool {
+        if *known == self.errors.number {
+            return false;
+        }
+        (self.errors.told, self.failed) = (true, false);
+        *known = self.errors.number;
+        true
+    }
+
+    /// Whether something failed that no direct request, nor any file, has heard of (`filemap_check_errors`).
+    pub(crate) const fn take_failure(&mut self) -> bool {
+        std::mem::replace(&mut self.failed, false)
+    }
+
+    /// Whether anything is dirty, or being written.
+    pub(crate) fn is_to_be_written(&self) -> bool {
+        self.pages.iter().any(|page| page.dirty || page.is_written())
+    }
+
+    /// Whether a page is under way in a range.
+    pub(crate) fn is_under_way(&self, range: (u16, u16)) -> bool {
+        self.within(range).any(Page::is_under_way)
+    }
+
+    /// Whether a page is being read in a range.
+    pub(crate) fn is_read(&self, range: (u16, u16)) -> bool {
+        self.within(range).any(Page::is_read)
+    }
+
+    /// A page with something in it.
+    pub(crate) fn get(&self, first: u16) -> Option<&Page> {
+        self.page(first).filter(|page| page.filled)
+    }
+
+    /// Whether a page is there, if only empty.
+    pub(crate) fn has(&self, first: u16) -> bool {
+        self.page(first).is_some()
+    }
+
+    /// A page is written in memory.
+    fn put(&mut self, first: u16, byte: u8) {
+        if let Some(page) = self.page_mut(first) {
+            (page.byte, page.filled, page.dirty) = (Some(byte), true, true);
+        } else {
+            self.insert(Page {
+                first,
+                byte: Some(byte),
+                filled: true,
+                dirty: true,
+                left: 0,
+                failed: false,
+            });
+        }
+    }
+
+    /// A range is thrown away, whether or not it is dirty.
+    pub(crate) fn drop_range(&mut self, (first, count): (u16, u16)) {
+        let end = first + count;
+        self.pages.retain(|page| page.first >= end || page.first + PAGE <= first);
+    }
+
+    /// Nobody has the disk open any more.
+    pub(crate) fn drop_all(&mut self) {
+        self.pages.clear();
+    }
+
+    /// The same within a range.
+    pub(crate) fn drop_clean_of(&mut self, (first, count): (u16, u16)) {
+        let outside = |page: &Page| page.first >= first + count || page.first + PAGE <= first;
+        self.pages.retain(|page| outside(page) || page.dirty || page.is_under_way());
+    }
+
+    /// What is neither dirty nor under way is thrown away (`invalidate_bdev`).
+    pub(crate) fn drop_clean(&mut self) {
+        self.pages.retain(|page| page.dirty || page.is_under_way());
+    }
+
+    /// Whether somebody is still writing back.
+    pub(crate) fn writes(&self, by: Writer) -> bool {
+        self.passes.iter().any(|pass| pass.by == by)
+    }
+}
+
+const PAGE: u16 = PAGE_SECTORS as u16;
+
+impl Gendisk {
+    /// It is about to be removed: nobody opens it any more. False: there is nothing to be written back before.
+    pub(crate) fn hides_what_is_to_be_written(&mut self) -> bool {
+        self.hidden = self.cache.is_to_be_written();
+        self.hidden
+    }
+}
+
+impl World {
+    /// The page cache of the disk.
+    pub(crate) fn cache(&mut self) -> Option<&mut Cache> {
+        let disk = self.device.as_mut().and_then(|device| device.disk.as_mut());
+        disk.map(|disk| &mut disk.cache)
+    }
+
+    /// A client writes a page in memory. What is on its way to the server and was not copied yet is written too.
+    pub(crate) fn store_page(&mut self, first: u16, byte: u8) {
+        let Some(cache) = self.cache() else { return };
+        cache.put(first, byte);
+        for request in self.requests.iter_mut().flatten() {
+            let within = (first..first + PAGE).contains(&request.start);
+            if request.is_cached_write() && within {
+                request.version = byte.into();
+            }
+        }
+    }
+
+    /// Whether somebody is still writing back.
+    pub(crate) fn is_writing_back(&self, by: Writer) -> bool {
+        let disk = self.device.as_ref().and_then(|device| device.disk.as_ref());
+        disk.is_some_and(|disk| disk.cache.writes(by))
+    }
+
+    /// Somebody begins to write back what is dirty in a range, page by page, and to wait until it is written.
+    pub(crate) fn write_back(
+        &mut self,
+        run: &mut Run<'_>,
+        by: Writer,
+        (first, count): (u16, u16),
+        queue: u16,
+    ) {
+        let Some(cache) = self.cache() else { return };
+        let dirty = cache.within((first, count)).filter(|page| page.dirty);
+        let mut todo: Vec<u16> = dirty.map(|page| page.first).collect();
+        todo.reverse();
+        cache.passes.push(Pass { by, first, end: first.saturating_add(count), queue, todo });
+        self.settle_cache(run);
+    }
+
+    /// A page is read.
+    pub(crate) fn read_page(&mut self, run: &mut Run<'_>, first: u16, queue: u16) {
+        if let Some(cache) = self.cache()
+            && cache.page(first).is_none()
+        {
+            cache.insert(Page {
+                first,
+                byte: None,
+                filled: false,
+                dirty: false,
+                left: 0,
+                failed: false,
+            });
+        }
+        self.transfer(run, first, BlockOp::Read, queue);
+    }
+
+    /// The requests that read a page, or write it back.
+    fn transfer(&mut self, run: &mut Run<'_>, first: u16, op: BlockOp, queue: u16) {
+        let Some(disk) = self.device.as_mut().and_then(|device| device.disk.as_mut()) else {
+            return;
+        };
+        let parts = disk.limits.split(op, (first, PAGE));
+        if let Some(page) = disk.cache.page_mut(first) {
+            (page.left, page.failed) = (parts.len() as u8, false);
+        }
+        for part in parts {
+            if self.issue(run, Issuer::Cache, op, part, queue).is_err() {
+                self.page_heard(part, op, Err(()));
+            }
+        }
+    }
+
+    /// The byte of a page that is to be written back.
+    pub(crate) fn cached_byte(&self, sector: u16) -> u8 {
+        let disk = self.device.as_ref().and_then(|device| device.disk.as_ref());
+        let page = disk.and_then(|disk| disk.cache.page(sector - sector % PAGE));
+        page.and_then(|page| page.byte).unwrap_or(0)
+    }
+
+    /// A request for a page is done.
+    pub(crate) fn cache_heard(&mut self, run: &mut Run<'_>, request: &Request, ok: bool) {
+        let data = crate::script::uniform(&request.data[..usize::from(request.sectors)]);
+        let part = (request.start, request.sectors);
+        self.page_heard(part, request.asked, if ok { Ok(data) } else { Err(()) });
+        self.settle_cache(run);
+    }
+
+    fn page_heard(&mut self, (start, _): (u16, u16), op: BlockOp, data: Result<Option<u8>, ()>) {
+        let Some(cache) = self.cache() else { return };
+        if data.is_err() && op != BlockOp::Read {
+            cache.errors.happens();
+            cache.failed = true;
+        }
+        let first = start - start % PAGE;
+        let Some(page) = cache.page_mut(first) else { return };
+        page.left -= 1;
+        if op != BlockOp::Read {
+            return;
+        }
+        match data {
+            // It stays, empty.
+            Err(()) => page.failed = true,
+            Ok(byte) => page.byte = if start == first || page.byte == byte { byte } else { None },
+        }
+        page.filled = page.left == 0 && !page.failed;
+    }
+
+    /// Whoever writes back goes on as far as possible, and whoever waited for that or for a page, too.
+    pub(crate) fn settle_cache(&mut self, run: &mut Run<'_>) {
+        let mut index = 0;
+        while let Some(pass) = self.cache().and_then(|cache| cache.passes.get(index)).cloned() {
+            if self.pass_goes_on(run, index, pass) {
+                index = 0;
+            } else {
+                index += 1;
+            }
+        }
+        self.jobs_go_on(run);
+    }
+
+    /// One page of a pass. False: it can do nothing now.
+    fn pass_goes_on(&mut self, run: &mut Run<'_>, index: usize, mut pass: Pass) -> bool {
+        // A writer sleeps until the request that it submits has a tag.
+        let submits = |request: &Request| {
+            request.is_cached_write()
+                && (pass.first..pass.end).contains(&request.start)
+                && request.tag.is_none()
+                && matches!(request.phase, Phase::Entering | Phase::Waiting)
+        };
+        if self.requests.iter().flatten().any(submits) {
+            return false;
+        }
+        let Some(disk) = self.device.as_mut().and_then(|device| device.disk.as_mut()) else {
+            return false;
+        };
+        let (dead, cache) = (disk.dead, &mut disk.cache);
+        let Some(&first) = pass.todo.last() else {
+            let range = (pass.first, pass.end - pass.first);
+            if cache.within(range).any(Page::is_written) {
+                return false;
+            }
+            cache.passes.remove(index);
+            return true;
+        };
+        let page = cache.page_mut(first).filter(|page| page.dirty);
+        if page.as_ref().is_some_and(|page| page.is_under_way()) {
+            return false;
+        }
+        pass.todo.pop();
+        let queue = pass.queue;
+        let writes = page.map(|page| page.dirty = false).is_some();
+        cache.passes[index] = pass;
+        // Beyond the end of a disk that has no capacity any more: nobody is told (`block_write_full_folio`).
+        if writes && !dead {
+            self.transfer(run, first, BlockOp::Write { fua: false }, queue);
+        }
+        true
+    }
+
+    /// Whether a write of the page cache has a tag.
+    pub(crate) fn another_is_cached(&self) -> bool {
+        let mut others = self.requests.iter().flatten();
+        others.any(|other| other.is_cached_write() && other.tag.is_some())
+    }
+
+    /// Once reads were slow, one write of the page cache waits for another (`blk-wbt`).
+    pub(crate) fn is_throttled(&mut self, run: &mut Run<'_>, id: RequestId) -> bool {
+        let request = self.requests[id.index()].as_ref();
+        let may = request.is_some_and(|request| {
+            let waits = request.phase == Phase::Waiting && request.tag.is_none();
+            request.is_cached_write() && waits && !request.throttled
+        });
+        if !may || !self.another_is_cached() || run.choose(Site::Delay, 2) == 0 {
+            return false;
+        }
+        if let Some(request) = &mut self.requests[id.index()] {
+            request.throttled = true;
+        }
+        true
+    }
+
+    /// A request was admitted: a writer that slept until then goes on.
+    pub(crate) fn cache_admitted(&mut self, run: &mut Run<'_>, id: RequestId) {
+        let request = self.requests[id.index()].as_ref();
+        if request.is_some_and(|request| request.issuer == Issuer::Cache) {
+            self.settle_cache(run);
+        }
+    }
+}
