@@ -406,3 +406,38 @@ impl World {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_is_told_once_by_each_file_and_to_one_opened_later_if_nobody_was_told() {
+        let mut cache = Cache::default();
+        let (mut first, mut second) = (cache.errors_known(), cache.errors_known());
+        assert!(!cache.errors_since(&mut first));
+        cache.errors.happens();
+        cache.errors.happens();
+        let mut later = cache.errors_known();
+        assert!(cache.errors_since(&mut first) && !cache.errors_since(&mut first));
+        let mut last = cache.errors_known();
+        assert!(cache.errors_since(&mut second) && cache.errors_since(&mut later));
+        assert!(!cache.errors_since(&mut last));
+        cache.errors.happens();
+        assert!(cache.errors_since(&mut last) && cache.errors_since(&mut first));
+    }
+
+    #[test]
+    fn only_what_is_clean_is_thrown_away_but_for_a_range_that_is_written_anew() {
+        let mut cache = Cache::default();
+        cache.put(8, 1);
+        cache.put(0, 2);
+        cache.put(16, 3);
+        cache.pages[1].dirty = false;
+        assert_eq!(cache.pages.iter().map(|page| page.first).collect::<Vec<_>>(), [0, 8, 16]);
+        cache.drop_clean();
+        assert!(cache.has(0) && !cache.has(8) && cache.has(16));
+        cache.drop_range((4, 12));
+        assert!(!cache.has(0) && cache.has(16) && cache.is_to_be_written());
+    }
+}
