@@ -187,7 +187,7 @@ impl World {
                 client.in_flight -= 1;
                 client.gave_up |= !ok;
             }
-            Issuer::Script(_) | Issuer::Cache => {}
+            Issuer::Script(_) | Issuer::Cache | Issuer::Zones => {}
             Issuer::Udev => self.udev.probe = Probe::Read,
             Issuer::Scan => self.scan_heard(run, ok),
         }

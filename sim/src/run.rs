@@ -189,7 +189,7 @@ pub(crate) mod actor {
         match issuer {
             Issuer::Client(index) => index as usize,
             Issuer::Udev => UDEV,
-            Issuer::Scan | Issuer::Script(_) | Issuer::Cache => KERNEL,
+            Issuer::Scan | Issuer::Zones | Issuer::Script(_) | Issuer::Cache => KERNEL,
         }
     }
 }

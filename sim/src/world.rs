@@ -148,6 +148,8 @@ pub(crate) struct World {
     pub(crate) script_told: Vec<(u16, String)>,
     /// The kernel touched a command that is gone: from here on anything may happen (H06, H26).
     pub(crate) doomed: bool,
+    /// A timer of memory that was given back is armed: within seconds the kernel may crash, whatever is done (H68).
+    pub(crate) haunted: bool,
 }
 
 impl World {
@@ -191,6 +193,7 @@ impl World {
             script_events: Vec::new(),
             script_told: Vec::new(),
             doomed: false,
+            haunted: false,
         }
     }
 

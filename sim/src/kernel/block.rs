@@ -7,6 +7,7 @@ use crate::kernel::control::PAGE_SECTORS;
 use crate::kernel::errno;
 use crate::kernel::process::Work;
 use crate::kernel::tags::TagState;
+use crate::kernel::zones::{Report, ZoneAct};
 use crate::oracle::{Allowed, Mismatch};
 use crate::run::{Run, Sabotage, actor};
 use crate::world::{BUFFER_SECTORS, RequestId, Version, World};
@@ -35,6 +36,10 @@ pub(crate) enum BlockOp {
         /// Their space may be given back.
         unmap: bool,
     },
+    /// What so many zones are like, from one on (`ublk_report_zones`).
+    ReportZones(u16),
+    /// Something is done with a zone.
+    Zone(ZoneAct),
 }
 
 impl BlockOp {
@@ -48,15 +53,26 @@ impl BlockOp {
             Self::Discard => "DISCARD",
             Self::WriteZeroes { unmap: true } => "WRITE_ZEROES",
             Self::WriteZeroes { unmap: false } => "WRITE_ZEROES+NOUNMAP",
+            Self::ReportZones(_) => "REPORT_ZONES",
+            Self::Zone(ZoneAct::Open) => "ZONE_OPEN",
+            Self::Zone(ZoneAct::Close) => "ZONE_CLOSE",
+            Self::Zone(ZoneAct::Finish) => "ZONE_FINISH",
+            Self::Zone(ZoneAct::Reset) => "ZONE_RESET",
+            Self::Zone(ZoneAct::ResetAll) => "ZONE_RESET_ALL",
         }
     }
 
     /// Whether data goes with it.
     pub(crate) const fn moves_data(self) -> bool {
         match self {
-            Self::Read | Self::Write { .. } => true,
-            Self::Flush | Self::Discard | Self::WriteZeroes { .. } => false,
+            Self::Read | Self::Write { .. } | Self::ReportZones(_) => true,
+            Self::Flush | Self::Discard | Self::WriteZeroes { .. } | Self::Zone(_) => false,
         }
+    }
+
+    /// Whether the data goes from the server to whoever asked.
+    pub(crate) const fn brings_data(self) -> bool {
+        matches!(self, Self::Read | Self::ReportZones(_))
     }
 }
 
@@ -69,6 +85,8 @@ pub(crate) enum Issuer {
     Udev,
     /// The partition scan.
     Scan,
+    /// START_DEV, which asks for the zones.
+    Zones,
     /// An actor of a script, in this step.
     Script(u16),
     /// The page cache.
@@ -130,6 +148,8 @@ pub(crate) struct Request {
     pub(crate) throttled: bool,
     /// The disk's end came to lie before its own: the server may refuse it (H60).
     pub(crate) beyond: bool,
+    /// What the server said of zones.
+    pub(crate) report: Report,
 }
 
 impl World {
@@ -156,6 +176,7 @@ impl World {
             (BlockOp::Write { .. }, Issuer::Cache) => version = self.cached_byte(start).into(),
             (_, Issuer::Script(_) | Issuer::Cache) | (BlockOp::Flush, _) => {}
             (BlockOp::Read, Issuer::Scan) if run.config.quiet => {}
+            (BlockOp::ReportZones(_) | BlockOp::Zone(_), _) => {}
             (BlockOp::Write { .. }, _) => {
                 version = self.register.write_begins(first, count, false);
                 self.reads_may_see(version, start, sectors);
@@ -174,7 +195,7 @@ impl World {
             // They clear their memory.
             Issuer::Script(_) | Issuer::Cache => 0,
             Issuer::Scan if run.config.quiet => 0,
-            Issuer::Client(_) | Issuer::Udev | Issuer::Scan => STALE,
+            Issuer::Client(_) | Issuer::Udev | Issuer::Scan | Issuer::Zones => STALE,
         };
         let request = Request {
             op,
@@ -195,6 +216,7 @@ impl World {
             unregistered: false,
             throttled: false,
             beyond: false,
+            report: Report::default(),
         };
         run.note(actor::issuer(issuer), || {
             format!("{} {start}+{sectors} on queue {queue}", op.name())
@@ -418,13 +440,11 @@ impl World {
                 format!("a {what} failed although no fault was injected that explains it"),
             );
         }
-        if let Issuer::Script(step) = request.issuer {
-            self.script_heard(run, step, request, status);
-            return;
-        }
-        if request.issuer == Issuer::Cache {
-            self.cache_heard(run, request, ok);
-            return;
+        match request.issuer {
+            Issuer::Script(step) => return self.script_heard(run, step, request, status),
+            Issuer::Cache => return self.cache_heard(run, request, ok),
+            Issuer::Zones => return self.zones_heard(request, status),
+            Issuer::Client(_) | Issuer::Udev | Issuer::Scan => {}
         }
         let (start, sectors) = (usize::from(request.start), usize::from(request.sectors));
         match request.asked {
@@ -445,7 +465,7 @@ impl World {
                     );
                 }
             }
-            BlockOp::Read | BlockOp::Flush => {}
+            BlockOp::Read | BlockOp::Flush | BlockOp::ReportZones(_) | BlockOp::Zone(_) => {}
         }
         self.heard(run, request.issuer, ok);
     }
@@ -507,6 +527,8 @@ impl World {
             BlockOp::WriteZeroes { unmap } => {
                 (5 | if unmap { 0 } else { NOUNMAP }, nr_sectors, start_sector)
             }
+            BlockOp::ReportZones(zones) => (18, u32::from(zones), start_sector),
+            BlockOp::Zone(act) => (act.code(), 0, start_sector),
         };
         let op_flags = op_flags | if request.unregistered { NEED_REG_BUF } else { 0 };
         IoDesc { op_flags, nr_sectors, start_sector, addr: 0 }

@@ -11,6 +11,7 @@ use crate::kernel::limits::{self, Limits};
 use crate::kernel::process::{ProcessState, ThreadState};
 use crate::kernel::tags::{TagSlot, TagState};
 use crate::kernel::udev::{Node, Probe};
+use crate::kernel::zones::Zones;
 use crate::run::{Run, Sabotage, actor};
 use crate::script::{Header, Parameters};
 use crate::world::{ControlId, RingId, ThreadId, World};
@@ -115,6 +116,8 @@ pub(crate) enum Pc {
     StartWait,
     /// SD: take `ub->mutex`, check again, allocate the disk.
     StartLocked,
+    /// SD: the server is asked for the zones.
+    StartZones,
     /// SD: 6.12 scans for partitions within `add_disk`.
     StartScan,
     /// SD: `add_disk` is through: uevent, completion.
@@ -369,6 +372,9 @@ impl World {
             Pc::StopMark | Pc::StopDead | Pc::TryStop => self.open_mutex_free(),
             Pc::StopSync => !self.is_writing_back(Writer::Removal),
             Pc::StopDrain => self.requests_live == 0,
+            Pc::StartZones => device
+                .and_then(|device| device.disk.as_ref())
+                .is_none_or(|disk| !disk.awaits_zones()),
             Pc::StartScan | Pc::StopScan => device
                 .and_then(|device| device.disk.as_ref())
                 .is_none_or(|disk| matches!(disk.scan, Scan::None | Scan::Done)),
@@ -423,6 +429,7 @@ impl World {
             }
             Pc::StartWait => Next::Go(Pc::StartLocked),
             Pc::StartLocked => self.start_locked(run, id, control),
+            Pc::StartZones => self.start_zones(run),
             Pc::StartScan => Next::Go(Pc::StartPublish),
             Pc::StartPublish => {
                 if let Some(device) = &mut self.device {
@@ -666,14 +673,25 @@ impl World {
             scanned: 0,
             sectors: basic.dev_sectors,
             cache: Cache::default(),
+            zones: Zones::default(),
         });
         run.progress();
         run.kernel(|| "SD: every tag is fetched, device LIVE".into());
-        if device.kernel == KernelSeries::V6_12 {
-            device.schedule_scan();
-            return Next::Go(Pc::StartScan);
+        if device.is_zoned() {
+            return Next::Go(Pc::StartZones);
         }
-        Next::Go(Pc::StartPublish)
+        self.adds_disk()
+    }
+
+    /// SD: `add_disk`.
+    pub(super) fn adds_disk(&mut self) -> Next {
+        match &mut self.device {
+            Some(device) if device.kernel == KernelSeries::V6_12 => {
+                device.schedule_scan();
+                Next::Go(Pc::StartScan)
+            }
+            Some(_) | None => Next::Go(Pc::StartPublish),
+        }
     }
 
     /// Whether START_DEV or END_USER_RECOVERY names a process that is not the one that opened the device.
@@ -807,6 +825,7 @@ impl World {
             Pc::ShmemFrozen => format!("{name} waits until no request is inside"),
             Pc::StopIdle => format!("{name} waits for the requests that are started"),
             Pc::StopDrain => format!("{name} waits for {} request(s)", self.requests_live),
+            Pc::StartZones => format!("{name} waits for the server to tell of zones"),
             Pc::StartScan | Pc::StopScan => format!("{name} waits for the partition scan"),
             Pc::DelWait => format!("{name} waits for {}", device_references(device)),
             Pc::Queued

@@ -299,7 +299,7 @@ impl World {
     }
 
     /// The request, the sectors that are copied, and the sectors that are said to be.
-    fn may_copy(
+    pub(crate) fn may_copy(
         &self,
         thread: ThreadId,
         (queue, tag): (u16, u16),
@@ -343,7 +343,7 @@ impl World {
         if !copies || !request.has_data() || first > left {
             return Err(errno::EINVAL);
         }
-        if puts != (request.op == BlockOp::Read) {
+        if puts != request.op.brings_data() {
             return Err(errno::EACCES);
         }
         let there = count.min(left - first);

@@ -9,6 +9,7 @@ use crate::kernel::params::Stored;
 use crate::kernel::release::ReleaseStep;
 use crate::kernel::shmem::Registration;
 use crate::kernel::tags::{TagSlot, TagState};
+use crate::kernel::zones::Zones;
 use crate::run::{Run, Sabotage};
 use crate::server::Program;
 use crate::world::{ControlId, ProcessId, RequestId, RingId, ThreadId, World};
@@ -143,6 +144,7 @@ pub(crate) struct Gendisk {
     /// Its capacity.
     pub(crate) sectors: u64,
     pub(crate) cache: Cache,
+    pub(crate) zones: Zones,
 }
 
 /// The work that scans for partitions.

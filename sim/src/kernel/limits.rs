@@ -3,6 +3,7 @@
 use blkproof_engine::uapi::{ParamAttrs, Params};
 
 use crate::kernel::block::BlockOp;
+use crate::kernel::zones::ZoneAct;
 
 /// What START_DEV makes of parameters, in sectors.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -42,7 +43,10 @@ impl Limits {
     /// The first part of what is asked: as large as one request may be.
     fn first_part(&self, op: BlockOp, (start, sectors): Range) -> u16 {
         let most = match op {
-            BlockOp::Flush => 0,
+            BlockOp::Flush | BlockOp::ReportZones(_) => 0,
+            // One zone after another (`blkdev_zone_mgmt`).
+            BlockOp::Zone(ZoneAct::ResetAll) => sectors,
+            BlockOp::Zone(_) => self.chunk,
             BlockOp::Read | BlockOp::Write { .. } => self.within_blocks(start, self.sectors),
             // `bio_split_discard`
             BlockOp::Discard => {

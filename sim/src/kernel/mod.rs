@@ -6,7 +6,7 @@
 //!
 //! # Differences from the real kernel
 //!
-//! * One device that is served (others are added and deleted, in scripts only), one backing file, no request in shared memory. Zones, integrity and larger descriptors are flags and parameters only: no I/O.
+//! * One device that is served (others are added and deleted, in scripts only), one backing file, no request in shared memory. Integrity and larger descriptors are flags and parameters only, and nothing is written to zones.
 //! * A user copy is one step, and so is a script's operation on a registered buffer.
 //! * The page cache holds whole pages, for scripts only; nothing is written back by itself, nor read ahead.
 //! * Nothing is merged or scheduled; requests of one queue are admitted in any order, but for the parts of one client's operation.
@@ -43,6 +43,7 @@ pub(crate) mod scan;
 pub(crate) mod shmem;
 pub(crate) mod tags;
 pub(crate) mod udev;
+pub(crate) mod zones;
 
 /// Error numbers, positive.
 pub(crate) mod errno {
@@ -63,6 +64,7 @@ pub(crate) mod errno {
     pub(crate) const ENODEV: i32 = 19;
     pub(crate) const EINVAL: i32 = 22;
     pub(crate) const EMFILE: i32 = 24;
+    pub(crate) const ENOTTY: i32 = 25;
     pub(crate) const ENOSPC: i32 = 28;
     pub(crate) const ETIME: i32 = 62;
     pub(crate) const EOPNOTSUPP: i32 = 95;

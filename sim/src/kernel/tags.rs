@@ -357,7 +357,17 @@ impl World {
                 let status = if result == 0 && read { Err(errno::EIO) } else { status(result) };
                 self.end_request(run, request, status);
             }
-            BlockOp::Flush | BlockOp::Discard | BlockOp::WriteZeroes { .. } => {
+            // Before 7.3 a part of the memory may be told to be written, and the rest is asked for.
+            BlockOp::ReportZones(_)
+                if run.config.kernel < KernelSeries::V7_3 && (0..bytes).contains(&result) =>
+            {
+                self.requeue_rest(request, 0);
+            }
+            BlockOp::Flush
+            | BlockOp::Discard
+            | BlockOp::WriteZeroes { .. }
+            | BlockOp::ReportZones(_)
+            | BlockOp::Zone(_) => {
                 self.end_request(run, request, status(result));
             }
         }

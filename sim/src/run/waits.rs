@@ -83,7 +83,7 @@ fn requests(world: &World, waits: &mut Vec<Wait>) {
         let actor = match request.issuer {
             Issuer::Client(client) => usize::from(client),
             Issuer::Udev => actor::UDEV,
-            Issuer::Scan | Issuer::Script(_) | Issuer::Cache => actor::KERNEL,
+            Issuer::Scan | Issuer::Zones | Issuer::Script(_) | Issuer::Cache => actor::KERNEL,
         };
         let what = request.op.name();
         let held = world.device.as_ref().and_then(|device| {

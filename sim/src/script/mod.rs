@@ -41,6 +41,8 @@ pub use observation::{Delivered, Event, Observation, Site, State, Trace};
 pub use parameters::Parameters;
 pub use parse::ParseError;
 
+pub use crate::kernel::zones::ZoneAct;
+
 use std::fmt;
 
 use blkproof_engine::data::Address;
@@ -50,6 +52,8 @@ use blkproof_engine::uapi::{AutoBufReg, DeviceState, Features, KernelSeries, Par
 pub const CONTROLLER: &str = "ctl";
 /// Pages that each process keeps for REG_BUF.
 pub const SHARED_PAGES: u16 = 16;
+/// Zones whose records fill a sector.
+pub const ZONES_MAX: u16 = 8;
 
 /// What the names of flags begin with, in the kernel's header and not here.
 const FLAG_PREFIX: &str = "UBLK_F_";
@@ -273,6 +277,20 @@ pub enum Op {
         count: u16,
         /// What every byte is.
         byte: u8,
+    },
+    /// `zones QUEUE.TAG FIRST+COUNT of=SECTORS`: by user copy, what a REPORT_ZONES is answered with: at most 8 records of `struct blk_zone`, of empty
+    /// zones that are to be written in order. What follows is zeroes. Result: bytes.
+    Zones {
+        /// The queue.
+        queue: u16,
+        /// The tag.
+        tag: u16,
+        /// First zone.
+        first: u16,
+        /// Zones.
+        count: u16,
+        /// Sectors of a zone.
+        of: u16,
     },
     /// `table SLOTS`: gives the actor's ring an empty table of registered buffers. Result 0.
     Table {
@@ -520,6 +538,17 @@ pub enum Op {
         /// The space is to be kept: UBLK_IO_F_NOUNMAP.
         keep: bool,
     },
+    /// `openzone`, `closezone`, `finishzone`, `resetzone FIRST+COUNT [queue=N]`: BLKOPENZONE and so on of the open disk, in sectors. Result 0.
+    Zone {
+        /// What is done.
+        act: ZoneAct,
+        /// First sector.
+        first: u16,
+        /// Sectors.
+        count: u16,
+        /// The hardware queue to use.
+        queue: u16,
+    },
 }
 
 /// What ADD_DEV can be told beside geometry and flags.
@@ -546,6 +575,7 @@ impl Op {
                 | Self::Discard { .. }
                 | Self::Zeroes { .. }
                 | Self::CloseDisk
+                | Self::Zone { .. }
         )
     }
 
@@ -664,6 +694,9 @@ impl fmt::Display for Op {
             Self::Pwrite { queue, tag, first, count, byte } => {
                 write!(f, "pwrite {queue}.{tag} {first}+{count} {byte}")
             }
+            Self::Zones { queue, tag, first, count, of } => {
+                write!(f, "zones {queue}.{tag} {first}+{count} of={of}")
+            }
             Self::Table { slots } => write!(f, "table {slots}"),
             Self::Register { queue, tag, index } => write!(f, "register {queue}.{tag} {index}"),
             Self::Unregister { queue, tag, index } => {
@@ -751,6 +784,9 @@ impl fmt::Display for Op {
             Self::Zeroes { first, count, queue, keep } => {
                 let keep = if *keep { " keep=yes" } else { "" };
                 write!(f, "zeroes {first}+{count} queue={queue}{keep}")
+            }
+            Self::Zone { act, first, count, queue } => {
+                write!(f, "{}zone {first}+{count} queue={queue}", act.word())
             }
         }
     }

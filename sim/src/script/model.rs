@@ -173,7 +173,7 @@ pub fn is_dangerous(script: &Script, kernel: KernelSeries) -> bool {
     let mut model = Model::new(kernel);
     (1..).zip(&script.steps).any(|(number, step)| {
         model.step_all(number, step);
-        model.doomed()
+        model.worlds.iter().any(|world| world.doomed || world.haunted)
     })
 }
 
@@ -456,7 +456,7 @@ impl World {
                 self.close_char(run, process);
                 self.answer(step, 0);
             }
-            Op::Map { .. } | Op::Pread { .. } | Op::Pwrite { .. } if !opened => {
+            Op::Map { .. } | Op::Pread { .. } | Op::Pwrite { .. } | Op::Zones { .. } if !opened => {
                 self.answer(step, -errno::EBADF);
             }
             Op::Fetch { .. }
@@ -526,6 +526,10 @@ impl World {
             Op::Pwrite { queue, tag, first, count, byte } => {
                 let copied = self.user_copy(thread, (queue, tag), (first, count), Some(byte));
                 self.copied(step, copied);
+            }
+            Op::Zones { queue, tag, first, count, of } => {
+                let told = self.tells_of_zones(thread, (queue, tag), (first, count), of);
+                self.copied(step, told.map(|bytes| (bytes, None)));
             }
             Op::Provide { count } => {
                 let ring = self.threads[thread.index()].ring;
@@ -682,6 +686,12 @@ impl World {
             Op::Discard { first, count, queue } => {
                 self.client(run, Job::new(step, BlockOp::Discard, (first, count), queue));
             }
+            Op::Zone { act, first, count, queue } => match self.zones_of((first, count), act) {
+                Ok(act) => {
+                    self.client(run, Job::new(step, BlockOp::Zone(act), (first, count), queue));
+                }
+                Err(errno) => self.answer(step, -errno),
+            },
             Op::Sync { queue } => self.client(run, Job::new(step, BlockOp::Flush, (0, 0), queue)),
             Op::Read { first, count, queue } => {
                 self.client(run, Job::new(step, BlockOp::Read, (first, count), queue));
@@ -990,6 +1000,7 @@ pub(crate) fn uniform(sectors: &[Version]) -> Option<u8> {
 fn site(pc: Pc) -> Site {
     match pc {
         Pc::StartWait | Pc::RecoverWait => Site::Ready,
+        Pc::StartZones => Site::Zones,
         Pc::StartScan => Site::Scan,
         Pc::SetParams
         | Pc::GetParams

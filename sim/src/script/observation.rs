@@ -57,13 +57,15 @@ pub enum Site {
     Scan,
     /// For what clients left in the page cache to be written back.
     Writeback,
+    /// START_DEV: for the server to tell of the zones.
+    Zones,
     /// DEL_DEV: for the number to be free.
     Number,
     /// Anywhere else.
     Elsewhere,
 }
 
-const SITES: [(Site, &str); 9] = [
+const SITES: [(Site, &str); 10] = [
     (Site::Ready, "ready"),
     (Site::DeviceMutex, "device-mutex"),
     (Site::GlobalMutex, "global-mutex"),
@@ -71,6 +73,7 @@ const SITES: [(Site, &str); 9] = [
     (Site::OpenMutex, "open-mutex"),
     (Site::Scan, "scan"),
     (Site::Writeback, "writeback"),
+    (Site::Zones, "zones"),
     (Site::Number, "number"),
     (Site::Elsewhere, "elsewhere"),
 ];

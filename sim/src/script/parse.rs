@@ -7,7 +7,7 @@ use blkproof_engine::uapi::{AutoBufReg, DeviceState, Features, KernelSeries, Par
 
 use super::{
     AddOptions, Addr, CONTROLLER, FLAG_PREFIX, Header, Op, Parameters, RingAsked, RingKind,
-    SHARED_PAGES, Script, Step,
+    SHARED_PAGES, Script, Step, ZONES_MAX, ZoneAct,
 };
 
 /// Sectors in a page.
@@ -363,6 +363,16 @@ fn op(words: &[&str]) -> Result<Op, String> {
             let (first, count) = pair(range, '+', RANGE)?;
             Op::Pwrite { queue, tag, first, count, byte: number(byte, "byte")? }
         }
+        ["zones", tag, range, ref rest @ ..] => {
+            known(rest, &["of"])?;
+            let (queue, tag) = pair(tag, '.', TAG)?;
+            let (first, count) = pair(range, '+', RANGE)?;
+            if count > ZONES_MAX {
+                return Err(format!("{range}: there is room for {ZONES_MAX} zones"));
+            }
+            let of = value(rest, "of").ok_or("of=SECTORS is missing")?;
+            Op::Zones { queue, tag, first, count, of: number(of, "number of sectors")? }
+        }
         ["table", slots] => Op::Table { slots: number(slots, "number of slots")? },
         ["register", tag, index] => {
             let (queue, tag) = pair(tag, '.', TAG)?;
@@ -498,8 +508,20 @@ fn op(words: &[&str]) -> Result<Op, String> {
             let (first, count) = pair(range, '+', RANGE)?;
             Op::Zeroes { first, count, queue: queue(rest)?, keep: yes(rest, "keep")? }
         }
+        [word, range, ref rest @ ..] if zone_act(word).is_some() => {
+            known(rest, &["queue"])?;
+            let (first, count) = pair(range, '+', RANGE)?;
+            let act = zone_act(word).unwrap_or(ZoneAct::Open);
+            Op::Zone { act, first, count, queue: queue(rest)? }
+        }
         _ => return Err(format!("{:?} is nothing an actor does", words.join(" "))),
     })
+}
+
+/// What is done with zones, by its word.
+fn zone_act(word: &str) -> Option<ZoneAct> {
+    let acts = [ZoneAct::Open, ZoneAct::Close, ZoneAct::Finish, ZoneAct::Reset];
+    acts.into_iter().find(|act| word.strip_suffix("zone") == Some(act.word()))
 }
 
 #[cfg(test)]
@@ -572,6 +594,11 @@ a: fetchtags 0
 a: commits 0 0=4096,1=-5 data=3
 a: commits 1 0=512 bare
 a: commit 0.0 -5 data=7
+b: zones 0.0 3+5 of=256
+c: openzone 0+8 queue=1
+c: closezone 0+8 queue=0
+c: finishzone 0+8 queue=0
+c: resetzone 0+8 queue=0
 ctl: cancel 19
 ctl: resize sectors=32
 ctl: quiesce 500

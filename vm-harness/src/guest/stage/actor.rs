@@ -35,7 +35,7 @@ use rustix::thread::{
 use super::cue::{Answer, Brought, Completion, Cue, Device};
 use super::os::{
     Buffers, Descriptors, IoRing, Memory, Payload, Reader, Ring, Submitter, UNHEARD, discard, ends,
-    fork_idle,
+    fork_idle, manage_zones, zone_records,
 };
 
 const CONTROL: &str = "/dev/ublk-control";
@@ -497,6 +497,11 @@ impl Actor {
                 let copied = self.company.opened()?.write_at(&bytes, position)?;
                 Ok(Some((copied as i32, None)))
             }
+            Op::Zones { queue, tag, first, count, of } => {
+                let records = zone_records((first, count), of);
+                let position = user_copy_position(queue, tag, 0);
+                Ok(Some((self.company.opened()?.write_at(&records, position)? as i32, None)))
+            }
             Op::Provide { count } => {
                 let ring = self.ring.as_mut().ok_or_else(closed)?;
                 for _ in 0..count {
@@ -654,6 +659,12 @@ impl Actor {
                 let mode = if keep { FallocateFlags::ZERO_RANGE } else { punch };
                 let (offset, len) = bytes_of((first, count));
                 rustix::fs::fallocate(&disk.file, mode, offset, len)?;
+                DONE
+            }
+            Op::Zone { act, first, count, queue } => {
+                let disk = self.disk.as_ref().ok_or_else(closed)?;
+                disk.use_queue(queue)?;
+                manage_zones(&disk.file, act, (first.into(), count.into()))?;
                 DONE
             }
         }

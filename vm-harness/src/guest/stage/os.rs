@@ -14,7 +14,7 @@ use blkproof_engine::control::PAYLOAD_BYTES_MAX;
 use blkproof_engine::uapi::{
     AutoBufReg, BatchIo, CtrlCmd, IoCmd, IoDesc, IoOp, QueueId, desc_map_bytes, desc_map_offset,
 };
-use blkproof_sim::script::{RingAsked, RingKind};
+use blkproof_sim::script::{RingAsked, RingKind, ZoneAct};
 use io_uring::squeue::EntryMarker;
 use io_uring::types::{CancelBuilder, Fd, Fixed};
 use io_uring::{IoUring, cqueue, opcode, squeue};
@@ -374,6 +374,53 @@ pub(super) fn discard(disk: impl AsFd, (offset, len): (u64, u64)) -> io::Result<
         rustix::ioctl::ioctl(disk, range)?;
     }
     Ok(())
+}
+
+/// BLKOPENZONE and so on, of sectors from a first one on.
+pub(super) fn manage_zones(
+    disk: impl AsFd,
+    act: ZoneAct,
+    (sector, sectors): (u64, u64),
+) -> io::Result<()> {
+    use rustix::ioctl::{Opcode, Setter, ioctl, opcode};
+    const RESET: Opcode = opcode::write::<[u64; 2]>(0x12, 131);
+    const OPEN: Opcode = opcode::write::<[u64; 2]>(0x12, 134);
+    const CLOSE: Opcode = opcode::write::<[u64; 2]>(0x12, 135);
+    const FINISH: Opcode = opcode::write::<[u64; 2]>(0x12, 136);
+    let range = [sector, sectors];
+    // SAFETY: what each of these reads is `struct blk_zone_range`, two numbers of 64 bits.
+    unsafe {
+        match act {
+            ZoneAct::Open => ioctl(disk, Setter::<OPEN, [u64; 2]>::new(range))?,
+            ZoneAct::Close => ioctl(disk, Setter::<CLOSE, [u64; 2]>::new(range))?,
+            ZoneAct::Finish => ioctl(disk, Setter::<FINISH, [u64; 2]>::new(range))?,
+            ZoneAct::Reset | ZoneAct::ResetAll => {
+                ioctl(disk, Setter::<RESET, [u64; 2]>::new(range))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Bytes.
+const SECTOR: usize = 512;
+
+/// A sector of `struct blk_zone`: empty zones that want to be written in order, and zeroes.
+pub(super) fn zone_records((first, count): (u16, u16), of: u16) -> [u8; SECTOR] {
+    const RECORD: usize = 64;
+    const SEQWRITE_REQ: u8 = 2;
+    const EMPTY: u8 = 1;
+    let mut records = [0; SECTOR];
+    for (record, zone) in records.chunks_exact_mut(RECORD).zip(first..first + count) {
+        let (start, len) = (u64::from(zone) * u64::from(of), u64::from(of));
+        // start, len, wp; type, cond; capacity.
+        record[..8].copy_from_slice(&start.to_ne_bytes());
+        record[8..16].copy_from_slice(&len.to_ne_bytes());
+        record[16..24].copy_from_slice(&start.to_ne_bytes());
+        (record[24], record[25]) = (SEQWRITE_REQ, EMPTY);
+        record[32..40].copy_from_slice(&len.to_ne_bytes());
+    }
+    records
 }
 
 const fn libc_busy() -> i32 {

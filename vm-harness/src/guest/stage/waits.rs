@@ -148,7 +148,9 @@ impl Sleep {
         } else if self.has("blk_mq_freeze_queue_wait") || self.is_in("msleep") {
             Site::Requests
         } else if self.uninterruptible {
-            if self.has("bdev_disk_changed") {
+            if self.has("ublk_report_zones") {
+                Site::Zones
+            } else if self.has("bdev_disk_changed") {
                 Site::Scan
             } else if in_one_of(&["del_gendisk", "__del_gendisk", "bdev_open"]) {
                 Site::OpenMutex
@@ -225,6 +227,7 @@ mod tests {
                 Site::Writeback,
             ),
             ('D', "blk_mq_get_tag blkdev_writepages bdev_mark_dead", Site::Writeback),
+            ('D', "blk_execute_rq ublk_report_zones blk_revalidate_disk_zones", Site::Zones),
             ('S', "futex_do_wait futex_wait", Site::Elsewhere),
         ] {
             assert_eq!(sleep(state, frames).site(&Op::Stop), site, "{state} {frames}");
