@@ -1,6 +1,6 @@
 //! The release work (D5): what the driver does after the last reference to the character device is gone.
 
-use blkproof_engine::uapi::KernelSeries;
+use blkproof_engine::uapi::{Features, KernelSeries};
 
 use crate::kernel::cache::Writer;
 use crate::kernel::device::{Device, Gendisk, Holder, State};
@@ -161,9 +161,11 @@ impl World {
             }
             ReleaseStep::Reset => {
                 device.tags.fill(TagSlot::UNFETCHED);
+                // A queue of batches is left as it is: it may never have been canceling.
+                let cancels = !device.info.flags.contains(Features::BATCH_IO);
                 for hw in &mut device.hw {
                     hw.ready = 0;
-                    hw.canceling = true;
+                    hw.canceling |= cancels;
                     hw.batch.aborted = false;
                 }
                 (device.poisoned, device.forgot) = (false, false);
