@@ -46,6 +46,8 @@ const RUNS_MAX: u64 = 64;
 pub enum Sabotage {
     /// A commit is not submitted: deadlock.
     DropCommit,
+    /// Scripts: the kernel copies a read's data although it lies in registered memory.
+    CopyInPlace,
     /// A commit is submitted twice: O1.
     DoubleCommit,
     /// A commit carries 512 bytes less than were asked for: O3.

@@ -123,6 +123,8 @@ pub(crate) struct World {
     pub(crate) requests_live: u16,
     /// The tags' buffers, by queue and tag.
     pub(crate) buffers: Vec<[Version; BUFFER_SECTORS]>,
+    /// Memory that all processes share, by sector; in scripts only.
+    pub(crate) shared: Vec<Version>,
     /// The memory behind a mem target.
     pub(crate) store: Vec<Version>,
     /// The file behind a loop target.
@@ -166,6 +168,7 @@ impl World {
             requests: Vec::with_capacity(8),
             requests_live: 0,
             buffers: Vec::new(),
+            shared: Vec::new(),
             store: vec![0; DEVICE_SECTORS],
             disk: Disk::new(),
             timers: Vec::with_capacity(8),

@@ -65,6 +65,8 @@ pub enum Command {
         /// It keeps CAP_SYS_ADMIN when it fetches.
         #[arg(long)]
         admin: bool,
+        /// The file that is the memory which all processes share.
+        shared: PathBuf,
     },
     /// What an actor's process turns into when a script has it execute another program; of no use anywhere else.
     #[command(hide = true)]

@@ -18,7 +18,7 @@ fn main() -> ExitCode {
         Command::Conformance(args) => conformance::run(&args),
         Command::Selftest(args) => run::selftest(&args),
         Command::Guest => return guest::run(),
-        Command::Actor { admin } => return guest::actor(admin),
+        Command::Actor { admin, shared } => return guest::actor(admin, &shared),
         Command::Idle => return guest::idle(),
         Command::Emulate { arguments } => Err(qemu::emulate(&arguments)),
     };

@@ -54,7 +54,7 @@ impl ShmemBufReg {
 
 /// What [`IoDesc::addr`](super::IoDesc::addr) is under [`RequestFlags::SHMEM_ZC`](super::RequestFlags::SHMEM_ZC): a
 /// place in registered memory (`ublk_shmem_zc_addr`).
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
 pub struct ShmemAddr {
     /// The registration: REG_BUF's result.
     pub index: u16,

@@ -25,7 +25,7 @@ impl Control {
     }
 
     /// The bytes of its memory, where it usually has so many. A path has bytes of its own.
-    fn bytes(&self, usual: u16) -> u16 {
+    pub(super) fn bytes(&self, usual: u16) -> u16 {
         let header = self.header();
         let path = match header.path {
             Some(path) => path.bytes(self.device().map_or(0, |id| id.0)).len() as u16,
@@ -34,11 +34,11 @@ impl Control {
         header.len.map_or(usual, |len| len.saturating_sub(header.path_len.unwrap_or(path)))
     }
 
-    fn has_memory(&self) -> bool {
+    pub(super) fn has_memory(&self) -> bool {
         self.header().place != Some(Place::Null)
     }
 
-    fn readable(&self) -> bool {
+    pub(super) fn readable(&self) -> bool {
         self.header().place != Some(Place::Bad)
     }
 
@@ -101,7 +101,7 @@ impl World {
                 if !device.info.flags.contains(Features::SHMEM_ZC) {
                     return Next::error(errno::EOPNOTSUPP);
                 }
-                let refused = Self::shmem_refused(&control.command);
+                let refused = Self::shmem_refused(control);
                 refused.map_or(Next::Go(Pc::ShmemLock), Next::error)
             }
         }

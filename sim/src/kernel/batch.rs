@@ -354,6 +354,7 @@ impl World {
         if let Some(req) = &mut self.requests[request.index()] {
             (req.unregistered, req.lost) = (false, 0);
         }
+        self.look_up(request);
         if !self.registers_at_delivery(run, ring, (queue, tag)) {
             if let Some(device) = &mut self.device {
                 device.tags[slot].state = TagState::Prepared;

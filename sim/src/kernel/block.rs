@@ -10,6 +10,7 @@ use crate::kernel::tags::TagState;
 use crate::kernel::zones::{Report, ZoneAct};
 use crate::oracle::{Allowed, Mismatch};
 use crate::run::{Run, Sabotage, actor};
+use crate::script::InPlace;
 use crate::world::{BUFFER_SECTORS, RequestId, Version, World};
 
 /// What is in a client's memory before a read: nothing that any write wrote, nor zeroes.
@@ -146,6 +147,10 @@ pub(crate) struct Request {
     pub(crate) unregistered: bool,
     /// Another write of the page cache has to be over before it is admitted.
     pub(crate) throttled: bool,
+    /// Where its data is in the memory that all processes of a script share, as a sector of that.
+    pub(crate) memory: Option<u16>,
+    /// Its data lies in registered memory: what its descriptor says of that.
+    pub(crate) in_place: Option<InPlace>,
     /// The disk's end came to lie before its own: the server may refuse it (H60).
     pub(crate) beyond: bool,
     /// What the server said of zones.
@@ -197,6 +202,15 @@ impl World {
             Issuer::Scan if run.config.quiet => 0,
             Issuer::Client(_) | Issuer::Udev | Issuer::Scan | Issuer::Zones => STALE,
         };
+        let memory = match issuer {
+            Issuer::Script(step) if op.moves_data() => self.script_memory(step, start),
+            Issuer::Script(_)
+            | Issuer::Client(_)
+            | Issuer::Udev
+            | Issuer::Scan
+            | Issuer::Cache
+            | Issuer::Zones => None,
+        };
         let request = Request {
             op,
             asked,
@@ -215,6 +229,8 @@ impl World {
             holders: 0,
             unregistered: false,
             throttled: false,
+            memory,
+            in_place: None,
             beyond: false,
             report: Report::default(),
         };

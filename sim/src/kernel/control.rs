@@ -508,10 +508,7 @@ impl World {
                 Next::Go(Pc::StopCancel)
             }
             Pc::ShmemLock => Next::Go(self.shmem_locked(run, id)),
-            Pc::ShmemFrozen => {
-                let process = self.threads[control.thread.index()].process;
-                Next::Done(self.shmem_done(run, process, &control.command), Reply::Nothing)
-            }
+            Pc::ShmemFrozen => Next::Done(self.shmem_done(run, &control.command), Reply::Nothing),
             Pc::TryStop => {
                 let disk = self.device.as_ref().and_then(|device| device.disk.as_ref());
                 match disk.filter(|disk| disk.attached) {

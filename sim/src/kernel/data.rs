@@ -8,7 +8,7 @@ use crate::kernel::device::{Device, State};
 use crate::kernel::errno;
 use crate::kernel::tags::TagState;
 use crate::run::Run;
-use crate::script::Addr;
+use crate::script::{Addr, uniform};
 use crate::world::{RequestId, RingId, SECTOR, ThreadId, Version, World};
 
 impl Device {
@@ -252,13 +252,13 @@ impl World {
     ) -> Result<Option<u8>, i32> {
         let slot = self.rings[ring.index()].table.get(usize::from(index));
         let id = slot.copied().flatten().ok_or(errno::EFAULT)?;
-        let Some(request) = &mut self.requests[id.index()] else { return Err(errno::EFAULT) };
+        let Some(request) = &self.requests[id.index()] else { return Err(errno::EFAULT) };
         if part.0 + part.1 > request.sectors_left()
             || put.is_some() != (request.op == BlockOp::Read)
         {
             return Err(errno::EFAULT);
         }
-        Ok(moved(request, part, put))
+        Ok(self.move_data(id, part, put))
     }
 
     /// `pread` and `pwrite` of the character device. `put`: what is put into a read's data.
@@ -270,8 +270,7 @@ impl World {
         put: Option<u8>,
     ) -> Result<(i32, Option<u8>), i32> {
         let (id, there, said) = self.may_copy(thread, tag, (first, count), put.is_some())?;
-        let Some(request) = &mut self.requests[id.index()] else { return Err(errno::EINVAL) };
-        let data = moved(request, (first, there), put);
+        let data = self.move_data(id, (first, there), put);
         let data = data.filter(|_| said == there);
         Ok(((u64::from(said) * SECTOR) as i32, data))
     }
@@ -403,12 +402,18 @@ impl World {
             self.post_by_task_work(thread, ring, cqe);
         }
     }
-}
 
-/// Moves a part of a request's data, and says what byte it is.
-fn moved(request: &mut Request, (first, count): Part, put: Option<u8>) -> Option<u8> {
-    let Some(byte) = put else { return (count > 0).then_some(request.version as u8) };
-    let start = usize::from(request.done + first);
-    request.data[start..start + usize::from(count)].fill(Version::from(byte));
-    None
+    /// Moves a part of a request's data, and says what byte it is.
+    fn move_data(&mut self, id: RequestId, (first, count): Part, put: Option<u8>) -> Option<u8> {
+        let request = self.requests[id.index()].as_mut()?;
+        let (from, count) = (usize::from(first), usize::from(count));
+        let Some(byte) = put else {
+            let request = self.requests[id.index()].as_ref()?;
+            return uniform(&self.written(request)[from..][..count]);
+        };
+        let start = usize::from(request.done) + from;
+        request.data[start..][..count].fill(Version::from(byte));
+        self.reaches_memory(id, (start, count));
+        None
+    }
 }

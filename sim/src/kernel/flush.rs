@@ -36,6 +36,7 @@ impl World {
         }
         request.flushes = false;
         (request.op, request.phase, request.done) = (BlockOp::Flush, Phase::Pending, 0);
+        (request.memory, request.in_place) = (None, None);
         let queue = request.queue;
         run.progress();
         run.kernel(|| "a write is there, and is to be flushed".into());

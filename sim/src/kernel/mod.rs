@@ -1,4 +1,4 @@
-//! A model of the kernel, profiles 6.12, 6.18 and 7.3: every data mode but shared memory.
+//! A model of the kernel, profiles 6.12, 6.18 and 7.3.
 //!
 //! The steps, defined in docs/protocol.md: Q (admission), TW (task work), C (commit), F (fetch), X1 and X2 (cancel),
 //! RE (ring freed), CL (last reference to the character device), `RWb`..`RWe` (release work), ST1..ST7 (STOP), SD (START),
@@ -6,9 +6,10 @@
 //!
 //! # Differences from the real kernel
 //!
-//! * One device that is served (others are added and deleted, in scripts only), one backing file, no request in shared memory. Integrity and larger descriptors are flags and parameters only, and nothing is written to zones.
+//! * One device that is served (others are added and deleted, in scripts only), one backing file. Integrity and larger descriptors are flags and parameters only, and nothing is written to zones.
 //! * A user copy is one step, and so is a script's operation on a registered buffer.
 //! * The page cache holds whole pages, for scripts only; nothing is written back by itself, nor read ahead.
+//! * Requests lie in registered shared memory in scripts only; their pages there are neighbours, whatever they are in the machine.
 //! * Nothing is merged or scheduled; requests of one queue are admitted in any order, but for the parts of one client's operation.
 //! * A flush that waits for a durable write waits as long as that takes, and not for 5 s at the most.
 //! * One queue's readiness and the clearing of its `canceling` are one step, as are X1 over all queues and RWc over all tags.

@@ -285,10 +285,15 @@ impl World {
 
     /// Drops a thread's mappings of the descriptors.
     pub(crate) fn unmap(&mut self, run: &mut Run<'_>, thread: ThreadId) {
-        let mapped = std::mem::take(&mut self.threads[thread.index()].mapped);
-        if mapped > 0 {
+        self.unmap_some(run, thread, self.threads[thread.index()].mapped);
+    }
+
+    /// So many of a thread's mappings go.
+    pub(crate) fn unmap_some(&mut self, run: &mut Run<'_>, thread: ThreadId, count: u16) {
+        if count > 0 {
+            self.threads[thread.index()].mapped -= count;
             if let Some(device) = &mut self.device {
-                device.file_refs -= mapped;
+                device.file_refs -= count;
             }
             self.file_dropped(run);
         }

@@ -315,14 +315,18 @@ impl World {
         device.armed += u16::from(!device.batches());
         let armed = device.armed_by(ring);
         let Some(req) = self.requests[request.index()].as_mut() else { return };
-        if copies && req.op == BlockOp::Read {
+        let in_place = req.in_place.is_some() && run.sabotage != Some(Sabotage::CopyInPlace);
+        let free = req.holders == 0;
+        if copies && req.op == BlockOp::Read && !in_place {
             let done = usize::from(req.done);
             let bytes = u64::from(result.unsigned_abs());
             let sectors = if result < 0 { 0 } else { (bytes / SECTOR) as usize };
             let sectors = sectors.min(usize::from(req.sectors - req.done));
             req.data[done..done + sectors].copy_from_slice(&buffer[..sectors]);
+            self.reaches_memory(request, (done, sectors));
         }
-        if req.holders == 0 {
+        let Some(device) = &mut self.device else { return };
+        if free {
             device.tags[slot].state = armed;
             self.completed(run, request, result);
         } else {
@@ -345,10 +349,10 @@ impl World {
                 }
                 let read = req.op == BlockOp::Read;
                 // 7.3: any non-negative result of a write completes all of it, and any positive one of a read whose data the server
-                // moved. Before, a write is like a read, and one of which nothing is done comes back whole.
+                // moved, or found in its own memory. Before, a write is like a read, and one of which nothing is done comes back whole.
                 let old = run.config.kernel < KernelSeries::V7_3;
                 let short = if read { 1..bytes } else { 0..bytes };
-                if (read && copies || old) && short.contains(&result) {
+                if (read && copies && req.in_place.is_none() || old) && short.contains(&result) {
                     // The rest is delivered again; the oracle has spoken already.
                     let sectors = (u64::from(result.unsigned_abs()) / SECTOR) as u16;
                     self.requeue_rest(request, sectors);
@@ -395,6 +399,7 @@ impl World {
         device.tags[slot].state = TagState::Served(request);
         let Some(req) = &mut self.requests[request.index()] else { return };
         (req.unregistered, req.lost) = (false, 0);
+        self.look_up(request);
         if !self.registers_at_delivery(run, ring, (queue, tag)) {
             if let Some(device) = &mut self.device {
                 device.tags[slot].state = TagState::Armed(ring);
@@ -429,8 +434,10 @@ impl World {
         let index = self.buffer_index(queue, tag);
         if let Some(req) = &self.requests[request.index()]
             && matches!(req.op, BlockOp::Write { .. })
+            && req.in_place.is_none()
         {
-            self.buffers[index][..usize::from(req.sectors)].fill(req.version);
+            let (sectors, data) = (usize::from(req.sectors), self.written(req));
+            self.buffers[index][..sectors].copy_from_slice(&data[..sectors]);
         }
     }
 
@@ -451,15 +458,18 @@ impl World {
                 -errno
             }
             Ok(request) => {
-                let lost = self.copy_fails(run, request);
+                let in_place = self.forgets_place(request);
+                let lost = if in_place { 0 } else { self.copy_fails(run, request) };
                 let index = self.buffer_index(queue, tag);
                 let mut none = false;
+                if let Some(req) = self.requests[request.index()].as_ref().filter(|_| !in_place) {
+                    let whole = usize::from(req.sectors - req.done);
+                    let (copied, data) = (whole - usize::from(lost), self.written(req));
+                    self.buffers[index][..copied].copy_from_slice(&data[..copied]);
+                    none = copied == 0;
+                }
                 if let Some(req) = &mut self.requests[request.index()] {
                     req.lost = lost;
-                    let whole = usize::from(req.sectors - req.done);
-                    let copied = whole - usize::from(lost);
-                    self.buffers[index][..copied].fill(req.version);
-                    none = copied == 0;
                 }
                 run.note(actor::thread(thread), || {
                     format!("gets the data of tag {tag} of queue {queue}, but for {lost} sector(s)")

@@ -18,12 +18,14 @@ pub(crate) struct Job {
     /// The step that asked for it.
     pub(crate) step: u16,
     op: BlockOp,
-    first: u16,
+    pub(super) first: u16,
     count: u16,
     queue: u16,
     way: Way,
     at: At,
-    /// It discards or writes zeroes: it holds the lock of the disk's page cache while it lasts (`filemap_invalidate_lock`).
+    /// Where its data is in the memory that all processes share.
+    pub(super) shared: Option<u16>,
+    /// It discards or writes zeroes: it alone holds the lock of the disk's node while it lasts.
     excludes: bool,
     /// A flush follows a write (`generic_write_sync`).
     syncs: bool,
@@ -76,6 +78,7 @@ impl Job {
             queue,
             way: Way::Direct,
             at: At::Lock,
+            shared: None,
             excludes,
             syncs,
             mute: false,
@@ -83,6 +86,11 @@ impl Job {
             status: Ok(()),
             read: None,
         }
+    }
+
+    /// With its data in the memory that all processes share, from this sector on.
+    pub(super) fn with_shared(self, shared: Option<u16>) -> Self {
+        Self { shared, ..self }
     }
 
     /// Zeroes for a disk that has no command for that: they are written.
@@ -99,6 +107,12 @@ impl Job {
     /// Whether a signal that kills ends it.
     pub(super) fn is_killable(&self) -> bool {
         self.way == Way::Cached && self.op == BlockOp::Read
+    }
+
+    /// Whether another job waits for its end: what discards or writes zeroes keeps others of its kind out, and whatever goes by way of the cache.
+    fn bars(&self, other: &Self) -> bool {
+        let cached = |job: &Self| job.way == Way::Cached;
+        self.excludes && (other.excludes || cached(other)) || cached(self) && other.excludes
     }
 
     /// What its step results in.
@@ -134,10 +148,19 @@ impl World {
     pub(super) fn client(&mut self, run: &mut Run<'_>, mut job: Job) {
         let queues = self.device.as_ref().map_or(1, |device| device.queues);
         job.queue = job.queue.min(queues - 1);
-        let waits = job.excludes && self.jobs.iter().any(|other| other.excludes);
-        let step = job.step;
         self.jobs.push(job);
-        if !waits {
+        self.jobs_take_the_lock(run);
+    }
+
+    /// Whoever comes first has the lock of the disk's node, and shares it with those that may (`inode_lock`).
+    fn jobs_take_the_lock(&mut self, run: &mut Run<'_>) {
+        let free = |jobs: &[Job]| {
+            let at = (0..jobs.len()).find(|at| {
+                jobs[*at].at == At::Lock && !jobs[..*at].iter().any(|one| one.bars(&jobs[*at]))
+            });
+            at.map(|at| jobs[at].step)
+        };
+        while let Some(step) = free(&self.jobs) {
             self.job_begins(run, step);
         }
     }
@@ -347,14 +370,13 @@ impl World {
             cache.drop_clean_of((job.first, job.count));
         }
         let read = job.op == BlockOp::Read && job.status.is_ok() && job.count > 0;
-        let data = job.read.filter(|_| read);
+        let read_into =
+            |at: u16| uniform(&self.shared[usize::from(at)..][..usize::from(job.count)]);
+        let data = job.shared.map_or(job.read, read_into).filter(|_| read);
         if !job.mute && self.is_heard(job.step) {
             self.script_events.push(Event { data, ..event(job.step, job.result()) });
         }
-        let next = self.jobs.iter().find(|job| job.at == At::Lock).map(|job| job.step);
-        if let Some(next) = next.filter(|_| job.excludes) {
-            self.job_begins(run, next);
-        }
+        self.jobs_take_the_lock(run);
     }
 }
 

@@ -35,6 +35,8 @@ pub fn from_choices(kernel: KernelSeries, title: String, choices: &mut dyn Choic
         depth: 1,
         mode: Mode::Copy,
         batch: false,
+        recovers: false,
+        shares: false,
         halted: false,
         child: None,
         pollers: Vec::new(),
@@ -65,6 +67,10 @@ pub fn from_choices(kernel: KernelSeries, title: String, choices: &mut dyn Choic
     author.script
 }
 
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each says one thing of the device or its server"
+)]
 struct Author<'c> {
     script: Script,
     choices: &'c mut dyn Choices,
@@ -78,6 +84,10 @@ struct Author<'c> {
     mode: Mode,
     /// Tags are armed and committed many at a time.
     batch: bool,
+    /// The device outlives its server.
+    recovers: bool,
+    /// It knows requests whose data lies in registered memory.
+    shares: bool,
     /// The process of the servers is stopped.
     halted: bool,
     /// Another process that lives because of it.
@@ -171,7 +181,10 @@ impl Author<'_> {
         }
         let (queues, depth) = (self.queues, self.depth);
         let batch = if self.batch { Features::BATCH_IO } else { Features::NONE };
-        let flags = flags.union(self.mode.flags()).union(batch);
+        self.recovers = flags != Features::NONE;
+        self.shares = self.script.kernels == [KernelSeries::V7_3] && self.one_in(3);
+        let shares = if self.shares { Features::SHMEM_ZC } else { Features::NONE };
+        let flags = flags.union(self.mode.flags()).union(batch).union(shares);
         self.push(
             CONTROLLER,
             Op::Add { queues, depth, id: None, flags, more: AddOptions::default() },
@@ -179,6 +192,10 @@ impl Author<'_> {
         if !self.one_in(8) {
             let parameters = self.parameters();
             self.push(CONTROLLER, Op::Params(Box::new(parameters)));
+        }
+        if self.shares {
+            let op = self.register_memory();
+            self.push(CONTROLLER, op);
         }
         self.push("a", Op::Open);
         for server in self.servers.clone() {
@@ -233,7 +250,10 @@ impl Author<'_> {
                 self.push(client, op);
             }
             8 if controls => {
-                let op = self.control();
+                // Where a request waits for the next server, nothing ends what waits for the request (H12).
+                let safe = !self.recovers || clients.len() == self.clients.len();
+                let registers = self.shares && safe && self.one_in(2);
+                let op = if registers { self.register_memory() } else { self.control() };
                 self.push(CONTROLLER, op);
             }
             9 if self.one_in(3) && !self.servers.is_empty() => {
@@ -414,7 +434,23 @@ impl Author<'_> {
         }
     }
 
+    /// What is registered with the device, or no longer.
+    fn register_memory(&mut self) -> Op {
+        if self.one_in(4) {
+            return Op::UnregBuf { index: self.choose(3) as u32 };
+        }
+        let (first, count) = [(0, 1), (1, 1), (0, 2), (2, 2), (0, 4)][self.choose(5)];
+        Op::RegBuf { first, count, read_only: self.one_in(4), unwritable: self.one_in(8) }
+    }
+
     fn serve(&mut self) -> Op {
+        if self.shares && self.one_in(6) {
+            let (first, count) = [(0, 8), (4, 8), (8, 4)][self.choose(3)];
+            if self.one_in(2) {
+                return Op::MemRead { first, count };
+            }
+            return Op::MemWrite { first, count, byte: 100 + self.choose(100) as u8 };
+        }
         if self.batch {
             return self.serve_batch();
         }
@@ -475,6 +511,7 @@ impl Author<'_> {
         let queue = self.choose(usize::from(self.queues)) as u16;
         // No two are neighbours: those could be merged while they wait. Parts of one request never are.
         let (first, count) = [(0, 4), (8, 8), (6, 1), (0, 16)][self.choose(4)];
+        let shared = (self.shares && self.one_in(2)).then(|| [0, 4, 8, 16][self.choose(4)]);
         let (page, pages) = [(0, 8), (8, 8), (0, 16)][self.choose(3)];
         match self.choose(14) {
             11 => Op::Load { first: page, count: pages, queue },
@@ -482,11 +519,11 @@ impl Author<'_> {
             6 => Op::Sync { queue },
             0 => Op::OpenDisk,
             1 => Op::CloseDisk,
-            2 | 3 => Op::Read { first, count, queue },
+            2 | 3 => Op::Read { first, count, queue, shared },
             7 => Op::Discard { first, count, queue },
             8 => Op::Zeroes { first, count, queue, keep: self.one_in(2) },
-            9 => Op::Write { first, count, queue, fua: true },
-            _ => Op::Write { first, count, queue, fua: false },
+            9 => Op::Write { first, count, queue, shared, fua: true },
+            _ => Op::Write { first, count, queue, shared, fua: false },
         }
     }
 

@@ -30,6 +30,7 @@ mod observation;
 mod parameters;
 mod parse;
 mod rings;
+mod shared;
 pub mod shrink;
 pub mod told;
 mod users;
@@ -37,9 +38,10 @@ mod users;
 pub(crate) use clients::Job;
 pub use header::{Header, PathName, Place};
 pub(crate) use model::{Actor, uniform};
-pub use observation::{Delivered, Event, Observation, Site, State, Trace};
+pub use observation::{Delivered, Event, InPlace, Observation, Site, State, Trace};
 pub use parameters::Parameters;
 pub use parse::ParseError;
+pub use shared::{SHARED_PAGES, SHARED_SECTORS};
 
 pub use crate::kernel::zones::ZoneAct;
 
@@ -50,8 +52,6 @@ use blkproof_engine::uapi::{AutoBufReg, DeviceState, Features, KernelSeries, Par
 
 /// The actor that every script begins with: a process of its own, for control commands.
 pub const CONTROLLER: &str = "ctl";
-/// Pages that each process keeps for REG_BUF.
-pub const SHARED_PAGES: u16 = 16;
 /// Zones whose records fill a sector.
 pub const ZONES_MAX: u16 = 8;
 
@@ -429,12 +429,33 @@ pub enum Op {
         /// How long it may wait, in milliseconds.
         ms: u32,
     },
-    /// `regbuf FIRST+COUNT`: REG_BUF of so many of the 16 pages that the actor's process keeps for that. Result: the index.
+    /// `regbuf FIRST+COUNT [readonly=yes] [mapping=readonly]`: REG_BUF of so many of the 16 pages that all processes share. Result: the
+    /// index.
     RegBuf {
         /// The first page.
         first: u16,
         /// How many.
         count: u16,
+        /// `UBLK_SHMEM_BUF_READ_ONLY`.
+        read_only: bool,
+        /// The address is that of a mapping which cannot be written.
+        unwritable: bool,
+    },
+    /// `memread FIRST+COUNT`: looks at sectors of the memory that all processes share. Result: bytes, and the byte that all of them are.
+    MemRead {
+        /// First sector.
+        first: u16,
+        /// Sectors.
+        count: u16,
+    },
+    /// `memwrite FIRST+COUNT BYTE`: fills sectors of that memory. Result: bytes.
+    MemWrite {
+        /// First sector.
+        first: u16,
+        /// Sectors.
+        count: u16,
+        /// What every byte is.
+        byte: u8,
     },
     /// `unregbuf INDEX`: UNREG_BUF.
     UnregBuf {
@@ -473,7 +494,8 @@ pub enum Op {
     OpenDisk,
     /// `closedisk`: closes it.
     CloseDisk,
-    /// `read FIRST+COUNT [queue=N]`: a direct read by way of the open disk. Result: bytes, and the byte that all of them are.
+    /// `read FIRST+COUNT [queue=N] [shared=SECTOR]`: a direct read by way of the open disk. Result: bytes, and the byte that all of them
+    /// are. It begins with memory of zeroes; `shared`: with what is in the memory that all processes share, from that sector on.
     Read {
         /// First sector.
         first: u16,
@@ -481,13 +503,16 @@ pub enum Op {
         count: u16,
         /// The hardware queue to use.
         queue: u16,
+        /// Where in that memory the data goes.
+        shared: Option<u16>,
     },
     /// `sync [queue=N]`: `fsync` of the open disk. Result 0.
     Sync {
         /// The hardware queue to use.
         queue: u16,
     },
-    /// `write FIRST+COUNT [queue=N] [fua=yes]`: a direct write. Every byte is the step's number. `fua`: with RWF_DSYNC.
+    /// `write FIRST+COUNT [queue=N] [shared=SECTOR] [fua=yes]`: a direct write. Every byte is the step's number. `shared`: from the memory that
+    /// all processes share, which is filled before. `fua`: with RWF_DSYNC.
     Write {
         /// First sector.
         first: u16,
@@ -495,6 +520,8 @@ pub enum Op {
         count: u16,
         /// The hardware queue to use.
         queue: u16,
+        /// Where in that memory the data is.
+        shared: Option<u16>,
         /// Durable when it is done.
         fua: bool,
     },
@@ -756,7 +783,13 @@ impl fmt::Display for Op {
             Self::DelAsync => f.write_str("delasync"),
             Self::Resize { sectors } => write!(f, "resize sectors={sectors}"),
             Self::Quiesce { ms } => write!(f, "quiesce {ms}"),
-            Self::RegBuf { first, count } => write!(f, "regbuf {first}+{count}"),
+            Self::RegBuf { first, count, read_only, unwritable } => {
+                write!(f, "regbuf {first}+{count}")?;
+                f.write_str(if *read_only { " readonly=yes" } else { "" })?;
+                f.write_str(if *unwritable { " mapping=readonly" } else { "" })
+            }
+            Self::MemRead { first, count } => write!(f, "memread {first}+{count}"),
+            Self::MemWrite { first, count, byte } => write!(f, "memwrite {first}+{count} {byte}"),
             Self::UnregBuf { index } => write!(f, "unregbuf {index}"),
             Self::TryStop => f.write_str("trystop"),
             Self::Stop => f.write_str("stop"),
@@ -768,11 +801,15 @@ impl fmt::Display for Op {
             Self::User { user } => write!(f, "user {user}"),
             Self::Own { user } => write!(f, "own {user}"),
             Self::Timeout { ms } => write!(f, "timeout {ms}"),
-            Self::Read { first, count, queue } => write!(f, "read {first}+{count} queue={queue}"),
+            Self::Read { first, count, queue, shared } => {
+                write!(f, "read {first}+{count} queue={queue}")?;
+                shared.map_or(Ok(()), |sector| write!(f, " shared={sector}"))
+            }
             Self::Sync { queue } => write!(f, "sync queue={queue}"),
-            Self::Write { first, count, queue, fua } => {
-                let fua = if *fua { " fua=yes" } else { "" };
-                write!(f, "write {first}+{count} queue={queue}{fua}")
+            Self::Write { first, count, queue, shared, fua } => {
+                write!(f, "write {first}+{count} queue={queue}")?;
+                shared.map_or(Ok(()), |sector| write!(f, " shared={sector}"))?;
+                f.write_str(if *fua { " fua=yes" } else { "" })
             }
             Self::Load { first, count, queue } => write!(f, "load {first}+{count} queue={queue}"),
             Self::Store { first, count, queue } => {

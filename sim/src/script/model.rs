@@ -8,8 +8,8 @@ use blkproof_engine::sys::{Call, Cqe, Exit, Ret, RingMode, RingSpec, Token};
 use blkproof_engine::uapi::{ControlOp, DevId, DevInfo, KernelSeries, Params, RequestFlags};
 
 use super::{
-    CONTROLLER, Delivered, Event, Header, Job, Observation, Op, RingKind, Script, Site, State,
-    Step, Trace,
+    CONTROLLER, Delivered, Event, Header, Job, Observation, Op, RingKind, SHARED_SECTORS, Script,
+    Site, State, Step, Trace,
 };
 use crate::config::{Config, TargetKind};
 use crate::kernel::batch::addr_of;
@@ -19,7 +19,7 @@ use crate::kernel::device::{self, Device};
 use crate::kernel::errno;
 use crate::kernel::limits::Limits;
 use crate::kernel::process::{SIGKILL, ThreadState};
-use crate::kernel::shmem;
+use crate::kernel::shmem::Given;
 use crate::kernel::tags::{By, TagState};
 use crate::run::{Run, Sabotage, rest};
 use crate::server::Program;
@@ -202,6 +202,7 @@ impl Model {
         };
         let mut world = World::new(&config);
         world.clients.clear();
+        world.shared = vec![0; usize::from(SHARED_SECTORS)];
         let mut model = Self {
             config,
             planted: None,
@@ -490,12 +491,7 @@ impl World {
                 let maps = &mut self.actor(thread).maps;
                 let at = maps.iter().position(|one| *one == queue);
                 at.map(|at| maps.remove(at));
-                let mapped = self.threads[thread.index()].mapped - 1;
-                self.unmap(run, thread);
-                self.threads[thread.index()].mapped = mapped;
-                if let Some(device) = &mut self.device {
-                    device.file_refs += mapped;
-                }
+                self.unmap_some(run, thread, 1);
                 self.answer(step, 0);
             }
             Op::Commit { queue, tag, data: Some(data), .. } => {
@@ -612,10 +608,13 @@ impl World {
                 let asked = Asked::Plain(ControlOp::QuiesceDev, id, u64::from(ms));
                 self.control(run, thread, step, asked);
             }
-            Op::RegBuf { first, count } => {
-                let asked = Asked::Plain(ControlOp::RegBuf, id, shmem::word(first, count));
+            Op::RegBuf { first, count, read_only, unwritable } => {
+                let given = Given { first, count, read_only, unwritable };
+                let asked = Asked::Plain(ControlOp::RegBuf, id, given.word());
                 self.control(run, thread, step, asked);
             }
+            Op::MemRead { first, count } => self.reads_shared(step, (first, count)),
+            Op::MemWrite { first, count, byte } => self.writes_shared(step, (first, count), byte),
             Op::UnregBuf { index } => {
                 let asked = Asked::Plain(ControlOp::UnregBuf, id, u64::from(index));
                 self.control(run, thread, step, asked);
@@ -647,6 +646,10 @@ impl World {
             Op::CloseDisk => {
                 self.actor(thread).disk = false;
                 self.closes_disk(run, step, false);
+            }
+            Op::Write { count, shared: Some(shared), .. } if !self.has_living_disk() => {
+                self.fill_shared((shared, count), Version::from(step));
+                self.answer(step, -errno::ENOSPC);
             }
             // A disk that is gone has no capacity.
             Op::Read { .. } | Op::Load { .. } if !self.has_living_disk() => self.answer(step, 0),
@@ -693,12 +696,17 @@ impl World {
                 Err(errno) => self.answer(step, -errno),
             },
             Op::Sync { queue } => self.client(run, Job::new(step, BlockOp::Flush, (0, 0), queue)),
-            Op::Read { first, count, queue } => {
-                self.client(run, Job::new(step, BlockOp::Read, (first, count), queue));
+            Op::Read { first, count, queue, shared } => {
+                let job = Job::new(step, BlockOp::Read, (first, count), queue);
+                self.client(run, job.with_shared(shared));
             }
-            Op::Write { first, count, queue, fua } => {
+            Op::Write { first, count, queue, shared, fua } => {
+                if let Some(shared) = shared {
+                    self.fill_shared((shared, count), Version::from(step));
+                }
                 let op = BlockOp::Write { fua };
-                self.client(run, Job::new(step, op, (first, count), queue));
+                let job = Job::new(step, op, (first, count), queue);
+                self.client(run, job.with_shared(shared));
             }
         }
     }
@@ -966,10 +974,12 @@ impl World {
             unregistered: desc.flags().contains(RequestFlags::NEED_REG_BUF),
             fua: desc.flags().contains(RequestFlags::FUA),
             nounmap: desc.flags().contains(RequestFlags::NOUNMAP),
+            in_place: request.in_place,
         });
         let state = device.tags[device.slot(queue, tag)].state;
         let announced = matches!(state, TagState::Announced(_));
-        if device.copies() && matches!(request.op, BlockOp::Write { .. }) && !announced {
+        let copied = device.copies() && request.in_place.is_none() && !announced;
+        if copied && matches!(request.op, BlockOp::Write { .. }) {
             let buffer = self.buffers[self.buffer_index(queue, tag)];
             event.data = uniform(&buffer[..usize::from(request.sectors)]);
         }

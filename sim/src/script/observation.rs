@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
+use blkproof_engine::uapi::ShmemAddr;
+
 use super::{Op, ParseError, Script};
 
 /// Something that finished.
@@ -38,6 +40,46 @@ pub struct Delivered {
     pub fua: bool,
     /// `UBLK_IO_F_NOUNMAP`: zeroes that are to keep their space.
     pub nounmap: bool,
+    /// `UBLK_IO_F_SHMEM_ZC`: its data lies in registered memory.
+    pub in_place: Option<InPlace>,
+}
+
+/// What the address in the descriptor of a request is whose data lies in registered memory.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum InPlace {
+    /// `shmem=INDEX@OFFSET`: that place.
+    At(ShmemAddr),
+    /// `shmem=buffer`: the tag's buffer, although the data is not there.
+    Buffer,
+    /// `shmem=elsewhere`: neither.
+    Elsewhere,
+}
+
+impl fmt::Display for InPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::At(ShmemAddr { index, offset }) => write!(f, "{index}@{offset}"),
+            Self::Buffer => f.write_str("buffer"),
+            Self::Elsewhere => f.write_str("elsewhere"),
+        }
+    }
+}
+
+impl FromStr for InPlace {
+    type Err = ();
+
+    fn from_str(word: &str) -> Result<Self, ()> {
+        match word {
+            "buffer" => Ok(Self::Buffer),
+            "elsewhere" => Ok(Self::Elsewhere),
+            _ => {
+                let (index, offset) = word.split_once('@').ok_or(())?;
+                let index = index.parse().map_err(|_| ())?;
+                let offset = offset.parse().map_err(|_| ())?;
+                Ok(Self::At(ShmemAddr { index, offset }))
+            }
+        }
+    }
 }
 
 /// Where something waits in the kernel.
@@ -174,7 +216,8 @@ fn value<T: Copy>(table: &[(T, &'static str)], name: &str) -> Option<T> {
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} = {}", self.step, self.result)?;
-        if let Some(Delivered { op, first, count, tag, unregistered, fua, nounmap }) = self.request
+        if let Some(Delivered { op, first, count, tag, unregistered, fua, nounmap, in_place }) =
+            self.request
         {
             write!(f, " op={op} {first}+{count}")?;
             if let Some(tag) = tag {
@@ -185,6 +228,7 @@ impl fmt::Display for Event {
             {
                 f.write_str(if flag { name } else { "" })?;
             }
+            in_place.map_or(Ok(()), |place| write!(f, " shmem={place}"))?;
         }
         self.data.map_or(Ok(()), |data| write!(f, " data={data}"))?;
         if self.told.is_empty() { Ok(()) } else { write!(f, " told {}", self.told) }
@@ -259,11 +303,16 @@ impl FromStr for Trace {
                                 unregistered: false,
                                 fua: false,
                                 nounmap: false,
+                                in_place: None,
                             });
                         } else if let (Some(tag), Some(request)) =
                             (word.strip_prefix("tag="), event.request.as_mut())
                         {
                             request.tag = Some(tag.parse().map_err(|_| error())?);
+                        } else if let (Some(place), Some(request)) =
+                            (word.strip_prefix("shmem="), event.request.as_mut())
+                        {
+                            request.in_place = Some(place.parse().map_err(|()| error())?);
                         } else if let Some(request) = event.request.as_mut() {
                             match *word {
                                 "unregistered" => request.unregistered = true,

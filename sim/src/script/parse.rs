@@ -7,7 +7,7 @@ use blkproof_engine::uapi::{AutoBufReg, DeviceState, Features, KernelSeries, Par
 
 use super::{
     AddOptions, Addr, CONTROLLER, FLAG_PREFIX, Header, Op, Parameters, RingAsked, RingKind,
-    SHARED_PAGES, Script, Step, ZONES_MAX, ZoneAct,
+    SHARED_PAGES, SHARED_SECTORS, Script, Step, ZONES_MAX, ZoneAct,
 };
 
 /// Sectors in a page.
@@ -240,6 +240,28 @@ fn pair<T: FromStr, U: FromStr>(word: &str, by: char, what: &str) -> Result<(T, 
     Ok((number(first, what)?, number(second, what)?))
 }
 
+/// Whether sectors are within the memory that all processes share.
+fn within_shared(first: u16, count: u16) -> Result<(u16, u16), String> {
+    let end = u32::from(first) + u32::from(count);
+    if first >= SHARED_SECTORS || end > u32::from(SHARED_SECTORS) {
+        return Err(format!("{first}+{count}: {SHARED_SECTORS} sectors are shared"));
+    }
+    Ok((first, count))
+}
+
+/// `FIRST+COUNT` of its sectors.
+fn shared_range(word: &str) -> Result<(u16, u16), String> {
+    let (first, count) = pair(word, '+', "range (FIRST+COUNT)")?;
+    within_shared(first, count)
+}
+
+/// `shared=SECTOR`: where in it so many sectors of data are.
+fn shared(words: &[&str], count: u16) -> Result<Option<u16>, String> {
+    let Some(word) = value(words, "shared") else { return Ok(None) };
+    let first = number(word, "sector")?;
+    within_shared(first, count).map(|(first, _)| Some(first))
+}
+
 /// The address of a FETCH or COMMIT, and the words after it.
 fn addr<'a, 'w>(words: &'w [&'a str]) -> Result<(Addr, &'w [&'a str]), String> {
     let Some((first, rest)) = words.split_first() else { return Ok((Addr::Buffer, words)) };
@@ -459,12 +481,26 @@ fn op(words: &[&str]) -> Result<Op, String> {
             Op::Resize { sectors: number(sectors, "number of sectors")? }
         }
         ["quiesce", ms] => Op::Quiesce { ms: number(ms, "number of milliseconds")? },
-        ["regbuf", range] => {
+        ["regbuf", range, ref rest @ ..] => {
+            known(rest, &["readonly", "mapping"])?;
             let (first, count) = pair(range, '+', RANGE)?;
             if u32::from(first) + u32::from(count) > u32::from(SHARED_PAGES) {
                 return Err(format!("{range}: there are {SHARED_PAGES} pages"));
             }
-            Op::RegBuf { first, count }
+            let unwritable = match value(rest, "mapping") {
+                None => false,
+                Some("readonly") => true,
+                Some(word) => return Err(format!("mapping={word}: only mapping=readonly")),
+            };
+            Op::RegBuf { first, count, read_only: yes(rest, "readonly")?, unwritable }
+        }
+        ["memread", range] => {
+            let (first, count) = shared_range(range)?;
+            Op::MemRead { first, count }
+        }
+        ["memwrite", range, byte] => {
+            let (first, count) = shared_range(range)?;
+            Op::MemWrite { first, count, byte: number(byte, "byte")? }
         }
         ["unregbuf", index] => Op::UnregBuf { index: number(index, "index")? },
         ["trystop"] => Op::TryStop,
@@ -475,18 +511,19 @@ fn op(words: &[&str]) -> Result<Op, String> {
         ["opendisk"] => Op::OpenDisk,
         ["closedisk"] => Op::CloseDisk,
         ["read", range, ref rest @ ..] => {
-            known(rest, &["queue"])?;
+            known(rest, &["queue", "shared"])?;
             let (first, count) = pair(range, '+', RANGE)?;
-            Op::Read { first, count, queue: queue(rest)? }
+            Op::Read { first, count, queue: queue(rest)?, shared: shared(rest, count)? }
         }
         ["sync", ref rest @ ..] => {
             known(rest, &["queue"])?;
             Op::Sync { queue: queue(rest)? }
         }
         ["write", range, ref rest @ ..] => {
-            known(rest, &["queue", "fua"])?;
+            known(rest, &["queue", "shared", "fua"])?;
             let (first, count) = pair(range, '+', RANGE)?;
-            Op::Write { first, count, queue: queue(rest)?, fua: yes(rest, "fua")? }
+            let (queue, shared) = (queue(rest)?, shared(rest, count)?);
+            Op::Write { first, count, queue, shared, fua: yes(rest, "fua")? }
         }
         ["load", range, ref rest @ ..] => {
             known(rest, &["queue"])?;
@@ -554,6 +591,13 @@ a: fetch 0.0
 ctl: start a
 c: opendisk
 c: write 0+8 queue=1
+c: write 0+8 queue=1 shared=8 fua=yes
+c: read 0+8 queue=1 shared=120
+ctl: regbuf 0+4
+ctl: regbuf 4+1 readonly=yes mapping=readonly
+ctl: unregbuf 65536
+a: memread 8+16
+a: memwrite 0+128 7
 a: reap
 a: getdata 0.0
 a: table 4
@@ -650,6 +694,10 @@ kill a
             ("ctl: write 0-8", 1),
             ("ctl: store 4+8", 1),
             ("ctl: load 0+0", 1),
+            ("ctl: write 0+8 shared=121", 1),
+            ("ctl: memread 120+9", 1),
+            ("ctl: regbuf 0+17", 1),
+            ("ctl: regbuf 0+1 mapping=none", 1),
             ("ctl: start nobody", 1),
             ("ctl: params sectors=64 max_sectors=16\nctl: opendisk", 2),
             ("kernels 5.4", 1),
@@ -664,6 +712,7 @@ kill a
     #[test]
     fn a_trace_survives_print_and_parse() {
         let text = "    1 = 0\n    state DEAD\n    state DEAD\n    2 = 0 op=1 0+8 data=9\n    \
+                    2 = 0 op=1 0+8 tag=1 fua shmem=1@4096\n    2 = 0 op=1 0+8 shmem=buffer\n    \
                     3 = -22\n    4 waits ready\n    state LIVE\n";
         let trace: Trace = text.parse().expect("it parses");
         assert_eq!(trace.observations.len(), 3);

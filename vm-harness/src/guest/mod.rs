@@ -19,8 +19,8 @@ pub use init::init;
 pub use runner::run;
 
 /// A process of actors, for scripts. Called in the guest, by the runner.
-pub fn actor(admin: bool) -> std::process::ExitCode {
-    stage::actor(admin)
+pub fn actor(admin: bool, shared: &std::path::Path) -> std::process::ExitCode {
+    stage::actor(admin, shared)
 }
 
 /// What such a process becomes when it executes another program.

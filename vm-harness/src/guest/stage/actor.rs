@@ -11,6 +11,7 @@ use std::os::unix;
 use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Command as Program, ExitCode};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
@@ -19,19 +20,21 @@ use std::thread;
 use blkproof_engine::control::{Command, Kind, PAYLOAD_BYTES_MAX, Reply};
 use blkproof_engine::uapi::{
     AutoBufReg, BatchElement, BatchFlags, BatchIo, ControlOp, CtrlCmd, DevId, DevInfo, IoCmd, IoOp,
-    Params, QueueId, RequestOp, ShmemBufReg, Tag,
+    Params, QueueId, RequestFlags, RequestOp, ShmemBufReg, Tag,
 };
 use blkproof_sim::script::model::{BUFFER_BYTES, added};
-use blkproof_sim::script::{Addr, Header, Op, Place, RingKind, SHARED_PAGES, told};
+use blkproof_sim::script::{Addr, Header, Op, Place, RingKind, SHARED_SECTORS, told};
 use io_uring::squeue;
 use rustix::fs::{FallocateFlags, MemfdFlags, OFlags};
 use rustix::io::ReadWriteFlags;
+use rustix::mm::ProtFlags;
 use rustix::process::{Gid, Uid};
 use rustix::thread::{
     CapabilitySet, CpuSet, capabilities, sched_setaffinity, set_capabilities, set_thread_groups,
     set_thread_res_gid, set_thread_res_uid,
 };
 
+use super::PAGE;
 use super::cue::{Answer, Brought, Completion, Cue, Device};
 use super::os::{
     Buffers, Descriptors, IoRing, Memory, Payload, Reader, Ring, Submitter, UNHEARD, discard, ends,
@@ -40,7 +43,6 @@ use super::os::{
 
 const CONTROL: &str = "/dev/ublk-control";
 const SECTOR: usize = 512;
-const PAGE: u64 = 4096;
 /// Queues and tags that have a buffer of their own; what is beyond shares the last.
 const QUEUES: u16 = 4;
 const TAGS: u16 = 16;
@@ -49,8 +51,8 @@ const TAG_LISTS: u16 = 64;
 const TAGS_PER_LIST: usize = 32;
 
 /// Listens for cues until the conductor is gone.
-pub(in crate::guest) fn run(admin: bool) -> ExitCode {
-    match listen(admin) {
+pub(in crate::guest) fn run(admin: bool, shared: &Path) -> ExitCode {
+    match listen(admin, shared) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("vm-harness actor: {error}");
@@ -72,7 +74,9 @@ pub(in crate::guest) fn idle() -> ExitCode {
     if told().is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn listen(admin: bool) -> io::Result<()> {
+fn listen(admin: bool, shared: &Path) -> io::Result<()> {
+    let memory = File::options().read(true).write(true).open(shared)?;
+    let sectors = |access| Buffers::of_file(&memory, usize::from(SHARED_SECTORS), SECTOR, access);
     let stream = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     let company = Arc::new(Company {
         answers: Mutex::new(stream.try_clone()?),
@@ -83,7 +87,8 @@ fn listen(admin: bool) -> io::Result<()> {
         buffers: Buffers::new(usize::from(QUEUES * TAGS), BUFFER_BYTES as usize)?,
         tag_lists: Buffers::new(usize::from(TAG_LISTS), TAGS_PER_LIST * size_of::<u16>())?,
         tag_lists_used: AtomicU16::new(0),
-        shared: Buffers::new(1, usize::from(SHARED_PAGES) * PAGE as usize)?,
+        shared: sectors(ProtFlags::READ | ProtFlags::WRITE)?,
+        unwritable: sectors(ProtFlags::READ)?,
         bufferless: Mutex::default(),
         admin,
     });
@@ -176,8 +181,9 @@ struct Company {
     /// Where batch fetches write tags, and how many of them are in use.
     tag_lists: Buffers,
     tag_lists_used: AtomicU16,
-    /// Memory for REG_BUF.
+    /// The memory that all processes share, by sector, and the same where it cannot be written.
     shared: Buffers,
+    unwritable: Buffers,
     /// Queues that were prepared without buffers.
     bufferless: Mutex<BTreeSet<u16>>,
     /// It has CAP_SYS_ADMIN when it fetches.
@@ -222,6 +228,21 @@ impl Company {
             // Without a conductor there is nobody to tell.
             let _ = lock(&self.answers).write_all(&line);
         }
+    }
+
+    /// Fills sectors of the memory that all processes share.
+    fn fill_shared(&self, (first, count): (u16, u16), byte: u8) {
+        for sector in first..first + count {
+            self.shared.fill(usize::from(sector), byte);
+        }
+    }
+
+    /// The byte that sectors of that memory are.
+    fn shared_data(&self, first: u16, count: u16) -> Option<u8> {
+        let mut sectors = first..first + count;
+        let data = |sector| self.shared.uniform(usize::from(sector), SECTOR);
+        let byte = data(sectors.next()?)?;
+        sectors.all(|sector| data(sector) == Some(byte)).then_some(byte)
     }
 
     /// The character device's descriptor.
@@ -277,13 +298,17 @@ impl Company {
         let maps = lock(&self.maps);
         let map = maps.iter().find(|(_, of, _)| *of == queue);
         let Some(desc) = map.and_then(|(_, _, map)| map.read(tag)) else { return };
+        let flags = desc.flags();
         completion.request = Some(Brought {
             op: desc.op().map_or(u8::MAX, RequestOp::encode),
             first: desc.start_sector,
             count: desc.nr_sectors,
             tag: None,
-            flags: desc.flags().0,
+            flags: flags.0,
+            addr: desc.addr,
+            buffer: self.buffers.address(buffer(queue, tag)),
         });
+        let copied = copied && !flags.contains(RequestFlags::SHMEM_ZC);
         if copied && desc.op() == Some(RequestOp::Write) {
             let len = desc.nr_sectors as usize * SECTOR;
             completion.data = self.buffers.uniform(buffer(queue, tag), len);
@@ -589,10 +614,20 @@ impl Actor {
             }
             Op::Resize { sectors } => self.plain(act, ControlOp::UpdateSize, id, sectors),
             Op::Quiesce { ms } => self.plain(act, ControlOp::QuiesceDev, id, u64::from(ms)),
-            Op::RegBuf { first, count } => {
-                let addr = self.company.shared.address(0) + u64::from(first) * PAGE;
-                let buffer = ShmemBufReg { addr, len: u64::from(count) * PAGE, read_only: false };
+            Op::RegBuf { first, count, read_only, unwritable } => {
+                let company = &self.company;
+                let memory = if unwritable { &company.unwritable } else { &company.shared };
+                let addr = memory.address(0) + u64::from(first) * PAGE;
+                let buffer = ShmemBufReg { addr, len: u64::from(count) * PAGE, read_only };
                 self.asks(act, ControlOp::RegBuf, (id, 0), &buffer.encode())
+            }
+            Op::MemRead { first, count } => {
+                let data = self.company.shared_data(first, count);
+                Ok(Some((bytes_of((first, count)).1 as i32, data)))
+            }
+            Op::MemWrite { first, count, byte } => {
+                self.company.fill_shared((first, count), byte);
+                Ok(Some((bytes_of((first, count)).1 as i32, None)))
             }
             Op::UnregBuf { index } => self.plain(act, ControlOp::UnregBuf, id, u64::from(index)),
             Op::TryStop => self.plain(act, ControlOp::TryStopDev, id, 0),
@@ -634,8 +669,11 @@ impl Actor {
                 rustix::fs::fsync(&disk.file)?;
                 DONE
             }
-            Op::Read { first, count, queue } => self.read((first, count), queue),
-            Op::Write { first, count, queue, fua } => {
+            Op::Read { first, count, queue, shared: None } => self.read((first, count), queue),
+            Op::Read { first, count, queue, shared: Some(shared) } => {
+                self.read_shared((first, count), queue, shared)
+            }
+            Op::Write { first, count, queue, shared: None, fua } => {
                 self.write((first, count), queue, step as u8, fua)
             }
             Op::Load { first, count, queue } => self.buffered(queue, |disk| {
@@ -646,6 +684,9 @@ impl Actor {
                 let (offset, len) = bytes_of((first, count));
                 Ok((disk.file.write_at(&vec![step as u8; len as usize], offset)?, None))
             }),
+            Op::Write { first, count, queue, shared: Some(shared), fua } => {
+                self.write_shared((first, count), queue, (shared, step as u8), fua)
+            }
             Op::Discard { first, count, queue } => {
                 let disk = self.disk.as_ref().ok_or_else(closed)?;
                 disk.use_queue(queue)?;
@@ -915,6 +956,32 @@ impl Actor {
         let flags = if fua { ReadWriteFlags::DSYNC } else { ReadWriteFlags::empty() };
         let data = [IoSlice::new(memory.bytes())];
         let moved = rustix::io::pwritev2(&disk.file, &data, offset, flags)?;
+        Ok(Some((moved as i32, None)))
+    }
+
+    /// Straight into the memory that all processes share.
+    fn read_shared(&mut self, range: (u16, u16), queue: u16, shared: u16) -> Outcome {
+        let disk = self.disk.as_ref().ok_or_else(closed)?;
+        disk.use_queue(queue)?;
+        let into = (usize::from(shared), usize::from(range.1));
+        let moved = self.company.shared.read_into(into, &disk.file, bytes_of(range).0)?;
+        Ok(Some((moved as i32, self.company.shared_data(shared, (moved / SECTOR) as u16))))
+    }
+
+    /// Straight from the memory that all processes share, which is filled before.
+    fn write_shared(
+        &mut self,
+        range: (u16, u16),
+        queue: u16,
+        (shared, byte): (u16, u8),
+        fua: bool,
+    ) -> Outcome {
+        let disk = self.disk.as_ref().ok_or_else(closed)?;
+        disk.use_queue(queue)?;
+        self.company.fill_shared((shared, range.1), byte);
+        let from = (usize::from(shared), usize::from(range.1));
+        let offset = bytes_of(range).0;
+        let moved = self.company.shared.write_from(from, &disk.file, offset, fua)?;
         Ok(Some((moved as i32, None)))
     }
 }

@@ -1,7 +1,7 @@
 //! What the conductor and the processes of the actors say to each other: lines of JSON on a socket, one for each process.
 
-use blkproof_engine::uapi::RequestFlags;
-use blkproof_sim::script::Delivered;
+use blkproof_engine::uapi::{RequestFlags, ShmemAddr};
+use blkproof_sim::script::{Delivered, InPlace};
 use serde::{Deserialize, Serialize};
 
 /// From the conductor.
@@ -95,12 +95,21 @@ pub(super) struct Brought {
     pub(super) tag: Option<u16>,
     /// `UBLK_IO_F_*`.
     pub(super) flags: u32,
+    /// What the descriptor says of where its data is.
+    pub(super) addr: u64,
+    /// Where the tag's buffer is.
+    pub(super) buffer: u64,
 }
 
 impl Completion {
     pub(super) fn delivered(&self) -> Option<Delivered> {
-        let Brought { op, first, count, tag, flags } = *self.request.as_ref()?;
+        let Brought { op, first, count, tag, flags, addr, buffer } = *self.request.as_ref()?;
         let has = |flag| RequestFlags(flags).contains(flag);
+        let place = if addr == buffer {
+            InPlace::Buffer
+        } else {
+            ShmemAddr::decode(addr).map_or(InPlace::Elsewhere, InPlace::At)
+        };
         Some(Delivered {
             op,
             first,
@@ -109,6 +118,7 @@ impl Completion {
             unregistered: has(RequestFlags::NEED_REG_BUF),
             fua: has(RequestFlags::FUA),
             nounmap: has(RequestFlags::NOUNMAP),
+            in_place: has(RequestFlags::SHMEM_ZC).then_some(place),
         })
     }
 }

@@ -22,9 +22,10 @@ use std::time::{Duration, Instant};
 use blkproof_engine::control::{Command, Kind, PAYLOAD_BYTES_MAX, Reply};
 use blkproof_engine::uapi::{ControlOp, CtrlCmd, DevId, DevInfo, DeviceState};
 use blkproof_sim::script::{
-    CONTROLLER, Event, Observation, Op, PathName, Script, Site, State, Step, Trace,
+    CONTROLLER, Event, Observation, Op, PathName, SHARED_PAGES, Script, Site, State, Step, Trace,
 };
 use io_uring::squeue;
+use rustix::fs::MemfdFlags;
 use rustix::process::{Pid, Signal, WaitOptions};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
@@ -35,6 +36,9 @@ use super::program::{Checked, broken};
 use super::scenario::Doing;
 
 pub(super) use actor::{idle, run as actor};
+
+/// Bytes in a page.
+const PAGE: u64 = 4096;
 
 /// Between two samples.
 const SAMPLE: Duration = Duration::from_millis(10);
@@ -125,6 +129,8 @@ struct Stage {
     companies: Vec<Company>,
     parts: BTreeMap<String, Part>,
     device: Option<Device>,
+    /// The memory that all processes share.
+    shared: File,
     /// Control commands that have not finished: by step, who submitted it and what.
     controls: BTreeMap<u16, (usize, i32, Op)>,
     /// The steps of busy actors.
@@ -144,10 +150,13 @@ impl Stage {
         one.set(0);
         sched_setaffinity(None, &one)?;
         fs::write("/proc/sys/vm/dirty_writeback_centisecs", NEVER_CS)?;
+        let shared = File::from(rustix::fs::memfd_create("shared", MemfdFlags::CLOEXEC)?);
+        shared.set_len(u64::from(SHARED_PAGES) * PAGE)?;
         let mut stage = Self {
             companies: Vec::new(),
             parts: BTreeMap::new(),
             device: None,
+            shared,
             controls: BTreeMap::new(),
             ops: BTreeMap::new(),
             events: Vec::new(),
@@ -165,6 +174,7 @@ impl Stage {
         let child = Program::new("/init")
             .arg("actor")
             .args(admin.then_some(ADMIN))
+            .arg(format!("/proc/{}/fd/{}", std::process::id(), self.shared.as_raw_fd()))
             .env_clear()
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .spawn()?;

@@ -483,7 +483,7 @@ impl Payload {
     }
 }
 
-/// Equal buffers, one for each tag, that stay for ever.
+/// Equal buffers, one for each tag or sector, that stay for ever.
 pub(super) struct Buffers {
     base: NonNull<u8>,
     each: usize,
@@ -508,6 +508,60 @@ impl Buffers {
         }?;
         let base = NonNull::new(base.cast()).ok_or_else(|| io::Error::other("mapped at 0"))?;
         Ok(Self { base, each, count })
+    }
+
+    /// The beginning of a file, that others may have mapped too.
+    pub(super) fn of_file(
+        file: impl AsFd,
+        count: usize,
+        each: usize,
+        access: ProtFlags,
+    ) -> io::Result<Self> {
+        // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists.
+        let base = unsafe {
+            rustix::mm::mmap(ptr::null_mut(), count * each, access, MapFlags::SHARED, file, 0)
+        }?;
+        let base = NonNull::new(base.cast()).ok_or_else(|| io::Error::other("mapped at 0"))?;
+        Ok(Self { base, each, count })
+    }
+
+    /// Reads from a file straight into buffers, the first and how many. Bytes.
+    pub(super) fn read_into(
+        &self,
+        into: (usize, usize),
+        file: impl AsFd,
+        offset: u64,
+    ) -> io::Result<usize> {
+        self.transfer(libc::SYS_preadv2, into, file, offset, 0)
+    }
+
+    /// Writes buffers straight to a file, the first and how many; `durable`: with RWF_DSYNC. Bytes.
+    pub(super) fn write_from(
+        &self,
+        from: (usize, usize),
+        file: impl AsFd,
+        offset: u64,
+        durable: bool,
+    ) -> io::Result<usize> {
+        let flags = if durable { libc::RWF_DSYNC } else { 0 };
+        self.transfer(libc::SYS_pwritev2, from, file, offset, flags)
+    }
+
+    fn transfer(
+        &self,
+        call: libc::c_long,
+        (first, count): (usize, usize),
+        file: impl AsFd,
+        offset: u64,
+        flags: libc::c_int,
+    ) -> io::Result<usize> {
+        assert!(first + count <= self.count, "buffers that there are");
+        let memory = libc::iovec { iov_base: self.at(first).cast(), iov_len: count * self.each };
+        let (file, memory) = (file.as_fd().as_raw_fd(), ptr::from_ref(&memory));
+        // SAFETY: the memory is inside the mapping, by the assertion; it is only ever read and written as volatile bytes. The position's upper half
+        // does not count where a word has 64 bits.
+        let moved = unsafe { libc::syscall(call, file, memory, 1, offset, 0, flags) };
+        usize::try_from(moved).map_err(|_| io::Error::last_os_error())
     }
 
     fn at(&self, index: usize) -> *mut u8 {
