@@ -19,10 +19,6 @@ const SIZES: [usize; 3] = [8, DEVICE_SECTORS, SECTORS_MAX];
 impl World {
     /// Whether the device is one that can be changed, and no other command is changing it.
     pub(crate) fn change_can_be_asked(&self) -> bool {
-        let gone = |process: Option<ProcessId>| {
-            process
-                .is_none_or(|process| self.processes[process.index()].state == ProcessState::Reaped)
-        };
         let resident = self
             .operator
             .server
@@ -31,7 +27,7 @@ impl World {
         self.is_up()
             && resident
             && !self.operator.stop_sent
-            && calm.into_iter().all(gone)
+            && calm.into_iter().all(|process| self.is_gone(process))
             && self.device.as_ref().is_some_and(|device| device.state == State::Live)
     }
 

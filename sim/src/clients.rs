@@ -154,7 +154,7 @@ impl World {
             self.close_block();
             return;
         }
-        let disk = self.device.as_ref().and_then(|device| device.disk.as_ref());
+        let disk = self.disk();
         let discards = disk.is_some_and(|disk| disk.limits.discard > 0);
         let kinds = match disk {
             Some(disk) if disk.write_cache => OPS.len(),
@@ -197,6 +197,11 @@ impl World {
         process.map(|process| self.processes[process.index()].state)
     }
 
+    /// Whether a command was never run, or has ended.
+    pub(crate) fn is_gone(&self, process: Option<ProcessId>) -> bool {
+        matches!(self.state_of(process), None | Some(ProcessState::Reaped))
+    }
+
     /// Whether the operator has not asked to stop yet.
     pub(crate) fn stop_can_be_asked(&self) -> bool {
         !self.operator.stop_sent && (self.verdict_is_in() || !self.operator.interrupted)
@@ -211,7 +216,7 @@ impl World {
 
     /// Whether the operator wants something.
     pub(crate) fn operator_can_move(&self) -> bool {
-        let busy = |process| !matches!(self.state_of(process), None | Some(ProcessState::Reaped));
+        let busy = |process| !self.is_gone(process);
         // A `del` that has given up may be kept from its end by a command that it left behind (D1, H56): another one helps it.
         let deletes = self.state_of(self.operator.deleter) == Some(ProcessState::Running);
         if deletes || [self.operator.recoverer, self.operator.changer].into_iter().any(busy) {
@@ -317,7 +322,7 @@ impl World {
             && self.supervisor().is_some()
             && !self.has_worker()
             && !self.operator.stop_sent
-            && matches!(self.state_of(self.operator.recoverer), None | Some(ProcessState::Reaped))
+            && self.is_gone(self.operator.recoverer)
     }
 
     /// The operator does not wait until the supervisor says that the device has no worker.
@@ -416,9 +421,7 @@ impl World {
 
     /// Whether another command can be run beside the device's own supervisor.
     pub(crate) fn rival_can_come(&self) -> bool {
-        self.budget.rivals > 0
-            && self.device.is_some()
-            && matches!(self.state_of(self.operator.deleter), None | Some(ProcessState::Reaped))
+        self.budget.rivals > 0 && self.device.is_some() && self.is_gone(self.operator.deleter)
     }
 
     /// Another command is run: `list` or `del`.
@@ -427,8 +430,7 @@ impl World {
         let Some(id) = self.device.as_ref().map(|device| device.id) else { return };
         let recovers = run.config.recovery != Recovery::None;
         let resident = self.state_of(self.operator.server) == Some(ProcessState::Running);
-        let free =
-            matches!(self.state_of(self.operator.recoverer), None | Some(ProcessState::Reaped));
+        let free = self.is_gone(self.operator.recoverer);
         if recovers && resident && free && run.choose(Site::Fault, 2) == 1 {
             self.ask_for_recovery(run);
             return;

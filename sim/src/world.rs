@@ -34,6 +34,8 @@ pub(crate) const DEVICE_SECTORS: usize = 16;
 pub(crate) const SECTORS_MAX: usize = 24;
 /// Bytes in a sector.
 pub(crate) const SECTOR: u64 = 512;
+/// Sectors in a page.
+pub(crate) const PAGE_SECTORS: u16 = 8;
 
 macro_rules! ids {
     ($($(#[$doc:meta])* $name:ident),*) => {$(

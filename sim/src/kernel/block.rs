@@ -1,9 +1,8 @@
 //! Requests: admission (step Q), abort, completion.
 
-use blkproof_engine::uapi::{Errno, IoDesc};
+use blkproof_engine::uapi::{Errno, IoDesc, RequestFlags, RequestOp};
 
 use crate::choices::Site;
-use crate::kernel::control::PAGE_SECTORS;
 use crate::kernel::errno;
 use crate::kernel::process::Work;
 use crate::kernel::tags::TagState;
@@ -11,12 +10,10 @@ use crate::kernel::zones::{Report, ZoneAct};
 use crate::oracle::{Allowed, Mismatch};
 use crate::run::{Run, Sabotage, actor};
 use crate::script::InPlace;
-use crate::world::{BUFFER_SECTORS, RequestId, Version, World};
+use crate::world::{BUFFER_SECTORS, PAGE_SECTORS, RequestId, Version, World};
 
 /// What is in a client's memory before a read: nothing that any write wrote, nor zeroes.
 const STALE: Version = Version::MAX;
-/// Sectors in a page.
-const PAGE: u16 = PAGE_SECTORS as u16;
 
 /// What is asked of the device.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -41,6 +38,8 @@ pub(crate) enum BlockOp {
     ReportZones(u16),
     /// Something is done with a zone.
     Zone(ZoneAct),
+    /// Every zone is reset.
+    ResetZones,
 }
 
 impl BlockOp {
@@ -59,7 +58,7 @@ impl BlockOp {
             Self::Zone(ZoneAct::Close) => "ZONE_CLOSE",
             Self::Zone(ZoneAct::Finish) => "ZONE_FINISH",
             Self::Zone(ZoneAct::Reset) => "ZONE_RESET",
-            Self::Zone(ZoneAct::ResetAll) => "ZONE_RESET_ALL",
+            Self::ResetZones => "ZONE_RESET_ALL",
         }
     }
 
@@ -67,7 +66,11 @@ impl BlockOp {
     pub(crate) const fn moves_data(self) -> bool {
         match self {
             Self::Read | Self::Write { .. } | Self::ReportZones(_) => true,
-            Self::Flush | Self::Discard | Self::WriteZeroes { .. } | Self::Zone(_) => false,
+            Self::Flush
+            | Self::Discard
+            | Self::WriteZeroes { .. }
+            | Self::Zone(_)
+            | Self::ResetZones => false,
         }
     }
 
@@ -167,7 +170,7 @@ impl World {
         (start, sectors): (u16, u16),
         queue: u16,
     ) -> Result<(), ()> {
-        let alive = self.device.as_ref().and_then(|device| device.disk.as_ref());
+        let alive = self.disk();
         if alive.is_none_or(|disk| disk.dead) {
             return Err(());
         }
@@ -181,7 +184,7 @@ impl World {
             (BlockOp::Write { .. }, Issuer::Cache) => version = self.cached_byte(start).into(),
             (_, Issuer::Script(_) | Issuer::Cache) | (BlockOp::Flush, _) => {}
             (BlockOp::Read, Issuer::Scan) if run.config.quiet => {}
-            (BlockOp::ReportZones(_) | BlockOp::Zone(_), _) => {}
+            (BlockOp::ReportZones(_) | BlockOp::Zone(_) | BlockOp::ResetZones, _) => {}
             (BlockOp::Write { .. }, _) => {
                 version = self.register.write_begins(first, count, false);
                 self.reads_may_see(version, start, sectors);
@@ -283,7 +286,7 @@ impl World {
         let discard = request.op == BlockOp::Discard;
         self.requests.iter().flatten().any(|other| {
             let submitted = !matches!(other.phase, Phase::Entering | Phase::Waiting);
-            let same_page = request.start / PAGE == other.start / PAGE;
+            let same_page = request.start / PAGE_SECTORS == other.start / PAGE_SECTORS;
             other.issuer == request.issuer
                 && (request.issuer != Issuer::Cache || same_page)
                 && other.start < request.start
@@ -481,7 +484,11 @@ impl World {
                     );
                 }
             }
-            BlockOp::Read | BlockOp::Flush | BlockOp::ReportZones(_) | BlockOp::Zone(_) => {}
+            BlockOp::Read
+            | BlockOp::Flush
+            | BlockOp::ReportZones(_)
+            | BlockOp::Zone(_)
+            | BlockOp::ResetZones => {}
         }
         self.heard(run, request.issuer, ok);
     }
@@ -527,26 +534,25 @@ impl World {
 
     /// The descriptor of a request, as the kernel writes it at dispatch.
     pub(crate) fn describe_request(request: &Request) -> IoDesc {
-        const FUA: u32 = 1 << 13;
-        const NOUNMAP: u32 = 1 << 15;
-        const NEED_REG_BUF: u32 = 1 << 17;
-        let (nr_sectors, start_sector) =
-            (u32::from(request.sectors - request.done), u64::from(request.start + request.done));
-        let (op_flags, nr_sectors, start_sector) = match request.op {
-            BlockOp::Read => (0, nr_sectors, start_sector),
-            BlockOp::Write { fua } => {
-                let there = nr_sectors - u32::from(request.lost);
-                (1 | if fua { FUA } else { 0 }, there, start_sector)
-            }
-            BlockOp::Flush => (2, 0, u64::MAX),
-            BlockOp::Discard => (3, nr_sectors, start_sector),
-            BlockOp::WriteZeroes { unmap } => {
-                (5 | if unmap { 0 } else { NOUNMAP }, nr_sectors, start_sector)
-            }
-            BlockOp::ReportZones(zones) => (18, u32::from(zones), start_sector),
-            BlockOp::Zone(act) => (act.code(), 0, start_sector),
+        let left = u32::from(request.sectors - request.done);
+        let start = u64::from(request.start + request.done);
+        let (op, nr_sectors, start_sector) = match request.op {
+            BlockOp::Read => (RequestOp::Read, left, start),
+            BlockOp::Write { .. } => (RequestOp::Write, left - u32::from(request.lost), start),
+            BlockOp::Flush => (RequestOp::Flush, 0, u64::MAX),
+            BlockOp::Discard => (RequestOp::Discard, left, start),
+            BlockOp::WriteZeroes { .. } => (RequestOp::WriteZeroes, left, start),
+            BlockOp::ReportZones(zones) => (RequestOp::ReportZones, u32::from(zones), start),
+            BlockOp::Zone(act) => (act.request(), 0, start),
+            BlockOp::ResetZones => (RequestOp::ZoneResetAll, 0, start),
         };
-        let op_flags = op_flags | if request.unregistered { NEED_REG_BUF } else { 0 };
+        let flags = [
+            (request.op == BlockOp::Write { fua: true }, RequestFlags::FUA),
+            (request.op == BlockOp::WriteZeroes { unmap: false }, RequestFlags::NOUNMAP),
+            (request.unregistered, RequestFlags::NEED_REG_BUF),
+        ];
+        let flags = flags.iter().filter(|(is_set, _)| *is_set);
+        let op_flags = flags.fold(u32::from(op.encode()), |all, (_, flag)| all | flag.0);
         IoDesc { op_flags, nr_sectors, start_sector, addr: 0 }
     }
 }

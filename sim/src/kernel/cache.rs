@@ -2,15 +2,14 @@
 
 use crate::choices::Site;
 use crate::kernel::block::{BlockOp, Issuer, Phase, Request};
-use crate::kernel::control::PAGE_SECTORS;
 use crate::kernel::device::Gendisk;
 use crate::run::Run;
-use crate::world::{RequestId, World};
+use crate::world::{PAGE_SECTORS, RequestId, World};
 
 /// What the cache holds, and what is done about it.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub(crate) struct Cache {
-    /// By sector.
+    /// In the order of their sectors.
     pages: Vec<Page>,
     /// Those who write back, in the order in which they began.
     passes: Vec<Pass>,
@@ -70,6 +69,16 @@ impl Request {
 }
 
 impl Page {
+    /// An empty page.
+    const fn new(first: u16) -> Self {
+        Self { first, byte: None, filled: false, dirty: false, left: 0, failed: false }
+    }
+
+    /// Whether a range has a part of it.
+    const fn is_within(&self, (first, count): (u16, u16)) -> bool {
+        self.first < first + count && self.first + PAGE_SECTORS > first
+    }
+
     const fn is_under_way(&self) -> bool {
         self.left > 0
     }
@@ -105,15 +114,9 @@ impl Cache {
         self.pages.iter_mut().find(|page| page.first == first)
     }
 
-    fn insert(&mut self, page: Page) {
-        let at = self.pages.iter().position(|one| one.first > page.first);
-        self.pages.insert(at.unwrap_or(self.pages.len()), page);
-    }
-
     /// Pages that a range touches.
-    fn within(&self, (first, count): (u16, u16)) -> impl Iterator<Item = &Page> {
-        let end = first + count;
-        self.pages.iter().filter(move |page| page.first < end && page.first + PAGE > first)
+    fn within(&self, range: (u16, u16)) -> impl Iterator<Item = &Page> {
+        self.pages.iter().filter(move |page| page.is_within(range))
     }
 
     /// What a new file has heard of.
@@ -161,37 +164,24 @@ impl Cache {
         self.page(first).is_some()
     }
 
+    /// A page that is there, if only empty from now on.
+    fn page_or_new(&mut self, first: u16) -> &mut Page {
+        let at = self.pages.partition_point(|page| page.first < first);
+        if self.pages.get(at).is_none_or(|page| page.first != first) {
+            self.pages.insert(at, Page::new(first));
+        }
+        &mut self.pages[at]
+    }
+
     /// A page is written in memory.
     fn put(&mut self, first: u16, byte: u8) {
-        if let Some(page) = self.page_mut(first) {
-            (page.byte, page.filled, page.dirty) = (Some(byte), true, true);
-        } else {
-            self.insert(Page {
-                first,
-                byte: Some(byte),
-                filled: true,
-                dirty: true,
-                left: 0,
-                failed: false,
-            });
-        }
+        let page = self.page_or_new(first);
+        (page.byte, page.filled, page.dirty) = (Some(byte), true, true);
     }
 
     /// A range is thrown away, whether or not it is dirty.
-    pub(crate) fn drop_range(&mut self, (first, count): (u16, u16)) {
-        let end = first + count;
-        self.pages.retain(|page| page.first >= end || page.first + PAGE <= first);
-    }
-
-    /// Nobody has the disk open any more.
-    pub(crate) fn drop_all(&mut self) {
-        self.pages.clear();
-    }
-
-    /// The same within a range.
-    pub(crate) fn drop_clean_of(&mut self, (first, count): (u16, u16)) {
-        let outside = |page: &Page| page.first >= first + count || page.first + PAGE <= first;
-        self.pages.retain(|page| outside(page) || page.dirty || page.is_under_way());
+    pub(crate) fn drop_range(&mut self, range: (u16, u16)) {
+        self.pages.retain(|page| !page.is_within(range));
     }
 
     /// What is neither dirty nor under way is thrown away (`invalidate_bdev`).
@@ -199,13 +189,21 @@ impl Cache {
         self.pages.retain(|page| page.dirty || page.is_under_way());
     }
 
+    /// The same within a range.
+    pub(crate) fn drop_clean_of(&mut self, range: (u16, u16)) {
+        self.pages.retain(|page| !page.is_within(range) || page.dirty || page.is_under_way());
+    }
+
+    /// Nobody has the disk open any more.
+    pub(crate) fn drop_all(&mut self) {
+        self.pages.clear();
+    }
+
     /// Whether somebody is still writing back.
     pub(crate) fn writes(&self, by: Writer) -> bool {
         self.passes.iter().any(|pass| pass.by == by)
     }
 }
-
-const PAGE: u16 = PAGE_SECTORS as u16;
 
 impl Gendisk {
     /// It is about to be removed: nobody opens it any more. False: there is nothing to be written back before.
@@ -218,7 +216,7 @@ impl Gendisk {
 impl World {
     /// The page cache of the disk.
     pub(crate) fn cache(&mut self) -> Option<&mut Cache> {
-        let disk = self.device.as_mut().and_then(|device| device.disk.as_mut());
+        let disk = self.disk_mut();
         disk.map(|disk| &mut disk.cache)
     }
 
@@ -227,7 +225,7 @@ impl World {
         let Some(cache) = self.cache() else { return };
         cache.put(first, byte);
         for request in self.requests.iter_mut().flatten() {
-            let within = (first..first + PAGE).contains(&request.start);
+            let within = (first..first + PAGE_SECTORS).contains(&request.start);
             if request.is_cached_write() && within {
                 request.version = byte.into();
             }
@@ -236,7 +234,7 @@ impl World {
 
     /// Whether somebody is still writing back.
     pub(crate) fn is_writing_back(&self, by: Writer) -> bool {
-        let disk = self.device.as_ref().and_then(|device| device.disk.as_ref());
+        let disk = self.disk();
         disk.is_some_and(|disk| disk.cache.writes(by))
     }
 
@@ -258,27 +256,18 @@ impl World {
 
     /// A page is read.
     pub(crate) fn read_page(&mut self, run: &mut Run<'_>, first: u16, queue: u16) {
-        if let Some(cache) = self.cache()
-            && cache.page(first).is_none()
-        {
-            cache.insert(Page {
-                first,
-                byte: None,
-                filled: false,
-                dirty: false,
-                left: 0,
-                failed: false,
-            });
+        if let Some(cache) = self.cache() {
+            cache.page_or_new(first);
         }
         self.transfer(run, first, BlockOp::Read, queue);
     }
 
     /// The requests that read a page, or write it back.
     fn transfer(&mut self, run: &mut Run<'_>, first: u16, op: BlockOp, queue: u16) {
-        let Some(disk) = self.device.as_mut().and_then(|device| device.disk.as_mut()) else {
+        let Some(disk) = self.disk_mut() else {
             return;
         };
-        let parts = disk.limits.split(op, (first, PAGE));
+        let parts = disk.limits.split(op, (first, PAGE_SECTORS));
         if let Some(page) = disk.cache.page_mut(first) {
             (page.left, page.failed) = (parts.len() as u8, false);
         }
@@ -291,8 +280,8 @@ impl World {
 
     /// The byte of a page that is to be written back.
     pub(crate) fn cached_byte(&self, sector: u16) -> u8 {
-        let disk = self.device.as_ref().and_then(|device| device.disk.as_ref());
-        let page = disk.and_then(|disk| disk.cache.page(sector - sector % PAGE));
+        let disk = self.disk();
+        let page = disk.and_then(|disk| disk.cache.page(sector - sector % PAGE_SECTORS));
         page.and_then(|page| page.byte).unwrap_or(0)
     }
 
@@ -310,7 +299,7 @@ impl World {
             cache.errors.happens();
             cache.failed = true;
         }
-        let first = start - start % PAGE;
+        let first = start - start % PAGE_SECTORS;
         let Some(page) = cache.page_mut(first) else { return };
         page.left -= 1;
         if op != BlockOp::Read {
@@ -349,7 +338,7 @@ impl World {
         if self.requests.iter().flatten().any(submits) {
             return false;
         }
-        let Some(disk) = self.device.as_mut().and_then(|device| device.disk.as_mut()) else {
+        let Some(disk) = self.disk_mut() else {
             return false;
         };
         let (dead, cache) = (disk.dead, &mut disk.cache);

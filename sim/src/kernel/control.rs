@@ -14,7 +14,7 @@ use crate::kernel::udev::{Node, Probe};
 use crate::kernel::zones::Zones;
 use crate::run::{Run, Sabotage, actor};
 use crate::script::{Header, Parameters};
-use crate::world::{ControlId, RingId, ThreadId, World};
+use crate::world::{ControlId, PAGE_SECTORS, RingId, ThreadId, World};
 
 /// A control command as the kernel gets it.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -215,8 +215,6 @@ impl Control {
 
 /// A request's time, unless somebody changes it.
 const TIMEOUT_MS: u32 = 30_000;
-/// Sectors in a page.
-pub(crate) const PAGE_SECTORS: u32 = 8;
 
 /// What a step of a command comes to.
 pub(super) enum Next {
@@ -510,7 +508,7 @@ impl World {
             Pc::ShmemLock => Next::Go(self.shmem_locked(run, id)),
             Pc::ShmemFrozen => Next::Done(self.shmem_done(run, &control.command), Reply::Nothing),
             Pc::TryStop => {
-                let disk = self.device.as_ref().and_then(|device| device.disk.as_ref());
+                let disk = self.disk();
                 match disk.filter(|disk| disk.attached) {
                     None => Next::error(errno::ENODEV),
                     Some(disk) if disk.openers > 0 => Next::error(errno::EBUSY),
@@ -524,13 +522,7 @@ impl World {
                     }
                 }
             }
-            Pc::StopMark
-                if self
-                    .device
-                    .as_mut()
-                    .and_then(|device| device.disk.as_mut())
-                    .is_some_and(Gendisk::hides_what_is_to_be_written) =>
-            {
+            Pc::StopMark if self.disk_mut().is_some_and(Gendisk::hides_what_is_to_be_written) => {
                 self.write_back(run, Writer::Removal, (0, u16::MAX), 0);
                 run.progress();
                 run.kernel(|| format!("ST3: {name} writes back what clients wrote"));
@@ -544,7 +536,7 @@ impl World {
                 Next::Go(Pc::StopDead)
             }
             Pc::StopMark | Pc::StopDead => {
-                match self.device.as_mut().and_then(|device| device.disk.as_mut()) {
+                match self.disk_mut() {
                     Some(disk) => disk.dead = true,
                     // It was believed to be up, and has none (H57).
                     None => self.doomed |= run.config.kernel == KernelSeries::V6_18,
@@ -647,7 +639,7 @@ impl World {
         }
         let params = device.params.parts();
         let basic = params.basic.unwrap_or_default();
-        if basic.max_sectors < PAGE_SECTORS {
+        if basic.max_sectors < u32::from(PAGE_SECTORS) {
             // The block layer takes no requests smaller than a page. Only 6.18 lets them get this far.
             return Next::error(errno::EINVAL);
         }

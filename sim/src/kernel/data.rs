@@ -405,12 +405,12 @@ impl World {
 
     /// Moves a part of a request's data, and says what byte it is.
     fn move_data(&mut self, id: RequestId, (first, count): Part, put: Option<u8>) -> Option<u8> {
-        let request = self.requests[id.index()].as_mut()?;
         let (from, count) = (usize::from(first), usize::from(count));
         let Some(byte) = put else {
             let request = self.requests[id.index()].as_ref()?;
             return uniform(&self.written(request)[from..][..count]);
         };
+        let request = self.requests[id.index()].as_mut()?;
         let start = usize::from(request.done) + from;
         request.data[start..][..count].fill(Version::from(byte));
         self.reaches_memory(id, (start, count));

@@ -287,6 +287,15 @@ impl Device {
 }
 
 impl World {
+    /// The disk of the device that is served.
+    pub(crate) fn disk(&self) -> Option<&Gendisk> {
+        self.device.as_ref()?.disk.as_ref()
+    }
+
+    pub(crate) fn disk_mut(&mut self) -> Option<&mut Gendisk> {
+        self.device.as_mut()?.disk.as_mut()
+    }
+
     /// A reference to the character device's file was dropped: the last one schedules the release work (CL).
     pub(crate) fn file_dropped(&mut self, run: &mut Run<'_>) {
         let Some(device) = &mut self.device else { return };

@@ -67,12 +67,7 @@ impl World {
             }
             self.unmap(run, ThreadId::from_index(index));
             self.threads[index].ring = None;
-            if let Some(Program::Script(actor)) = self.threads[index].program.as_deref_mut()
-                && std::mem::take(&mut actor.disk)
-                && let Some(step) = self.step_of(ThreadId::from_index(index))
-            {
-                self.closes_disk_silently(run, step);
-            }
+            self.leaves_disk(run, ThreadId::from_index(index));
         }
         if !self.processes[process.index()].char_kept {
             self.close_char(run, process);

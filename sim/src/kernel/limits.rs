@@ -3,7 +3,6 @@
 use blkproof_engine::uapi::{ParamAttrs, Params};
 
 use crate::kernel::block::BlockOp;
-use crate::kernel::zones::ZoneAct;
 
 /// What START_DEV makes of parameters, in sectors.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -45,8 +44,8 @@ impl Limits {
         let most = match op {
             BlockOp::Flush | BlockOp::ReportZones(_) => 0,
             // One zone after another (`blkdev_zone_mgmt`).
-            BlockOp::Zone(ZoneAct::ResetAll) => sectors,
             BlockOp::Zone(_) => self.chunk,
+            BlockOp::ResetZones => sectors,
             BlockOp::Read | BlockOp::Write { .. } => self.within_blocks(start, self.sectors),
             // `bio_split_discard`
             BlockOp::Discard => {

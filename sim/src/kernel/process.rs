@@ -335,12 +335,7 @@ impl World {
         for index in 0..self.threads.len() {
             if self.threads[index].process == process {
                 self.unmap(run, ThreadId::from_index(index));
-                if let Some(Program::Script(actor)) = self.threads[index].program.as_deref_mut()
-                    && std::mem::take(&mut actor.disk)
-                    && let Some(step) = self.step_of(ThreadId::from_index(index))
-                {
-                    self.closes_disk_silently(run, step);
-                }
+                self.leaves_disk(run, ThreadId::from_index(index));
             }
         }
         self.close_char(run, process);

@@ -33,7 +33,7 @@ impl World {
 
     /// Sectors of the disk that is there.
     pub(crate) fn capacity(&self) -> u64 {
-        let disk = self.device.as_ref().and_then(|device| device.disk.as_ref());
+        let disk = self.disk();
         disk.filter(|disk: &&Gendisk| !disk.dead).map_or(0, |disk| disk.sectors)
     }
 

@@ -6,10 +6,10 @@
 use blkproof_engine::uapi::Features;
 
 use crate::kernel::block::{BlockOp, Issuer};
-use crate::kernel::control::{Control, PAGE_SECTORS};
+use crate::kernel::control::Control;
 use crate::kernel::device::{Device, Scan};
 use crate::run::Run;
-use crate::world::World;
+use crate::world::{PAGE_SECTORS, World};
 
 /// Who looks for a table: GPT's protective record and DOS's table are in the first page. Each reads that for itself if the other could not
 /// (`check_partition`). Kernels with more parsers look at more.
@@ -28,7 +28,7 @@ impl Device {
 impl World {
     /// Whether the partition scan can move.
     pub(crate) fn scan_can_move(&self) -> bool {
-        let disk = self.device.as_ref().and_then(|device| device.disk.as_ref());
+        let disk = self.disk();
         disk.is_some_and(|disk| match disk.scan {
             Scan::None | Scan::Reading | Scan::Done => false,
             Scan::Scheduled => !disk.open_mutex,
@@ -38,7 +38,7 @@ impl World {
 
     /// One step of the partition scan.
     pub(crate) fn scan_step(&mut self, run: &mut Run<'_>) {
-        let Some(disk) = self.device.as_mut().and_then(|device| device.disk.as_mut()) else {
+        let Some(disk) = self.disk_mut() else {
             return;
         };
         let sectors = u64::from(PAGE_SECTORS).min(disk.sectors) as u16;
@@ -71,7 +71,7 @@ impl World {
 
     /// A read of the partition scan is done. What could be read is kept in the page cache, for all who look.
     pub(crate) fn scan_heard(&mut self, run: &mut Run<'_>, ok: bool) {
-        if let Some(disk) = self.device.as_mut().and_then(|device| device.disk.as_mut()) {
+        if let Some(disk) = self.disk_mut() {
             disk.scan = Scan::Read;
             disk.scanned = if ok { PARSERS } else { disk.scanned + 1 };
         } else {

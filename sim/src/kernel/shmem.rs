@@ -11,14 +11,12 @@ use crate::kernel::device::{Device, Holder};
 use crate::kernel::errno;
 use crate::run::Run;
 use crate::script::InPlace;
-use crate::world::{BUFFER_SECTORS, ControlId, RequestId, SECTOR, Version, World};
+use crate::world::{BUFFER_SECTORS, ControlId, PAGE_SECTORS, RequestId, SECTOR, Version, World};
 
 /// Registrations of a device at most.
 const INDICES: u64 = 1 << 16;
 /// A `struct ublk_shmem_buf_reg` that is shorter has no length.
 const LEN_ENDS: u16 = 10;
-/// Sectors in a page.
-const PAGE_SECTORS: u16 = 8;
 
 /// Pages that are registered with a device, until it is gone.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

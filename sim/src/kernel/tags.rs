@@ -371,7 +371,8 @@ impl World {
             | BlockOp::Discard
             | BlockOp::WriteZeroes { .. }
             | BlockOp::ReportZones(_)
-            | BlockOp::Zone(_) => {
+            | BlockOp::Zone(_)
+            | BlockOp::ResetZones => {
                 self.end_request(run, request, status(result));
             }
         }

@@ -128,7 +128,7 @@ impl World {
 
     /// Opens `/dev/ublkbN`. Says whether there is a disk to open.
     pub(crate) fn open_block(&mut self) -> bool {
-        match self.device.as_mut().and_then(|device| device.disk.as_mut()) {
+        match self.disk_mut() {
             Some(disk) if !disk.dead && !disk.hidden => {
                 disk.openers += 1;
                 true
@@ -139,7 +139,7 @@ impl World {
 
     /// Closes `/dev/ublkbN`.
     pub(crate) fn close_block(&mut self) {
-        if let Some(disk) = self.device.as_mut().and_then(|device| device.disk.as_mut()) {
+        if let Some(disk) = self.disk_mut() {
             disk.openers -= 1;
             if disk.openers == 0 {
                 disk.cache.drop_all();

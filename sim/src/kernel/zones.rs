@@ -1,7 +1,7 @@
 //! Zoned devices: START_DEV asks the server for the zones, and waits for the answer under `ub->mutex` (H58); clients open, close, finish and
 //! reset them. What may be written where, the block layer knows (its write plugs), and this model does not.
 
-use blkproof_engine::uapi::{Features, KernelSeries};
+use blkproof_engine::uapi::{Features, KernelSeries, RequestOp};
 
 use crate::kernel::block::{BlockOp, Issuer, Request};
 use crate::kernel::control::{Next, Pc};
@@ -21,19 +21,16 @@ pub enum ZoneAct {
     Finish,
     /// BLKRESETZONE.
     Reset,
-    /// BLKRESETZONE of the whole disk.
-    ResetAll,
 }
 
 impl ZoneAct {
-    /// `UBLK_IO_OP_ZONE_…`
-    pub(crate) const fn code(self) -> u32 {
+    /// What a server is asked for each zone.
+    pub(crate) const fn request(self) -> RequestOp {
         match self {
-            Self::Open => 10,
-            Self::Close => 11,
-            Self::Finish => 12,
-            Self::ResetAll => 14,
-            Self::Reset => 15,
+            Self::Open => RequestOp::ZoneOpen,
+            Self::Close => RequestOp::ZoneClose,
+            Self::Finish => RequestOp::ZoneFinish,
+            Self::Reset => RequestOp::ZoneReset,
         }
     }
 
@@ -43,7 +40,7 @@ impl ZoneAct {
             Self::Open => "open",
             Self::Close => "close",
             Self::Finish => "finish",
-            Self::Reset | Self::ResetAll => "reset",
+            Self::Reset => "reset",
         }
     }
 }
@@ -61,7 +58,7 @@ pub(crate) struct Report {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub(crate) struct Zones {
     /// Those that the server has told of.
-    pub(crate) known: u16,
+    known: u16,
     /// It was asked, and has not answered.
     asked: bool,
     /// Why they cannot be had.
@@ -113,8 +110,7 @@ impl World {
         Next::Go(Pc::StartZones)
     }
 
-    /// A server writes records of zones into a request's memory.
-    /// The bytes of it.
+    /// A server writes records of zones into the memory of a request, by user copy. Bytes.
     pub(crate) fn tells_of_zones(
         &mut self,
         thread: ThreadId,
@@ -126,11 +122,8 @@ impl World {
         let size = self.device.as_ref().and_then(Device::zone_sectors).unwrap_or(0);
         let Some(request) = &mut self.requests[id.index()] else { return Err(errno::EINVAL) };
         let right = of == size && first * size == request.start;
-        request.report = if right {
-            Report { zones: count, wrong: false }
-        } else {
-            Report { zones: 0, wrong: count > 0 }
-        };
+        let zones = if right { count } else { 0 };
+        request.report = Report { zones, wrong: zones < count };
         Ok(i32::from(said) * SECTOR as i32)
     }
 
@@ -139,7 +132,7 @@ impl World {
         &self,
         (first, count): (u16, u16),
         act: ZoneAct,
-    ) -> Result<ZoneAct, i32> {
+    ) -> Result<BlockOp, i32> {
         let device = self.device.as_ref();
         let size = device.and_then(Device::zone_sectors).ok_or(errno::ENOTTY)?;
         let disk = device.and_then(|device| device.disk.as_ref()).ok_or(errno::ENOTTY)?;
@@ -151,12 +144,12 @@ impl World {
             return Err(errno::EINVAL);
         }
         let whole = u64::from(count) == sectors;
-        Ok(if act == ZoneAct::Reset && whole { ZoneAct::ResetAll } else { act })
+        Ok(if act == ZoneAct::Reset && whole { BlockOp::ResetZones } else { BlockOp::Zone(act) })
     }
 
     /// A REPORT_ZONES is done.
     pub(crate) fn zones_heard(&mut self, request: &Request, status: Result<(), i32>) {
-        let Some(disk) = self.device.as_mut().and_then(|device| device.disk.as_mut()) else {
+        let Some(disk) = self.disk_mut() else {
             return;
         };
         disk.zones.asked = false;

@@ -5,12 +5,11 @@ use super::{Actor, Event};
 use crate::choices::Site;
 use crate::kernel::block::{BlockOp, Issuer, Request};
 use crate::kernel::cache::Writer;
-use crate::kernel::control::PAGE_SECTORS;
 use crate::kernel::errno;
 use crate::kernel::process::ProcessState;
 use crate::run::Run;
 use crate::server::Program;
-use crate::world::{SECTOR, ThreadId, Version, World};
+use crate::world::{PAGE_SECTORS, SECTOR, ThreadId, Version, World};
 
 /// What an actor waits for.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -61,9 +60,6 @@ enum At {
     /// Its requests are under way.
     Requests,
 }
-
-/// Sectors in a page.
-const PAGE: u16 = PAGE_SECTORS as u16;
 
 impl Job {
     /// A request of what the actor asks for, to be split where it is too large.
@@ -165,9 +161,14 @@ impl World {
         }
     }
 
-    /// A thread closes the disk, and nobody hears of it: it is gone, or executes another program.
-    pub(crate) fn closes_disk_silently(&mut self, run: &mut Run<'_>, step: u16) {
-        self.closes_disk(run, step, true);
+    /// A thread is gone, or executes another program: it closes the disk if it has it open, and nobody hears of that.
+    pub(crate) fn leaves_disk(&mut self, run: &mut Run<'_>, thread: ThreadId) {
+        if let Some(Program::Script(actor)) = self.threads[thread.index()].program.as_deref_mut()
+            && std::mem::take(&mut actor.disk)
+        {
+            let step = actor.step;
+            self.closes_disk(run, step, true);
+        }
     }
 
     /// Whoever is the last to close the disk writes back what is dirty (`bdev_release`).
@@ -180,7 +181,7 @@ impl World {
 
     /// It has the lock, if it needs one.
     fn job_begins(&mut self, run: &mut Run<'_>, step: u16) {
-        let openers = self.openers();
+        let openers = self.disk().map_or(0, |disk| disk.openers);
         let Some(job) = self.jobs.iter_mut().find(|job| job.step == step) else { return };
         job.at = match job.way {
             Way::Direct if job.excludes => At::Page(job.first, false),
@@ -210,14 +211,14 @@ impl World {
     }
 
     fn job_can_go_on(&self, job: &Job) -> bool {
-        let disk = self.device.as_ref().and_then(|device| device.disk.as_ref());
+        let disk = self.disk();
         let Some(cache) = disk.map(|disk| &disk.cache) else { return false };
         let range = (job.first, job.count);
         match job.at {
             At::Lock | At::Requests => false,
             At::WriteBack => !cache.writes(Writer::Step(job.step)),
             At::Page(..) if job.excludes => !cache.is_under_way(range),
-            At::Page(next, _) if job.op == BlockOp::Read => !cache.is_read((next, PAGE)),
+            At::Page(next, _) if job.op == BlockOp::Read => !cache.is_read((next, PAGE_SECTORS)),
             At::Page(..) => !cache.is_read(range),
         }
     }
@@ -264,7 +265,7 @@ impl World {
                 self.loads(run, index, next, asked);
             }
             (At::Page(..), _) => {
-                for page in (job.first..job.first + job.count).step_by(usize::from(PAGE)) {
+                for page in (job.first..job.first + job.count).step_by(usize::from(PAGE_SECTORS)) {
                     self.store_page(page, step as u8);
                 }
                 self.job_ends(run, index);
@@ -290,7 +291,7 @@ impl World {
         }
         if let Some(byte) = cached {
             job.read = if done == 0 || job.read == byte { byte } else { None };
-            job.at = At::Page(next + PAGE, false);
+            job.at = At::Page(next + PAGE_SECTORS, false);
             return;
         }
         // Readahead brings a page that is not there, and nobody hears how that went. One that is there and empty is read once.
@@ -302,12 +303,11 @@ impl World {
 
     /// All requests of a job are submitted.
     fn job_asks(&mut self, run: &mut Run<'_>, step: u16) {
-        let Some(job) = self.jobs.iter_mut().find(|job| job.step == step) else { return };
-        job.at = At::Requests;
-        let (op, range, queue) = (job.op, (job.first, job.count), job.queue);
-        let disk = self.device.as_ref().and_then(|device| device.disk.as_ref());
-        let parts = disk.map_or_else(|| vec![range], |disk| disk.limits.split(op, range));
-        job.left = parts.len() as u16;
+        let Some(index) = self.jobs.iter().position(|job| job.step == step) else { return };
+        let Job { op, first, count, queue, .. } = self.jobs[index];
+        let range = (first, count);
+        let parts = self.disk().map_or_else(|| vec![range], |disk| disk.limits.split(op, range));
+        (self.jobs[index].at, self.jobs[index].left) = (At::Requests, parts.len() as u16);
         for part in parts {
             if self.issue(run, Issuer::Script(step), op, part, queue).is_err() {
                 self.job_heard(run, step, part, Err(errno::EIO), None);
@@ -387,11 +387,6 @@ impl World {
         let sectors = params.map_or(0, |basic| basic.dev_sectors);
         let left = sectors.saturating_sub(first.into());
         u16::try_from(left).map_or(count, |left| count.min(left))
-    }
-
-    fn openers(&self) -> u16 {
-        let disk = self.device.as_ref().and_then(|device| device.disk.as_ref());
-        disk.map_or(0, |disk| disk.openers)
     }
 
     /// The actor that is at this step.

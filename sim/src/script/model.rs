@@ -690,9 +690,7 @@ impl World {
                 self.client(run, Job::new(step, BlockOp::Discard, (first, count), queue));
             }
             Op::Zone { act, first, count, queue } => match self.zones_of((first, count), act) {
-                Ok(act) => {
-                    self.client(run, Job::new(step, BlockOp::Zone(act), (first, count), queue));
-                }
+                Ok(op) => self.client(run, Job::new(step, op, (first, count), queue)),
                 Err(errno) => self.answer(step, -errno),
             },
             Op::Sync { queue } => self.client(run, Job::new(step, BlockOp::Flush, (0, 0), queue)),
@@ -864,17 +862,17 @@ impl World {
     }
 
     fn limits(&self) -> Limits {
-        let disk = self.device.as_ref().and_then(|device| device.disk.as_ref());
+        let disk = self.disk();
         disk.map_or_else(|| Limits::new(&Params::default()), |disk| disk.limits)
     }
 
     pub(super) fn has_write_cache(&self) -> bool {
-        let disk = self.device.as_ref().and_then(|device| device.disk.as_ref());
+        let disk = self.disk();
         disk.is_some_and(|disk| disk.write_cache)
     }
 
     pub(super) fn has_living_disk(&self) -> bool {
-        let disk = self.device.as_ref().and_then(|device| device.disk.as_ref());
+        let disk = self.disk();
         disk.is_some_and(|disk| !disk.dead)
     }
 

@@ -9,9 +9,8 @@ use super::{
     AddOptions, Addr, CONTROLLER, FLAG_PREFIX, Header, Op, Parameters, RingAsked, RingKind,
     SHARED_PAGES, SHARED_SECTORS, Script, Step, ZONES_MAX, ZoneAct,
 };
+use crate::world::PAGE_SECTORS;
 
-/// Sectors in a page.
-const PAGE_SECTORS: u16 = 8;
 /// Entries of an actor's ring at most, and if nothing is said.
 pub(super) const RING_ENTRIES_MAX: u16 = 64;
 
@@ -545,20 +544,23 @@ fn op(words: &[&str]) -> Result<Op, String> {
             let (first, count) = pair(range, '+', RANGE)?;
             Op::Zeroes { first, count, queue: queue(rest)?, keep: yes(rest, "keep")? }
         }
-        [word, range, ref rest @ ..] if zone_act(word).is_some() => {
+        [word, range, ref rest @ ..] if word.ends_with(ZONE) => {
             known(rest, &["queue"])?;
             let (first, count) = pair(range, '+', RANGE)?;
-            let act = zone_act(word).unwrap_or(ZoneAct::Open);
-            Op::Zone { act, first, count, queue: queue(rest)? }
+            Op::Zone { act: zone_act(word)?, first, count, queue: queue(rest)? }
         }
         _ => return Err(format!("{:?} is nothing an actor does", words.join(" "))),
     })
 }
 
+/// What the words for what is done with zones end with.
+const ZONE: &str = "zone";
+
 /// What is done with zones, by its word.
-fn zone_act(word: &str) -> Option<ZoneAct> {
+fn zone_act(word: &str) -> Result<ZoneAct, String> {
     let acts = [ZoneAct::Open, ZoneAct::Close, ZoneAct::Finish, ZoneAct::Reset];
-    acts.into_iter().find(|act| word.strip_suffix("zone") == Some(act.word()))
+    let act = acts.into_iter().find(|act| word.strip_suffix(ZONE) == Some(act.word()));
+    act.ok_or_else(|| format!("{word} is nothing that is done with zones"))
 }
 
 #[cfg(test)]
@@ -694,6 +696,7 @@ kill a
             ("ctl: write 0-8", 1),
             ("ctl: store 4+8", 1),
             ("ctl: load 0+0", 1),
+            ("ctl: shutzone 0+8", 1),
             ("ctl: write 0+8 shared=121", 1),
             ("ctl: memread 120+9", 1),
             ("ctl: regbuf 0+17", 1),

@@ -2,12 +2,12 @@
 
 use super::Event;
 use super::model::{event, uniform};
-use crate::world::{SECTOR, Version, World};
+use crate::world::{PAGE_SECTORS, SECTOR, Version, World};
 
 /// Its pages.
 pub const SHARED_PAGES: u16 = 16;
 /// Its sectors of 512 bytes.
-pub const SHARED_SECTORS: u16 = SHARED_PAGES * 8;
+pub const SHARED_SECTORS: u16 = SHARED_PAGES * PAGE_SECTORS;
 
 impl World {
     /// An actor looks at it.

@@ -40,7 +40,7 @@ impl World {
     /// A request's time is changed.
     pub(super) fn sets_timeout(&mut self, thread: ThreadId, step: u16, ms: u32) {
         let by = self.threads[thread.index()].user;
-        let disk = self.device.as_mut().and_then(|device| device.disk.as_mut());
+        let disk = self.disk_mut();
         let result = match disk.filter(|disk| disk.attached) {
             None => -errno::ENOENT,
             Some(_) if by != 0 => -errno::EACCES,

@@ -34,15 +34,14 @@ use rustix::thread::{
     set_thread_res_gid, set_thread_res_uid,
 };
 
-use super::PAGE;
 use super::cue::{Answer, Brought, Completion, Cue, Device};
 use super::os::{
     Buffers, Descriptors, IoRing, Memory, Payload, Reader, Ring, Submitter, UNHEARD, discard, ends,
     fork_idle, manage_zones, zone_records,
 };
+use super::{PAGE, SECTOR};
 
 const CONTROL: &str = "/dev/ublk-control";
-const SECTOR: usize = 512;
 /// Queues and tags that have a buffer of their own; what is beyond shares the last.
 const QUEUES: u16 = 4;
 const TAGS: u16 = 16;

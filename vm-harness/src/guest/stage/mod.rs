@@ -39,6 +39,8 @@ pub(super) use actor::{idle, run as actor};
 
 /// Bytes in a page.
 const PAGE: u64 = 4096;
+/// Bytes in a sector.
+const SECTOR: usize = 512;
 
 /// Between two samples.
 const SAMPLE: Duration = Duration::from_millis(10);

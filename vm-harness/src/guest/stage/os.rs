@@ -20,6 +20,8 @@ use io_uring::types::{CancelBuilder, Fd, Fixed};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags};
 
+use super::SECTOR;
+
 const ENTER_GETEVENTS: u32 = 1;
 const ENTER_SQ_WAKEUP: u32 = 2;
 /// After that the kernel's thread that submits goes to sleep.
@@ -394,16 +396,11 @@ pub(super) fn manage_zones(
             ZoneAct::Open => ioctl(disk, Setter::<OPEN, [u64; 2]>::new(range))?,
             ZoneAct::Close => ioctl(disk, Setter::<CLOSE, [u64; 2]>::new(range))?,
             ZoneAct::Finish => ioctl(disk, Setter::<FINISH, [u64; 2]>::new(range))?,
-            ZoneAct::Reset | ZoneAct::ResetAll => {
-                ioctl(disk, Setter::<RESET, [u64; 2]>::new(range))?;
-            }
+            ZoneAct::Reset => ioctl(disk, Setter::<RESET, [u64; 2]>::new(range))?,
         }
     }
     Ok(())
 }
-
-/// Bytes.
-const SECTOR: usize = 512;
 
 /// A sector of `struct blk_zone`: empty zones that want to be written in order, and zeroes.
 pub(super) fn zone_records((first, count): (u16, u16), of: u16) -> [u8; SECTOR] {
