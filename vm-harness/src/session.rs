@@ -23,6 +23,8 @@ use crate::verdict::{Owner, judge};
 const BOOT: Duration = Duration::from_secs(60);
 /// Boots that may fail before the kernel counts as not bootable: an emulator that stumbles during boot says nothing about anything.
 const BOOTS: usize = 3;
+/// Steps in a row that the environment spoils before it counts as broken, where no control experiment says so.
+const SPOILED: usize = 3;
 /// Longest silence of a runner that should say every two seconds that it is alive.
 const SILENCE: Duration = Duration::from_secs(30);
 /// Longest boot under KVM that still counts as working.
@@ -81,12 +83,22 @@ pub struct Session<'a> {
 }
 
 /// What came of the steps on one kernel.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Ran {
     /// One per step, in order.
     pub records: Vec<StepRecord>,
     /// Why steps were skipped for want of a guest.
     pub error: Option<Error>,
+}
+
+impl Ran {
+    /// This, then that.
+    #[must_use]
+    pub fn and(mut self, then: Self) -> Self {
+        self.records.extend(then.records);
+        self.error = self.error.or(then.error);
+        self
+    }
 }
 
 /// How one guest ended.
@@ -202,7 +214,7 @@ impl<'a> Session<'a> {
         let mut used = 0;
         while records.len() < steps.len() {
             let rest = &steps[records.len()..];
-            let broken = records.iter().any(|r| r.outcome == Outcome::Environment);
+            let broken = is_broken(steps, records);
             let reason = if INTERRUPTED.load(Ordering::Relaxed) {
                 Some("interrupted")
             } else if used == self.guests_max {
@@ -469,6 +481,16 @@ impl<'a> Session<'a> {
     }
 }
 
+/// Whether no guest can tell anything, so that the rest is spared, unless a control experiment passes.
+fn is_broken(steps: &[Step], records: &[StepRecord]) -> bool {
+    let spoiled = |record: &StepRecord| record.outcome == Outcome::Environment;
+    if steps.iter().any(|step| step.action == Action::Canary) {
+        return records.iter().any(spoiled);
+    }
+    // Without a control experiment one such step may be its own fault, so many in a row are not.
+    records.len() >= SPOILED && records.iter().rev().take(SPOILED).all(spoiled)
+}
+
 /// A guest's hello, if it says that in time.
 fn await_hello(guest: &Guest, within: Duration) -> Option<Hello> {
     let until = Instant::now() + within;
@@ -505,4 +527,32 @@ fn is_of_this_guest(record: &StepRecord) -> bool {
 
 fn canary_outcome(records: &[StepRecord]) -> Option<bool> {
     records.iter().find(|r| r.name.starts_with("canary")).map(|r| r.outcome == Outcome::Passed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn step(action: Action) -> Step {
+        Step { name: String::new(), action, deadline_s: 1 }
+    }
+
+    fn records(spoiled: &[bool]) -> Vec<StepRecord> {
+        let outcome = |spoiled| if spoiled { Outcome::Environment } else { Outcome::Passed };
+        spoiled.iter().map(|&spoiled| StepRecord::new("", outcome(spoiled), 0.0, "")).collect()
+    }
+
+    #[test]
+    fn one_script_that_cannot_be_carried_out_does_not_end_all_others() {
+        let scripts = [step(Action::Script(String::new()))];
+        for (spoiled, broken) in [
+            (&[true] as &[bool], false),
+            (&[true, true, false, true], false),
+            (&[false, true, true, true], true),
+        ] {
+            assert_eq!(is_broken(&scripts, &records(spoiled)), broken, "{spoiled:?}");
+        }
+        let scenario = [step(Action::Canary), step(Action::KernelLog)];
+        assert!(is_broken(&scenario, &records(&[false, true])));
+    }
 }

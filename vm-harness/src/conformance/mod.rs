@@ -133,7 +133,8 @@ pub fn run(args: &ConformanceArgs) -> Result<u8> {
             let (steps, dangerous) = steps.split_at(calm);
             let sessions = (1..=args.jobs).map(|number| session(accelerator, number));
             let sessions: Vec<Session<'_>> = sessions.collect::<Result<_>>()?;
-            let Ran { mut records, mut error } = share(steps, sessions, &judge);
+            let Ran { mut records, mut error } =
+                share(steps, sessions, |session, share| session.run(share, &judge));
             // Not where the frozen guest lies.
             let apart = args.jobs + 1;
             let doubtful: Vec<usize> = (0..records.len())
@@ -152,14 +153,19 @@ pub fn run(args: &ConformanceArgs) -> Result<u8> {
                 }
                 error = error.or(ran.error);
             }
-            for step in dangerous {
-                // A guest of its own, which need not survive it.
-                let step = Step { deadline_s: DEADLINE_ALONE, ..step.clone() };
-                let mut alone = session(accelerator, apart)?.expendable();
-                let ran = alone.run(std::slice::from_ref(&step), &judge);
-                records.extend(ran.records);
-                error = error.or(ran.error);
-            }
+            let sessions = (1..=args.jobs).map(|number| session(accelerator, apart + number));
+            let sessions: Vec<Session<'_>> =
+                sessions.map(|one| Ok(one?.expendable())).collect::<Result<_>>()?;
+            let ran = share(dangerous, sessions, |session, share| {
+                // Each in a guest of its own.
+                let ran = share.iter().map(|step| {
+                    let step = Step { deadline_s: DEADLINE_ALONE, ..step.clone() };
+                    session.run(&[step], &judge)
+                });
+                ran.reduce(Ran::and).unwrap_or_default()
+            });
+            records.extend(ran.records);
+            error = error.or(ran.error);
             for (record, script) in records.iter().zip(&scripts) {
                 if let Some(dir) = &args.record
                     && !is_dangerous(&script.script, series)
@@ -207,15 +213,20 @@ pub fn run(args: &ConformanceArgs) -> Result<u8> {
     Ok(report.exit_code)
 }
 
-/// Carries out the steps in several guests at a time, a share each.
-fn share(steps: &[Step], sessions: Vec<Session<'_>>, progress: &(impl Progress + Sync)) -> Ran {
+/// Carries out the steps in several sessions at a time, a share each.
+fn share<'s>(
+    steps: &[Step],
+    sessions: Vec<Session<'s>>,
+    carry_out: impl Fn(&mut Session<'s>, &[Step]) -> Ran + Sync,
+) -> Ran {
     let jobs = sessions.len();
+    let carry_out = &carry_out;
     let shares: Vec<Ran> = thread::scope(|scope| {
         let running: Vec<_> = (0..jobs)
             .zip(sessions)
             .map(|(first, mut session)| {
                 let share: Vec<Step> = steps.iter().skip(first).step_by(jobs).cloned().collect();
-                scope.spawn(move || session.run(&share, progress))
+                scope.spawn(move || carry_out(&mut session, &share))
             })
             .collect();
         running

@@ -96,7 +96,7 @@ impl<'s, S: Fn(u16) -> Result<Session<'s>>> Shrink<'_, S> {
             let steps: Vec<Step> = candidates.iter().map(step).collect();
             let sessions: Vec<Session<'s>> =
                 (1..=self.jobs).map(&self.session).collect::<Result<_>>()?;
-            let ran = share(&steps, sessions, &Silent);
+            let ran = share(&steps, sessions, |session, share| session.run(share, &Silent));
             if let Some(error) = ran.error {
                 return Err(error);
             }

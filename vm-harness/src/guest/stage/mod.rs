@@ -5,17 +5,17 @@
 
 mod actor;
 mod cue;
+mod ear;
 mod os;
 mod waits;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, Write};
+use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command as Program, Stdio};
-use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -30,8 +30,9 @@ use rustix::process::{Pid, Signal, WaitOptions};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
 use self::cue::{Answer, Cue, Device};
+use self::ear::{Ear, Heard};
 use self::os::{Memory, Payload, Reader, Ring, Submitter, ends};
-use self::waits::{Sleep, Workers};
+use self::waits::{Births, Sleep, Threads, Workers};
 use super::program::{Checked, broken};
 use super::scenario::Doing;
 
@@ -103,9 +104,10 @@ struct Company {
     /// None: it was forked by another one.
     child: Option<Child>,
     pid: i32,
-    stream: UnixStream,
-    answers: mpsc::Receiver<Answer>,
+    ear: Ear,
     threads: u16,
+    /// Its threads, as the kernel shows them.
+    sampled: Threads,
     /// It was killed, or its first thread returned.
     leaves: bool,
     /// It is about to execute another program.
@@ -139,6 +141,7 @@ struct Stage {
     ops: BTreeMap<u16, Op>,
     events: Vec<Event>,
     inspector: Inspector,
+    births: Births,
     workers: Workers,
     /// How long a kernel worker is waited for.
     work: Duration,
@@ -147,7 +150,7 @@ struct Stage {
 
 impl Stage {
     fn new() -> io::Result<Self> {
-        // Conductor and listeners wake each other all the time, which is cheap on one CPU only.
+        // Conductor and actors wake each other all the time, which is cheap on one CPU only.
         let mut one = CpuSet::new();
         one.set(0);
         sched_setaffinity(None, &one)?;
@@ -163,7 +166,8 @@ impl Stage {
             ops: BTreeMap::new(),
             events: Vec::new(),
             inspector: Inspector::new()?,
-            workers: Workers::default(),
+            births: Births::watch()?,
+            workers: Workers::watch()?,
             work: WORK[0],
             notes: Vec::new(),
         };
@@ -181,17 +185,7 @@ impl Stage {
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .spawn()?;
         let pid = child.id() as i32;
-        let (answer, answers) = mpsc::channel();
-        let lines = BufReader::new(ours.try_clone()?).lines();
-        thread::spawn(move || {
-            for line in lines.map_while(Result::ok) {
-                let Ok(parsed) = serde_json::from_str(&line) else { break };
-                if answer.send(parsed).is_err() {
-                    break;
-                }
-            }
-        });
-        self.companies.push(Company::new(Some(child), pid, ours, answers));
+        self.companies.push(Company::new(Some(child), pid, Ear::new(ours)));
         self.enter(name, self.companies.len() - 1)
     }
 
@@ -201,8 +195,8 @@ impl Stage {
         let thread = company.threads;
         company.threads += 1;
         company.send(&Cue::Enter { thread })?;
-        match company.answers.recv_timeout(PROMPT) {
-            Ok(Answer::Entered { tid, .. }) => {
+        match company.ear.listen(PROMPT) {
+            Heard::Answer(Answer::Entered { tid, .. }) => {
                 let part = Part { company: index, thread, tid, busy: None };
                 self.parts.insert(name.to_owned(), part);
                 Ok(())
@@ -282,11 +276,11 @@ impl Stage {
         let device = self.device.unwrap_or_default();
         let company = self.part(of)?.company;
         self.companies[company].send(&Cue::Fork { map, device })?;
-        match self.companies[company].answers.recv_timeout(PROMPT) {
-            Ok(Answer::Forked { pid, result }) => {
+        match self.companies[company].ear.listen(PROMPT) {
+            Heard::Answer(Answer::Forked { pid, result }) => {
                 // It never says anything.
-                let ((stream, _), (_, answers)) = (UnixStream::pair()?, mpsc::channel());
-                let child = Company { idle: true, ..Company::new(None, pid, stream, answers) };
+                let (ear, _) = UnixStream::pair()?;
+                let child = Company { idle: true, ..Company::new(None, pid, Ear::new(ear)) };
                 self.companies.push(child);
                 let company = self.companies.len() - 1;
                 self.parts
@@ -315,10 +309,10 @@ impl Stage {
         let waits = loop {
             thread::sleep(SAMPLE);
             let over = begun.elapsed() > REST;
-            let mut busy = self.reap()? || self.restless(begun.elapsed());
-            // To ask everybody takes longer than to look at them: what completes in between is heard at the last sample.
+            let mut busy = self.reap()? || self.is_restless(begun.elapsed());
+            // To ask everybody takes longer than to look at them. What is heard at the first calm sample came before it.
             if over || !busy && (calm == 0 || calm + 1 >= SAMPLES) {
-                busy |= self.hear()?;
+                busy |= self.hear()? && calm > 0;
             }
             calm = if busy { 0 } else { calm + 1 };
             if over {
@@ -362,8 +356,11 @@ impl Stage {
             if company.reap()? {
                 (company.leaves, news) = (true, true);
             } else if company.execs {
-                let Ok(answer) = company.answers.try_recv() else { continue };
-                (company.execs, company.idle) = (false, matches!(answer, Answer::Entered { .. }));
+                let entered = match company.ear.listen(Duration::ZERO) {
+                    Heard::Answer(answer) => matches!(answer, Answer::Entered { .. }),
+                    Heard::Nothing | Heard::End => continue,
+                };
+                (company.execs, company.idle) = (false, entered);
                 news = true;
             }
         }
@@ -428,16 +425,15 @@ impl Stage {
     }
 
     /// Whether anything is in the middle of something, this long after the step.
-    fn restless(&self, after: Duration) -> bool {
+    fn is_restless(&mut self, after: Duration) -> bool {
         let soon = after < self.work;
-        let mut companies = self.companies.iter().filter(|company| !company.gone);
-        companies.any(|company| {
-            // A process that dies is soon gone, or held by something. The first thread only listens.
-            (company.leaves || company.execs) && soon
-                || waits::tasks(company.pid).iter().any(|task| {
-                    let asleep = task.sleeps() || company.halted && task.is_stopped();
-                    task.tid != company.pid && !asleep && !task.is_dead()
-                })
+        let born = self.births.any();
+        let companies = self.companies.iter_mut().filter(|company| !company.gone);
+        // All are sampled: one that was born is looked for in each.
+        companies.fold(false, |restless, company| {
+            // A process that dies is soon gone, or held by something.
+            let leaves = (company.leaves || company.execs) && soon;
+            company.is_awake(born) || leaves || restless
         })
     }
 
@@ -523,18 +519,13 @@ fn devices() -> Vec<u32> {
 }
 
 impl Company {
-    fn new(
-        child: Option<Child>,
-        pid: i32,
-        stream: UnixStream,
-        answers: mpsc::Receiver<Answer>,
-    ) -> Self {
+    fn new(child: Option<Child>, pid: i32, ear: Ear) -> Self {
         Self {
             child,
             pid,
-            stream,
-            answers,
+            ear,
             threads: 0,
+            sampled: Threads::of(pid),
             leaves: false,
             execs: false,
             idle: false,
@@ -555,9 +546,7 @@ impl Company {
     }
 
     fn send(&mut self, cue: &Cue) -> io::Result<()> {
-        let mut line = serde_json::to_vec(cue)?;
-        line.push(b'\n');
-        match self.stream.write_all(&line) {
+        match self.ear.tell(cue) {
             Err(error) if self.leaves || error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             other => other,
         }
@@ -568,24 +557,33 @@ impl Company {
         let mut answers = Vec::new();
         loop {
             let patience = if self.leaves { Duration::ZERO } else { PROMPT };
-            match self.answers.recv_timeout(patience) {
-                Ok(answer) => {
+            match self.ear.listen(patience) {
+                Heard::Answer(answer) => {
                     let last = matches!(answer, Answer::Completions(_)) && !self.leaves;
                     answers.push(answer);
                     if last {
                         return Ok(answers);
                     }
                 }
-                Err(_) if self.leaves => return Ok(answers),
-                Err(RecvTimeoutError::Timeout) => {
+                _ if self.leaves => return Ok(answers),
+                Heard::Nothing => {
                     return Err(io::Error::other(format!("process {} is silent", self.pid)));
                 }
-                Err(RecvTimeoutError::Disconnected) => {
+                Heard::End => {
                     self.leaves = true;
                     return Ok(answers);
                 }
             }
         }
+    }
+
+    /// Whether one of its threads is in the middle of something. The first only listens.
+    fn is_awake(&mut self, born: bool) -> bool {
+        let (pid, halted) = (self.pid, self.halted);
+        self.sampled.sample(born).any(|task| {
+            let asleep = task.sleeps() || halted && task.is_stopped();
+            task.tid != pid && !asleep && !task.is_dead()
+        })
     }
 
     /// Notices its end. True if it is news.

@@ -1,7 +1,9 @@
 //! Who sleeps, and where: samples of `/proc`.
 
-use std::collections::BTreeSet;
-use std::fs;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use blkproof_sim::script::{Op, Site};
@@ -17,9 +19,12 @@ pub(super) struct Task {
 
 impl Task {
     fn read(dir: &Path, tid: i32) -> Option<Self> {
-        let text = fs::read_to_string(dir.join("stat")).ok()?;
+        Self::parse(&fs::read_to_string(dir.join("stat")).ok()?, tid)
+    }
+
+    fn parse(stat: &str, tid: i32) -> Option<Self> {
         // The name is in parentheses and may itself contain them.
-        let (head, rest) = text.rsplit_once(") ")?;
+        let (head, rest) = stat.rsplit_once(") ")?;
         let name = head.split_once('(')?.1.to_owned();
         Some(Self { tid, name, state: rest.chars().next()? })
     }
@@ -52,31 +57,113 @@ fn numbers(dir: &Path) -> Vec<i32> {
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
 }
 
+/// What a file of `/proc` says now. It need not be opened and closed for that each time, which is most of what it costs.
+fn reread(file: &File) -> io::Result<String> {
+    // What is read is shorter by far.
+    let mut bytes = [0; 1024];
+    let read = file.read_at(&mut bytes, 0)?;
+    Ok(String::from_utf8_lossy(&bytes[..read]).into_owned())
+}
+
+/// Notices that there is a task that was not there before, anywhere: only then must be looked for it.
+#[derive(Debug)]
+pub(super) struct Births {
+    loadavg: File,
+    youngest: Option<String>,
+}
+
+impl Births {
+    pub(super) fn watch() -> io::Result<Self> {
+        Ok(Self { loadavg: File::open("/proc/loadavg")?, youngest: None })
+    }
+
+    /// Whether there was one since the last time.
+    pub(super) fn any(&mut self) -> bool {
+        // The last number is that of the youngest task. What cannot be read may have changed.
+        let text = reread(&self.loadavg).unwrap_or_default();
+        let youngest = text.split_whitespace().nth(4).map(ToOwned::to_owned);
+        let same = youngest.is_some() && youngest == self.youngest;
+        self.youngest = youngest;
+        !same
+    }
+}
+
+/// The threads of a process, with what the kernel says of each.
+#[derive(Debug)]
+pub(super) struct Threads {
+    dir: PathBuf,
+    stats: BTreeMap<i32, File>,
+}
+
+impl Threads {
+    pub(super) fn of(pid: i32) -> Self {
+        Self { dir: PathBuf::from(format!("/proc/{pid}/task")), stats: BTreeMap::new() }
+    }
+
+    /// What they do now. New ones are looked for where there may be any.
+    pub(super) fn sample(&mut self, born: bool) -> impl Iterator<Item = Task> {
+        if born {
+            for tid in numbers(&self.dir) {
+                if !self.stats.contains_key(&tid)
+                    && let Ok(file) = File::open(self.dir.join(format!("{tid}/stat")))
+                {
+                    self.stats.insert(tid, file);
+                }
+            }
+        }
+        let mut found = Vec::with_capacity(self.stats.len());
+        // One that is gone can no longer be read.
+        self.stats.retain(|tid, file| {
+            let task = reread(file).ok().and_then(|stat| Task::parse(&stat, *tid));
+            let lives = task.is_some();
+            found.extend(task);
+            lives
+        });
+        found.into_iter()
+    }
+}
+
 /// Watches the kernel's workers.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Workers {
+    births: Births,
+    /// Their names, which say what they do.
+    names: BTreeMap<i32, File>,
     /// Processes that are something else, for as long as they live: they need not be asked again.
     others: BTreeSet<i32>,
 }
 
 impl Workers {
+    pub(super) fn watch() -> io::Result<Self> {
+        let births = Births::watch()?;
+        Ok(Self { births, names: BTreeMap::new(), others: BTreeSet::new() })
+    }
+
     /// Whether one is in the middle of something, such as taking down a ring.
     pub(super) fn are_busy(&mut self) -> bool {
-        let pids = numbers(Path::new("/proc"));
-        self.others = pids.iter().copied().filter(|pid| self.others.contains(pid)).collect();
-        for pid in pids {
-            if self.others.contains(&pid) {
-                continue;
-            }
-            let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-            if !name.starts_with("kworker/") {
-                self.others.insert(pid);
-            } else if name.contains('+') {
-                // A plus stands before the queue that is worked on, a minus before the last one.
-                return true;
+        if self.births.any() {
+            let pids = numbers(Path::new("/proc"));
+            self.others = pids.iter().copied().filter(|pid| self.others.contains(pid)).collect();
+            for pid in pids {
+                if self.others.contains(&pid) || self.names.contains_key(&pid) {
+                    continue;
+                }
+                let Ok(name) = File::open(format!("/proc/{pid}/comm")) else { continue };
+                if reread(&name).is_ok_and(|name| name.starts_with("kworker/")) {
+                    self.names.insert(pid, name);
+                } else {
+                    self.others.insert(pid);
+                }
             }
         }
-        false
+        let mut busy = false;
+        // A plus stands before the queue that is worked on, a minus before the last one.
+        self.names.retain(|_, file| {
+            let name = reread(file);
+            busy |= name.as_ref().is_ok_and(|name| name.contains('+'));
+            name.is_ok()
+        });
+        busy
     }
 }
 
@@ -238,5 +325,30 @@ mod tests {
     fn this_thread_is_a_task() {
         let pid = std::process::id() as i32;
         assert!(tasks(pid).iter().any(|task| task.tid == pid && !task.is_dead()));
+    }
+
+    #[test]
+    fn a_thread_is_noticed_when_it_is_born_and_when_it_is_gone() {
+        let mut births = Births::watch().unwrap();
+        let mut threads = Threads::of(std::process::id() as i32);
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        assert!(births.any());
+        let (tell, told) = std::sync::mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            tell.send(rustix::thread::gettid().as_raw_nonzero().get()).unwrap();
+            let _ = ended.recv();
+        });
+        let tid = told.recv().unwrap();
+        let mut sees = |born| threads.sample(born).any(|task| task.tid == tid);
+        assert!(births.any());
+        assert!(!sees(false));
+        assert!(sees(true) && sees(false));
+        drop(end);
+        thread.join().unwrap();
+        // It is gone soon after it was joined.
+        assert!((0..1000).any(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+            !sees(false)
+        }));
     }
 }
