@@ -116,6 +116,12 @@ pub enum Sabotage {
     WrongErrno,
     /// The model lets any task commit: conformance.
     AnyoneCommits,
+    /// The model merges nothing: conformance.
+    KeepApart,
+    /// What goes back is delivered again in the order in which it went: conformance.
+    RequeueInOrder,
+    /// The scheduler's next request is the one that came first: conformance.
+    FirstComeFirst,
     /// The model shows an abort on a ring that was not entered: conformance.
     EagerAbort,
 }

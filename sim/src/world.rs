@@ -125,6 +125,8 @@ pub(crate) struct World {
     pub(crate) requests_live: u16,
     /// The tags' buffers, by queue and tag.
     pub(crate) buffers: Vec<[Version; BUFFER_SECTORS]>,
+    /// mq-deadline is loaded: disks with one hardware queue have it from then on.
+    pub(crate) deadline: bool,
     /// Memory that all processes share, by sector; in scripts only.
     pub(crate) shared: Vec<Version>,
     /// The memory behind a mem target.
@@ -170,6 +172,7 @@ impl World {
             requests: Vec::with_capacity(8),
             requests_live: 0,
             buffers: Vec::new(),
+            deadline: false,
             shared: Vec::new(),
             store: vec![0; DEVICE_SECTORS],
             disk: Disk::new(),

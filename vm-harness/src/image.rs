@@ -16,6 +16,8 @@ use crate::tools;
 pub const JOB: &str = "/job.json";
 /// Where the guest finds the programs that were copied from the host.
 pub const PROGRAMS: &str = "/programs";
+/// Where the guest finds the scheduler that scripts load.
+pub const SCHEDULER: &str = "/modules.later/mq_deadline.ko";
 /// Where the guest finds its modules, numbered in loading order.
 pub const MODULES: &str = "/modules";
 
@@ -55,7 +57,11 @@ pub fn write(path: &Path, contents: &Contents<'_>) -> Result<()> {
             archive.file(JOB, job)?;
         }
         for (index, module) in contents.modules.iter().enumerate() {
-            archive.file(&format!("{MODULES}/{index:03}-{}.ko", module.name), &module.image)?;
+            let path = match module.name.as_str() {
+                "mq_deadline" => SCHEDULER.to_owned(),
+                name => format!("{MODULES}/{index:03}-{name}.ko"),
+            };
+            archive.file(&path, &module.image)?;
         }
         for (name, program) in contents.programs {
             archive.file(&format!("{PROGRAMS}/{name}"), &fs::read(program)?)?;

@@ -9,8 +9,8 @@ use crate::tools;
 
 /// Modules every guest needs. A kernel that has them built in is fine too.
 const REQUIRED: [&str; 2] = ["ublk_drv", "virtio_blk"];
-/// Modules that are used when the kernel has them.
-const OPTIONAL: [&str; 7] = [
+/// Modules that are used when the kernel has them. The scheduler waits until a script wants it.
+const OPTIONAL: [&str; 8] = [
     "virtio_pci",
     "virtio_console",
     "virtio_rng",
@@ -18,6 +18,7 @@ const OPTIONAL: [&str; 7] = [
     "crc32c_cryptoapi",
     "ext4",
     "null_blk",
+    "mq_deadline",
 ];
 
 /// One module, ready to be handed to the kernel.

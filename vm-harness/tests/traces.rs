@@ -61,9 +61,15 @@ fn the_model_allows_what_real_kernels_did() {
 #[test]
 fn an_error_planted_in_the_model_is_noticed() {
     let recorded = recorded();
-    for planted in
-        [Sabotage::WrongErrno, Sabotage::AnyoneCommits, Sabotage::EagerAbort, Sabotage::CopyInPlace]
-    {
+    for planted in [
+        Sabotage::WrongErrno,
+        Sabotage::AnyoneCommits,
+        Sabotage::EagerAbort,
+        Sabotage::CopyInPlace,
+        Sabotage::KeepApart,
+        Sabotage::RequeueInOrder,
+        Sabotage::FirstComeFirst,
+    ] {
         let noticed = recorded
             .iter()
             .filter(|one| {

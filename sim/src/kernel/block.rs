@@ -4,6 +4,7 @@ use blkproof_engine::uapi::{Errno, IoDesc, RequestFlags, RequestOp};
 
 use crate::choices::Site;
 use crate::kernel::errno;
+use crate::kernel::merge::Member;
 use crate::kernel::process::Work;
 use crate::kernel::tags::TagState;
 use crate::kernel::zones::{Report, ZoneAct};
@@ -140,6 +141,10 @@ pub(crate) struct Request {
     pub(crate) phase: Phase,
     /// The tag that it took once. Without an I/O scheduler it keeps it when it goes back.
     pub(crate) tag: Option<u16>,
+    /// It has one of the scheduler's tags, and keeps that.
+    pub(crate) scheduled: bool,
+    /// Who asked for which part of it, where it was merged of several.
+    pub(crate) members: Vec<Member>,
     /// Sectors that are done: a short commit redelivers the rest.
     pub(crate) done: u16,
     /// Sectors at its end that the kernel could not copy (H20): a descriptor leaves them out.
@@ -227,6 +232,8 @@ impl World {
             allowed,
             phase: if frozen { Phase::Entering } else { Phase::Waiting },
             tag: None,
+            scheduled: false,
+            members: Vec::new(),
             done: 0,
             lost: 0,
             holders: 0,
@@ -241,9 +248,14 @@ impl World {
             format!("{} {start}+{sectors} on queue {queue}", op.name())
         });
         self.requests_live += 1;
-        match self.requests.iter_mut().find(|slot| slot.is_none()) {
-            Some(slot) => *slot = Some(request),
+        let free = self.requests.iter().position(Option::is_none);
+        let index = free.unwrap_or(self.requests.len());
+        match free {
+            Some(index) => self.requests[index] = Some(request),
             None => self.requests.push(Some(request)),
+        }
+        if !frozen {
+            self.arrives(run, RequestId::from_index(index));
         }
         Ok(())
     }
@@ -264,17 +276,38 @@ impl World {
     }
 
     /// Whether a waiting request can be admitted: its queue has a free tag.
-    pub(crate) fn can_admit(&self, request: &Request) -> bool {
+    pub(crate) fn can_admit(&self, id: RequestId, request: &Request) -> bool {
         if request.phase == Phase::Entering {
             return self.device.as_ref().is_some_and(|device| !device.frozen);
         }
         request.phase == Phase::Waiting
             && !(request.throttled && self.another_is_cached())
+            && (request.is_submitted() || !self.comes_after_another(request))
             && self.device.as_ref().is_some_and(|device| {
-                let free = device.hw[usize::from(request.queue)].busy < device.depth;
-                !device.quiesced && (request.tag.is_some() || free)
+                if self.is_scheduled() {
+                    return self.scheduler_admits(id, request);
+                }
+                let hw = &device.hw[usize::from(request.queue)];
+                let free = request.tag.is_some() || hw.busy < device.depth;
+                match hw.line.iter().position(|one| *one == id) {
+                    Some(place) => place == 0 && !device.quiesced,
+                    // It gets a tag, and waits with it.
+                    None => free && (!device.quiesced || request.is_in_order()),
+                }
             })
-            && (request.tag.is_some() || !self.comes_after_another(request))
+    }
+
+    /// A request is there, and adjoins one that waits or not. One part of something after another is.
+    fn arrives(&mut self, run: &mut Run<'_>, id: RequestId) {
+        let Some(request) = &self.requests[id.index()] else { return };
+        if self.comes_after_another(request) {
+            return;
+        }
+        if self.is_scheduled() {
+            self.joins_what_is_scheduled(run, id);
+        } else {
+            self.joins_the_line(run, id);
+        }
     }
 
     /// Whether it is a part of something whose earlier parts have no tag yet: they are submitted in order, and the submitter
@@ -285,12 +318,11 @@ impl World {
         }
         let discard = request.op == BlockOp::Discard;
         self.requests.iter().flatten().any(|other| {
-            let submitted = !matches!(other.phase, Phase::Entering | Phase::Waiting);
             let same_page = request.start / PAGE_SECTORS == other.start / PAGE_SECTORS;
             other.issuer == request.issuer
                 && (request.issuer != Issuer::Cache || same_page)
                 && other.start < request.start
-                && (discard || other.tag.is_none() && !submitted)
+                && (discard || !other.is_submitted())
         })
     }
 
@@ -300,10 +332,11 @@ impl World {
         self.cache_admitted(run, id);
     }
 
-    fn admit_one(&mut self, run: &mut Run<'_>, id: RequestId) {
+    fn admit_one(&mut self, run: &mut Run<'_>, mut id: RequestId) {
         if self.is_throttled(run, id) {
             return;
         }
+        let scheduled = self.is_scheduled();
         let (Some(device), Some(request)) = (&mut self.device, &mut self.requests[id.index()])
         else {
             return;
@@ -318,7 +351,21 @@ impl World {
             }
             return;
         }
-        if request.op == BlockOp::Flush && request.tag.is_none() && !self.begins_flush(run, id) {
+        if scheduled && !request.scheduled {
+            self.enters_scheduler(run, id);
+            return;
+        }
+        if scheduled {
+            let Some(next) = self.dispatches(run, id) else { return };
+            id = next;
+        } else if request.op == BlockOp::Flush {
+            if request.tag.is_none() && !self.begins_flush(run, id) {
+                return;
+            }
+        } else if device.hw[usize::from(queue)].line.first() == Some(&id) {
+            device.hw[usize::from(queue)].line.remove(0);
+        } else if device.quiesced {
+            self.waits_in_line(run, id);
             return;
         }
         let Some(device) = &mut self.device else { return };
@@ -335,10 +382,11 @@ impl World {
         }
         if hw.canceling {
             if device.queues_io() {
-                let tag = self.take_tag(run, id);
+                let tag = if scheduled { None } else { self.take_tag(run, id) };
                 if let Some(request) = &mut self.requests[id.index()] {
-                    (request.phase, request.tag) = (Phase::Parked, tag);
+                    request.tag = tag;
                 }
+                self.goes_back(id);
                 run.kernel(|| format!("Q: queue {queue} is canceling, {what} waits"));
                 return;
             }
@@ -379,6 +427,23 @@ impl World {
         request.phase = Phase::Started;
         run.kernel(|| format!("Q: {what} on tag {tag} of queue {queue}"));
         self.threads[task.index()].work.push_back(Work::Dispatch { ring, queue, tag });
+    }
+
+    /// The queue is quiesced: it gets a tag, and waits in the software queue of its CPU.
+    fn waits_in_line(&mut self, run: &mut Run<'_>, id: RequestId) {
+        if self.joins_the_line(run, id) {
+            return;
+        }
+        let tag = self.take_tag(run, id);
+        let (Some(device), Some(request)) = (&mut self.device, &mut self.requests[id.index()])
+        else {
+            return;
+        };
+        request.tag = tag;
+        device.hw[usize::from(request.queue)].line.push(id);
+        run.progress();
+        let what = request.op.name();
+        run.kernel(|| format!("the queue is quiesced, {what} waits in line"));
     }
 
     /// A request's own tag, or any that is free.
@@ -459,6 +524,23 @@ impl World {
                 format!("a {what} failed although no fault was injected that explains it"),
             );
         }
+        if !request.members.is_empty() {
+            for part in request.parts() {
+                self.heard_of(run, &part, status);
+            }
+            return;
+        }
+        self.heard_of(run, request, status);
+    }
+
+    /// Whoever asked for a request, or for this part of one, hears how it went.
+    pub(super) fn heard_of(
+        &mut self,
+        run: &mut Run<'_>,
+        request: &Request,
+        status: Result<(), i32>,
+    ) {
+        let ok = status.is_ok();
         match request.issuer {
             Issuer::Script(step) => return self.script_heard(run, step, request, status),
             Issuer::Cache => return self.cache_heard(run, request, ok),
@@ -501,21 +583,15 @@ impl World {
             run.aborting = false;
             return;
         }
-        let Some(request) = &mut self.requests[id.index()] else { return };
-        request.phase = Phase::Parked;
-        let what = request.op.name();
+        self.goes_back(id);
+        let what = self.requests[id.index()].as_ref().map_or("", |request| request.op.name());
         run.kernel(|| format!("{what} goes back and waits for a server"));
     }
 
     /// The requeue list is kicked.
-    pub(crate) fn kick_requeue_list(&mut self, run: &Run<'_>) {
-        if run.sabotage == Some(Sabotage::ForgetRequeued) {
-            return;
-        }
-        for request in self.requests.iter_mut().flatten() {
-            if request.phase == Phase::Parked {
-                request.phase = Phase::Waiting;
-            }
+    pub(crate) fn kick_requeue_list(&mut self, run: &mut Run<'_>) {
+        if run.sabotage != Some(Sabotage::ForgetRequeued) {
+            self.requeue_work(run);
         }
     }
 
@@ -524,12 +600,14 @@ impl World {
         self.requests.iter().flatten().any(|request| request.phase == Phase::Started)
     }
 
-    /// The first sectors of a read (before 7.3: or of a write) are done: the rest goes back to the queue.
-    pub(crate) fn requeue_rest(&mut self, id: RequestId, sectors: u16) {
+    /// The first sectors of a read (before 7.3: or of a write) are done: the rest goes back to the queue, and with it whatever waits for a server.
+    pub(crate) fn requeue_rest(&mut self, run: &mut Run<'_>, id: RequestId, sectors: u16) {
         let Some(request) = &mut self.requests[id.index()] else { return };
-        request.phase = Phase::Waiting;
         request.done += sectors;
         request.lost = 0;
+        self.parts_are_done(run, id);
+        self.goes_back(id);
+        self.requeue_work(run);
     }
 
     /// The descriptor of a request, as the kernel writes it at dispatch.

@@ -332,8 +332,7 @@ impl World {
         let submits = |request: &Request| {
             request.is_cached_write()
                 && (pass.first..pass.end).contains(&request.start)
-                && request.tag.is_none()
-                && matches!(request.phase, Phase::Entering | Phase::Waiting)
+                && !request.is_submitted()
         };
         if self.requests.iter().flatten().any(submits) {
             return false;
@@ -368,14 +367,14 @@ impl World {
     /// Whether a write of the page cache has a tag.
     pub(crate) fn another_is_cached(&self) -> bool {
         let mut others = self.requests.iter().flatten();
-        others.any(|other| other.is_cached_write() && other.tag.is_some())
+        others.any(|other| other.is_cached_write() && other.is_submitted())
     }
 
     /// Once reads were slow, one write of the page cache waits for another (`blk-wbt`).
     pub(crate) fn is_throttled(&mut self, run: &mut Run<'_>, id: RequestId) -> bool {
         let request = self.requests[id.index()].as_ref();
         let may = request.is_some_and(|request| {
-            let waits = request.phase == Phase::Waiting && request.tag.is_none();
+            let waits = request.phase == Phase::Waiting && !request.is_submitted();
             request.is_cached_write() && waits && !request.throttled
         });
         if !may || !self.another_is_cached() || run.choose(Site::Delay, 2) == 0 {

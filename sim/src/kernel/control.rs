@@ -5,6 +5,7 @@ use blkproof_engine::sys::{Cqe, Token};
 use blkproof_engine::uapi::{ControlOp, DevId, DevInfo, DeviceState, KernelSeries, Params};
 
 use crate::kernel::cache::{Cache, Writer};
+use crate::kernel::deadline::Deadline;
 use crate::kernel::device::{Device, Gendisk, Holder, Scan, State};
 use crate::kernel::errno;
 use crate::kernel::limits::{self, Limits};
@@ -647,6 +648,8 @@ impl World {
         device.state = State::Live;
         device.pid = Some(pid);
         let (write_cache, fua) = limits::cache(&params);
+        // `elevator_set_default`
+        let scheduler = (self.deadline && device.queues == 1).then(Deadline::default);
         device.disk = Some(Gendisk {
             attached: true,
             hidden: false,
@@ -654,6 +657,7 @@ impl World {
             write_cache,
             fua,
             limits: Limits::new(&params),
+            scheduler,
             owner: 0,
             timeout_ms: TIMEOUT_MS,
             openers: 0,

@@ -4,6 +4,7 @@ use blkproof_engine::uapi::{DevId, DevInfo, Features, KernelSeries};
 
 use crate::kernel::batch::Batch;
 use crate::kernel::cache::Cache;
+use crate::kernel::deadline::Deadline;
 use crate::kernel::limits::Limits;
 use crate::kernel::params::Stored;
 use crate::kernel::release::ReleaseStep;
@@ -84,6 +85,8 @@ pub(crate) struct Device {
     pub(crate) frozen: bool,
     pub(crate) hw: Vec<HwQueue>,
     pub(crate) tags: Vec<TagSlot>,
+    /// Requests that went back, in that order, and wait until the list is kicked.
+    pub(crate) requeued: Vec<RequestId>,
     /// What REG_BUF registered, by index.
     pub(crate) shmem: Vec<Option<Registration>>,
     pub(crate) disk: Option<Gendisk>,
@@ -104,6 +107,8 @@ pub(crate) struct HwQueue {
     pub(crate) fail_io: bool,
     /// 6.12: the task that fetched the queue's last tag serves all of it.
     pub(crate) daemon: Option<ThreadId>,
+    /// What waits in the software queue of the CPU that scripts use, in order. Each has a tag.
+    pub(crate) line: Vec<RequestId>,
     /// Of a batch device.
     pub(crate) batch: Batch,
 }
@@ -130,6 +135,8 @@ pub(crate) struct Gendisk {
     /// The driver itself can make a write durable (BLK_FEAT_FUA).
     pub(crate) fua: bool,
     pub(crate) limits: Limits,
+    /// Who says which request is next.
+    pub(crate) scheduler: Option<Deadline>,
     /// Whose `/dev/ublkbN` is.
     pub(crate) owner: u32,
     /// How long a request may take before its timer looks after it, in milliseconds.
@@ -175,6 +182,7 @@ impl Device {
             force_abort: false,
             fail_io: false,
             daemon: None,
+            line: Vec::new(),
             batch: Batch::default(),
         };
         Self {
@@ -204,6 +212,7 @@ impl Device {
             frozen: false,
             hw: vec![hw; usize::from(queues)],
             tags: vec![TagSlot::UNFETCHED; tags],
+            requeued: Vec::new(),
             shmem: Vec::new(),
             disk: None,
             release: None,

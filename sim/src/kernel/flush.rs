@@ -10,7 +10,7 @@ impl Request {
     fn is_under_way(&self) -> bool {
         self.op == BlockOp::Flush
             && match self.phase {
-                Phase::Waiting => self.tag.is_some(),
+                Phase::Waiting => self.is_submitted(),
                 Phase::Started | Phase::Parked => true,
                 Phase::Entering | Phase::Pending | Phase::Riding => false,
             }
@@ -38,6 +38,10 @@ impl World {
         (request.op, request.phase, request.done) = (BlockOp::Flush, Phase::Pending, 0);
         (request.memory, request.in_place) = (None, None);
         let queue = request.queue;
+        let tag = request.tag.take_if(|_| request.scheduled);
+        if let (Some(_), Some(device)) = (tag, &mut self.device) {
+            device.hw[usize::from(queue)].busy -= 1;
+        }
         run.progress();
         run.kernel(|| "a write is there, and is to be flushed".into());
         self.kick_flush(run, queue);
@@ -52,7 +56,7 @@ impl World {
             let Some(request) = request.as_ref().filter(|request| request.queue == queue) else {
                 continue;
             };
-            if request.is_under_way() || request.flushes && request.tag.is_some() {
+            if request.is_under_way() || request.flushes && request.is_submitted() {
                 return;
             }
             if request.phase == Phase::Pending {
@@ -63,6 +67,7 @@ impl World {
             return;
         }
         let first = run.choose(Site::Tag, pending.len() as u32) as usize;
+        let chosen = pending[first];
         for (nth, index) in pending.into_iter().enumerate() {
             if let Some(request) = &mut self.requests[index] {
                 request.phase = if nth == first { Phase::Waiting } else { Phase::Riding };
@@ -70,6 +75,7 @@ impl World {
         }
         // It goes by way of the requeue list.
         self.kick_requeue_list(run);
+        self.flush_goes_first(RequestId::from_index(chosen));
     }
 
     /// A flush is over, and so are those that it was for as well.

@@ -64,6 +64,14 @@ impl Limits {
         sectors.min(most)
     }
 
+    /// The most that neighbours may become, from there on (`blk_rq_get_max_sectors`).
+    pub(super) fn whole(&self, start: u16) -> u16 {
+        match self.chunk {
+            0 => self.sectors,
+            chunk => self.sectors.min(chunk - start % chunk),
+        }
+    }
+
     /// What does not cross chunks, and ends where a block does if it can be helped (`get_max_io_size`).
     fn within_blocks(&self, start: u16, most: u16) -> u16 {
         let most = match self.chunk {

@@ -10,7 +10,8 @@
 //! * A user copy is one step, and so is a script's operation on a registered buffer.
 //! * The page cache holds whole pages, for scripts only; nothing is written back by itself, nor read ahead.
 //! * Requests lie in registered shared memory in scripts only; their pages there are neighbours, whatever they are in the machine.
-//! * Nothing is merged or scheduled; requests of one queue are admitted in any order, but for the parts of one client's operation.
+//! * Requests of one queue are admitted in any order, but for the parts of one client's operation. Only those of scripts have a place in line, may be merged
+//!   and meet a scheduler, whose deadlines may pass at any time.
 //! * A flush that waits for a durable write waits as long as that takes, and not for 5 s at the most.
 //! * One queue's readiness and the clearing of its `canceling` are one step, as are X1 over all queues and RWc over all tags.
 //! * Polls, timeouts, backend operations and aborts complete by task work; control commands post their completion directly.
@@ -28,11 +29,13 @@ pub(crate) mod block;
 pub(crate) mod cache;
 pub(crate) mod control;
 pub(crate) mod data;
+pub(crate) mod deadline;
 pub(crate) mod device;
 pub(crate) mod flush;
 pub(crate) mod heirs;
 pub(crate) mod idle;
 pub(crate) mod limits;
+pub(crate) mod merge;
 pub(crate) mod params;
 pub(crate) mod permission;
 pub(crate) mod poller;

@@ -73,6 +73,8 @@ pub(crate) struct Ring {
     pub(crate) lists: TagLists,
     /// What a script's operations on them saw, by step.
     pub(crate) moved: Vec<(u16, u8)>,
+    /// Scripts: the requests that it brought since it was asked for them, in that order.
+    pub(crate) brought: Option<Vec<(u64, u32)>>,
     /// What the last completed control command wrote.
     pub(crate) reply: Reply,
     /// The character device is registered in it, and stays open until it is freed (H66).
@@ -146,6 +148,7 @@ impl World {
             told: VecDeque::new(),
             lists: TagLists::default(),
             moved: Vec::new(),
+            brought: None,
             reply: Reply::Nothing,
             holds_file: false,
             heirs: Vec::new(),

@@ -176,6 +176,7 @@ impl World {
             let from = usize::from(memory + request.done);
             data[..left].copy_from_slice(&self.shared[from..][..left]);
         }
+        request.written_by_members(&mut data);
         data
     }
 

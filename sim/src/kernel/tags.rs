@@ -355,7 +355,7 @@ impl World {
                 if (read && copies && req.in_place.is_none() || old) && short.contains(&result) {
                     // The rest is delivered again; the oracle has spoken already.
                     let sectors = (u64::from(result.unsigned_abs()) / SECTOR) as u16;
-                    self.requeue_rest(request, sectors);
+                    self.requeue_rest(run, request, sectors);
                     return;
                 }
                 let status = if result == 0 && read { Err(errno::EIO) } else { status(result) };
@@ -365,7 +365,7 @@ impl World {
             BlockOp::ReportZones(_)
                 if run.config.kernel < KernelSeries::V7_3 && (0..bytes).contains(&result) =>
             {
-                self.requeue_rest(request, 0);
+                self.requeue_rest(run, request, 0);
             }
             BlockOp::Flush
             | BlockOp::Discard
@@ -483,7 +483,7 @@ impl World {
                         // The request goes back, and the tag waits for one as after a FETCH (H19).
                         slot.state = TagState::Armed(ring);
                         device.armed += 1;
-                        self.requeue_rest(request, 0);
+                        self.requeue_rest(run, request, 0);
                         return;
                     }
                     if device.kernel == KernelSeries::V6_12 {

@@ -107,8 +107,9 @@ pub(crate) fn collect(world: &World, enabled: &mut Vec<Step>) {
         }
         if world.requests_live > 0 {
             for (index, request) in world.requests.iter().enumerate() {
-                if request.as_ref().is_some_and(|request| world.can_admit(request)) {
-                    enabled.push(Step::Admit(RequestId::from_index(index)));
+                let id = RequestId::from_index(index);
+                if request.as_ref().is_some_and(|request| world.can_admit(id, request)) {
+                    enabled.push(Step::Admit(id));
                 }
             }
         }

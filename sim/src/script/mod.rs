@@ -120,6 +120,8 @@ pub enum Step {
         /// Milliseconds.
         ms: u32,
     },
+    /// `scheduler mq-deadline`: its module is loaded. A disk with one hardware queue that is started from then on has that scheduler.
+    Scheduler,
     /// An actor makes a system call, or submits a command.
     Do {
         /// Who.
@@ -370,6 +372,9 @@ pub enum Op {
     },
     /// `reap`: enters the ring without waiting, so that deferred task work runs. Result 0.
     Reap,
+    /// `order`: from now on the order is remembered in which the actor's ring brings requests. Result: how many it brought since it was last asked,
+    /// and which.
+    Order,
     /// `exit`: the thread returns; with the first thread of a process, the process exits. No result.
     Exit,
     /// `add queues=N depth=N [id=N] [flags=F+F] [state=N] [desc=N] [buffer=N]`: ADD_DEV. Result: that of its completion, as for every control command.
@@ -672,6 +677,7 @@ impl fmt::Display for Step {
             Self::Halt { actor } => write!(f, "halt {actor}"),
             Self::Continue { actor } => write!(f, "continue {actor}"),
             Self::Sleep { ms } => write!(f, "sleep {ms}"),
+            Self::Scheduler => f.write_str("scheduler mq-deadline"),
             Self::Do { actor, op } => write!(f, "{actor}: {op}"),
         }
     }
@@ -749,6 +755,7 @@ impl fmt::Display for Op {
             }
             Self::FetchTags { queue } => write!(f, "fetchtags {queue}"),
             Self::Reap => f.write_str("reap"),
+            Self::Order => f.write_str("order"),
             Self::Exit => f.write_str("exit"),
             Self::Add { queues, depth, id, flags, more } => {
                 write!(f, "add queues={queues} depth={depth}")?;

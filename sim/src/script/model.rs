@@ -340,6 +340,7 @@ impl Model {
                 self.act(|world, run| world.perform(run, thread, number, op, server));
             }
             Step::Sleep { ms } => self.act(|world, _| world.sleeps_on(*ms)),
+            Step::Scheduler => self.act(|world, _| world.deadline = true),
         }
         let from = std::mem::take(&mut self.worlds);
         let worlds = rest::at_rest(from, (&self.config, self.planted), WORLDS_MAX);
@@ -554,6 +555,7 @@ impl World {
                 self.threads[thread.index()].state =
                     ThreadState::Waiting { done: 0, wait: 0, interrupted: false };
             }
+            Op::Order => self.tells_order(thread, step),
             Op::Exit => self.thread_exits(run, thread, Exit::Finished),
             Op::Add { .. } => {
                 if let Some(info) = added(op) {
@@ -906,6 +908,7 @@ impl World {
                         self.describe(&mut event, ring, (queue, tag));
                         if let Some(request) = &mut event.request {
                             request.tag = Some(tag);
+                            self.remembers_order(ring, request);
                         }
                         observation.events.push(event);
                     }
@@ -913,6 +916,9 @@ impl World {
                 }
                 if let Some(tag) = self.delivered(ring, token) {
                     self.describe(&mut event, ring, tag);
+                }
+                if let Some(request) = &event.request {
+                    self.remembers_order(ring, request);
                 }
                 observation.events.push(event);
             }
@@ -979,7 +985,7 @@ impl World {
         let copied = device.copies() && request.in_place.is_none() && !announced;
         if copied && matches!(request.op, BlockOp::Write { .. }) {
             let buffer = self.buffers[self.buffer_index(queue, tag)];
-            event.data = uniform(&buffer[..usize::from(request.sectors)]);
+            event.data = uniform(&buffer[..desc.nr_sectors as usize]);
         }
     }
 

@@ -173,7 +173,7 @@ impl Cast {
                 Ok(())
             }
             Step::Sleep { ms } if *ms > 10_000 => Err("a sleep of up to 10000 ms".into()),
-            Step::Sleep { .. } => Ok(()),
+            Step::Sleep { .. } | Step::Scheduler => Ok(()),
             Step::Do { actor, op } => {
                 let process = self.acting(actor)?;
                 match op.bare() {
@@ -311,6 +311,7 @@ fn step(words: &[&str]) -> Result<Step, String> {
         ["continue", actor] => Ok(Step::Continue { actor: actor.into() }),
         ["kill", actor] => Ok(Step::Kill { actor: actor.into() }),
         ["sleep", ms] => Ok(Step::Sleep { ms: number(ms, "number of milliseconds")? }),
+        ["scheduler", "mq-deadline"] => Ok(Step::Scheduler),
         [actor, ref op @ ..] if actor.ends_with(':') => {
             let op = self::op(op)?;
             Ok(Step::Do { actor: actor.trim_end_matches(':').into(), op })
@@ -433,6 +434,7 @@ fn op(words: &[&str]) -> Result<Op, String> {
         }
         ["fetchtags", queue] => Op::FetchTags { queue: number(queue, "queue")? },
         ["reap"] => Op::Reap,
+        ["order"] => Op::Order,
         ["exit"] => Op::Exit,
         ["add", ref rest @ ..] => {
             known(rest, &["queues", "depth", "id", "flags", "state", "desc", "buffer"])?;
@@ -572,6 +574,7 @@ mod tests {
 # A request is served.
 # In copy mode.
 kernels 6.18 7.3
+scheduler mq-deadline
 process a
 thread b of a
 process c
@@ -601,6 +604,7 @@ ctl: unregbuf 65536
 a: memread 8+16
 a: memwrite 0+128 7
 a: reap
+a: order
 a: getdata 0.0
 a: table 4
 a: fetch 0.1 bare
@@ -645,7 +649,7 @@ c: openzone 0+8 queue=1
 c: closezone 0+8 queue=0
 c: finishzone 0+8 queue=0
 c: resetzone 0+8 queue=0
-ctl: cancel 19
+ctl: cancel 20
 ctl: resize sectors=32
 ctl: quiesce 500
 ctl: trystop
@@ -705,6 +709,7 @@ kill a
             ("ctl: params sectors=64 max_sectors=16\nctl: opendisk", 2),
             ("kernels 5.4", 1),
             ("sleep 99999", 1),
+            ("scheduler kyber", 1),
             ("hello", 1),
         ] {
             let error = text.parse::<Script>().expect_err(text);

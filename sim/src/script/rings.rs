@@ -2,8 +2,8 @@
 
 use blkproof_engine::sys::{RingMode, RingSpec};
 
-use super::model::RING_ENTRIES;
-use super::{RingAsked, RingKind};
+use super::model::{RING_ENTRIES, event};
+use super::{Delivered, Event, RingAsked, RingKind, told};
 use crate::kernel::errno;
 use crate::kernel::process::ThreadState;
 use crate::kernel::ring::Entry;
@@ -13,6 +13,23 @@ use crate::server::Program;
 use crate::world::{RingId, ThreadId, World};
 
 impl World {
+    /// In which order the actor's ring brought requests since it was last asked.
+    pub(super) fn tells_order(&mut self, thread: ThreadId, step: u16) {
+        let Some(ring) = self.threads[thread.index()].ring else {
+            return self.answer(step, -errno::EBADF);
+        };
+        let brought = self.rings[ring.index()].brought.replace(Vec::new()).unwrap_or_default();
+        let event = Event { told: told::order(&brought), ..event(step, brought.len() as i32) };
+        self.script_events.push(event);
+    }
+
+    /// A ring brought a request.
+    pub(super) fn remembers_order(&mut self, ring: RingId, request: &Delivered) {
+        if let Some(brought) = &mut self.rings[ring.index()].brought {
+            brought.push((request.first, request.count));
+        }
+    }
+
     /// A ring as a script asks for it, in place of the actor's own.
     pub(super) fn create_ring(&mut self, run: &mut Run<'_>, thread: ThreadId, asked: RingAsked) {
         self.leave_ring(thread);

@@ -35,6 +35,12 @@ pub fn affinity(cpus: u64) -> String {
     format!("cpus={cpus:#x}")
 }
 
+/// The requests that a ring brought, in that order.
+pub fn order(brought: &[(u64, u32)]) -> String {
+    let words = brought.iter().map(|(first, count)| format!("{first}+{count}"));
+    words.collect::<Vec<_>>().join(" ")
+}
+
 /// What a command that succeeded told, from its memory.
 pub fn read(op: &Op, memory: &[u8]) -> String {
     fn at<const N: usize>(memory: &[u8]) -> [u8; N] {

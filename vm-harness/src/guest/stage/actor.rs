@@ -88,6 +88,7 @@ fn listen(admin: bool, shared: &Path) -> io::Result<()> {
         tag_lists_used: AtomicU16::new(0),
         shared: sectors(ProtFlags::READ | ProtFlags::WRITE)?,
         unwritable: sectors(ProtFlags::READ)?,
+        brought: Mutex::default(),
         bufferless: Mutex::default(),
         admin,
     });
@@ -183,6 +184,8 @@ struct Company {
     /// The memory that all processes share, by sector, and the same where it cannot be written.
     shared: Buffers,
     unwritable: Buffers,
+    /// Which requests the rings of actors that asked for it have brought, in that order.
+    brought: Mutex<BTreeMap<u16, Vec<(u64, u32)>>>,
     /// Queues that were prepared without buffers.
     bufferless: Mutex<BTreeSet<u16>>,
     /// It has CAP_SYS_ADMIN when it fetches.
@@ -255,20 +258,25 @@ impl Company {
     }
 
     fn completions(&self) -> Vec<Completion> {
-        let mut found = Vec::new();
-        for readers in lock(&self.rings).values_mut() {
+        let mut completions = Vec::new();
+        for (actor, readers) in lock(&self.rings).iter_mut() {
+            let mut found = Vec::new();
             found.extend(readers.io.iter_mut().flat_map(Reader::completions));
             found.extend(readers.spare.iter_mut().flat_map(Reader::completions));
             found.extend(readers.control.iter_mut().flat_map(Reader::completions));
             found.extend(readers.narrow.iter_mut().flat_map(Reader::completions));
-        }
-        found.retain(|(user_data, ..)| *user_data != UNHEARD);
-        let mut completions = Vec::new();
-        for (step, result, buffer) in found {
-            let batch = buffer.map(|buffer| self.told(step as u16, result, buffer));
-            match batch.filter(|batch| !batch.is_empty()) {
-                Some(batch) => completions.extend(batch),
-                None => completions.push(self.completion(step as u16, result)),
+            found.retain(|(user_data, ..)| *user_data != UNHEARD);
+            let first = completions.len();
+            for (step, result, buffer) in found {
+                let batch = buffer.map(|buffer| self.told(step as u16, result, buffer));
+                match batch.filter(|batch| !batch.is_empty()) {
+                    Some(batch) => completions.extend(batch),
+                    None => completions.push(self.completion(step as u16, result)),
+                }
+            }
+            if let Some(brought) = lock(&self.brought).get_mut(actor) {
+                let requests = completions[first..].iter().filter_map(|one| one.request.as_ref());
+                brought.extend(requests.map(|request| (request.first, request.count)));
             }
         }
         completions
@@ -356,11 +364,13 @@ struct Actor {
     disk: Option<Disk>,
     /// What is different in the header of the command of this step.
     header: Header,
+    /// What this step told.
+    told: String,
 }
 
 struct Disk {
     file: File,
-    /// The CPUs of each hardware queue.
+    /// A CPU of each hardware queue.
     cpus: Vec<CpuSet>,
 }
 
@@ -373,8 +383,8 @@ const DONE: Outcome = Ok(Some((0, None)));
 impl Actor {
     fn new(number: u16, company: Arc<Company>) -> Self {
         let (ring, spare, control, narrow, disk) = (None, None, None, None, None);
-        let header = Header::default();
-        Self { number, company, ring, spare, control, narrow, disk, header }
+        let (header, told) = (Header::default(), String::new());
+        Self { number, company, ring, spare, control, narrow, disk, header, told }
     }
 
     fn play(mut self, cues: &mpsc::Receiver<Cued>) {
@@ -407,7 +417,8 @@ impl Actor {
                 Err(error) => (Some(errno(&error)), None),
             };
             let (thread, step) = (self.number, act.step);
-            self.company.answer(&Answer::Returned { thread, step, result, data });
+            let told = std::mem::take(&mut self.told);
+            self.company.answer(&Answer::Returned { thread, step, result, data, told });
         }
     }
 
@@ -580,6 +591,13 @@ impl Actor {
             Op::Reap => {
                 self.ring.as_mut().map_or_else(|| Err(closed()), Submitter::enter)?;
                 DONE
+            }
+            Op::Order if self.ring.is_none() => bad_file(),
+            Op::Order => {
+                let brought = lock(&self.company.brought).insert(self.number, Vec::new());
+                let brought = brought.unwrap_or_default();
+                self.told = told::order(&brought);
+                Ok(Some((brought.len() as i32, None)))
             }
             Op::Exit => LATER,
             Op::With(ref header, ref op) => {
@@ -1056,8 +1074,9 @@ impl Disk {
         for queue in 0..device.queues {
             let path = format!("/sys/block/ublkb{}/mq/{queue}/cpu_list", device.id);
             let Ok(list) = fs::read_to_string(path) else { break };
+            // The first one for all: what they ask is in one software queue then.
             let mut set = CpuSet::new();
-            for cpu in list.split(',').filter_map(|cpu| cpu.trim().parse().ok()) {
+            if let Some(cpu) = list.split(',').find_map(|cpu| cpu.trim().parse().ok()) {
                 set.set(cpu);
             }
             cpus.push(set);

@@ -64,6 +64,8 @@ pub(super) enum Answer {
         result: Option<i32>,
         /// The byte that all data read is.
         data: Option<u8>,
+        /// What it told.
+        told: String,
     },
     /// The process has a child; what mapping came to in it.
     Forked { pid: i32, result: i32 },

@@ -10,6 +10,7 @@ mod os;
 mod waits;
 
 use std::collections::BTreeMap;
+use std::ffi::CStr;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -27,6 +28,7 @@ use blkproof_sim::script::{
 use io_uring::squeue;
 use rustix::fs::MemfdFlags;
 use rustix::process::{Pid, Signal, WaitOptions};
+use rustix::system::{delete_module, init_module};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
 use self::cue::{Answer, Cue, Device};
@@ -35,6 +37,7 @@ use self::os::{Memory, Payload, Reader, Ring, Submitter, ends};
 use self::waits::{Births, Sleep, Threads, Workers};
 use super::program::{Checked, broken};
 use super::scenario::Doing;
+use crate::image;
 
 pub(super) use actor::{idle, run as actor};
 
@@ -59,6 +62,8 @@ const ADMIN: &str = "--admin";
 /// What is in the page cache is written back when a script says so, and not by itself after so many hundredths of a second. With 0 6.12 does that
 /// at once.
 const NEVER_CS: &str = "360000";
+/// The scheduler that scripts load.
+const SCHEDULER: &CStr = c"mq_deadline";
 /// Longest time to remove what a script leaves behind.
 const SWEEP: Duration = Duration::from_secs(4);
 
@@ -146,6 +151,8 @@ struct Stage {
     /// How long a kernel worker is waited for.
     work: Duration,
     notes: Vec<String>,
+    /// A scheduler's module was loaded.
+    scheduler: bool,
 }
 
 impl Stage {
@@ -170,6 +177,7 @@ impl Stage {
             workers: Workers::watch()?,
             work: WORK[0],
             notes: Vec::new(),
+            scheduler: false,
         };
         stage.process(CONTROLLER, false)?;
         Ok(stage)
@@ -239,6 +247,11 @@ impl Stage {
             Step::Sleep { ms } => {
                 thread::sleep(Duration::from_millis(u64::from(*ms)));
                 Ok(())
+            }
+            Step::Scheduler => {
+                let module = fs::read(image::SCHEDULER)?;
+                self.scheduler = true;
+                Ok(init_module(&module, c"")?)
             }
             Step::Do { actor, op } => {
                 let server = match op.bare() {
@@ -391,7 +404,7 @@ impl Stage {
     fn take(&mut self, company: usize, answer: Answer) -> bool {
         match answer {
             Answer::Entered { .. } | Answer::Forked { .. } => false,
-            Answer::Returned { thread, step, result, data } => {
+            Answer::Returned { thread, step, result, data, told } => {
                 for part in self.parts.values_mut() {
                     if (part.company, part.thread) == (company, thread) && part.busy == Some(step) {
                         part.busy = None;
@@ -400,7 +413,6 @@ impl Stage {
                 self.ops.remove(&step);
                 if let Some(result) = result {
                     self.controls.remove(&step);
-                    let told = String::new();
                     self.events.push(Event { step, result, request: None, data, told });
                 }
                 true
@@ -492,7 +504,11 @@ impl Stage {
             });
             let settled = self.inspector.is_idle();
             if !left && settled && nodes().is_empty() {
-                return true;
+                // No disk of the next script is to have it.
+                self.scheduler &= delete_module(SCHEDULER, 0).is_err();
+                if !self.scheduler {
+                    return true;
+                }
             }
             if Instant::now() > until {
                 return false;
