@@ -120,6 +120,8 @@ pub enum Sabotage {
     KeepApart,
     /// What goes back is delivered again in the order in which it went: conformance.
     RequeueInOrder,
+    /// The rest of a short read releases nothing else that waits: conformance.
+    RestGoesAlone,
     /// The scheduler's next request is the one that came first: conformance.
     FirstComeFirst,
     /// The model shows an abort on a ring that was not entered: conformance.

@@ -68,6 +68,7 @@ fn an_error_planted_in_the_model_is_noticed() {
         Sabotage::CopyInPlace,
         Sabotage::KeepApart,
         Sabotage::RequeueInOrder,
+        Sabotage::RestGoesAlone,
         Sabotage::FirstComeFirst,
     ] {
         let noticed = recorded

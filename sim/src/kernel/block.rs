@@ -607,6 +607,14 @@ impl World {
         request.lost = 0;
         self.parts_are_done(run, id);
         self.goes_back(id);
+        if run.sabotage == Some(Sabotage::RestGoesAlone)
+            && let (Some(device), Some(request)) =
+                (&mut self.device, &mut self.requests[id.index()])
+        {
+            device.requeued.retain(|one| *one != id);
+            request.phase = Phase::Waiting;
+            return;
+        }
         self.requeue_work(run);
     }
 
