@@ -126,6 +126,12 @@ pub enum Sabotage {
     FirstComeFirst,
     /// The model shows an abort on a ring that was not entered: conformance.
     EagerAbort,
+    /// The model takes a read for right whatever its integrity metadata is: conformance.
+    TrustMetadata,
+    /// The model gives several writes of one zone to a server at once: conformance.
+    NoPlugs,
+    /// The model gives a write to a server that is not at its zone's write pointer: conformance.
+    WriteAnywhere,
 }
 
 /// A rule that was broken.

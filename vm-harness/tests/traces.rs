@@ -70,6 +70,9 @@ fn an_error_planted_in_the_model_is_noticed() {
         Sabotage::RequeueInOrder,
         Sabotage::RestGoesAlone,
         Sabotage::FirstComeFirst,
+        Sabotage::NoPlugs,
+        Sabotage::WriteAnywhere,
+        Sabotage::TrustMetadata,
     ] {
         let noticed = recorded
             .iter()

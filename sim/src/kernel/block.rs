@@ -113,6 +113,8 @@ pub(crate) enum Phase {
     Pending,
     /// It has a tag, and another request's flush is its own.
     Riding,
+    /// It waits, without a tag, for a write to its zone that is under way.
+    Plugged,
 }
 
 /// A request inside the block layer.
@@ -163,6 +165,10 @@ pub(crate) struct Request {
     pub(crate) beyond: bool,
     /// What the server said of zones.
     pub(crate) report: Report,
+    /// The zone whose writes wait for this one.
+    pub(crate) plugs: Option<u16>,
+    /// What a server filled its integrity metadata with.
+    pub(crate) metadata: Option<u8>,
 }
 
 impl World {
@@ -243,6 +249,8 @@ impl World {
             in_place: None,
             beyond: false,
             report: Report::default(),
+            plugs: None,
+            metadata: None,
         };
         run.note(actor::issuer(issuer), || {
             format!("{} {start}+{sectors} on queue {queue}", op.name())
@@ -254,8 +262,9 @@ impl World {
             Some(index) => self.requests[index] = Some(request),
             None => self.requests.push(Some(request)),
         }
-        if !frozen {
-            self.arrives(run, RequestId::from_index(index));
+        let id = RequestId::from_index(index);
+        if !frozen && self.plug(run, id) {
+            self.arrives(run, id);
         }
         Ok(())
     }
@@ -348,6 +357,8 @@ impl World {
             run.kernel(|| format!("{what} enters the block layer"));
             if gone {
                 self.end_request(run, id, Err(errno::EIO));
+            } else {
+                self.plug(run, id);
             }
             return;
         }
@@ -507,6 +518,10 @@ impl World {
         }
         run.seen(u64::from(id.0) << 1 | u64::from(ok));
         run.progress();
+        if ok {
+            self.sets_pointers(run, request);
+        }
+        self.unplug(run, request, ok);
         let actor = actor::issuer(request.issuer);
         let what = request.asked.name();
         run.note(actor, || {

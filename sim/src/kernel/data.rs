@@ -301,13 +301,39 @@ impl World {
     pub(crate) fn may_copy(
         &self,
         thread: ThreadId,
-        (queue, tag): (u16, u16),
+        tag: (u16, u16),
         (first, count): Part,
         puts: bool,
     ) -> Result<(RequestId, u16, u16), i32> {
+        let id = self.copies_of(thread, tag, false)?;
+        let Some(request) = &self.requests[id.index()] else { return Err(errno::EINVAL) };
+        let left = request.sectors_left();
+        if first > left {
+            return Err(errno::EINVAL);
+        }
+        if puts != request.op.brings_data() {
+            return Err(errno::EACCES);
+        }
+        let there = count.min(left - first);
+        let new = self.device.as_ref().is_some_and(|device| device.kernel >= KernelSeries::V7_3);
+        // Before 7.3 the driver counts the memory it pinned for the copy, and not what was copied.
+        let said = if new || there == 0 { there } else { count };
+        Ok((id, there, said))
+    }
+
+    /// The request on a tag whose data, or integrity metadata, is to be copied.
+    pub(crate) fn copies_of(
+        &self,
+        thread: ThreadId,
+        (queue, tag): (u16, u16),
+        metadata: bool,
+    ) -> Result<RequestId, i32> {
         let Some(device) = &self.device else { return Err(errno::ENODEV) };
         if device.state == State::Dead {
             return Err(errno::EACCES);
+        }
+        if metadata && !device.has(Features::INTEGRITY) {
+            return Err(errno::EINVAL);
         }
         if queue >= device.queues {
             return Err(errno::EINVAL);
@@ -337,18 +363,11 @@ impl World {
             | TagState::Cancelled => return Err(errno::EINVAL),
         };
         let Some(request) = &self.requests[id.index()] else { return Err(errno::EINVAL) };
-        let left = request.sectors_left();
         // Before 7.3 a device of another mode has no references to take.
-        if !copies || !request.has_data() || first > left {
+        if !copies || !request.has_data() {
             return Err(errno::EINVAL);
         }
-        if puts != request.op.brings_data() {
-            return Err(errno::EACCES);
-        }
-        let there = count.min(left - first);
-        // Before 7.3 the driver counts the memory it pinned for the copy, and not what was copied.
-        let said = if new || there == 0 { there } else { count };
-        Ok((id, there, said))
+        Ok(id)
     }
 
     /// A device that registers by itself does so at the delivery. False: the request fails.

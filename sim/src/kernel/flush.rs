@@ -12,7 +12,7 @@ impl Request {
             && match self.phase {
                 Phase::Waiting => self.is_submitted(),
                 Phase::Started | Phase::Parked => true,
-                Phase::Entering | Phase::Pending | Phase::Riding => false,
+                Phase::Entering | Phase::Plugged | Phase::Pending | Phase::Riding => false,
             }
     }
 }

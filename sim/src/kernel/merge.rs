@@ -44,6 +44,7 @@ impl Request {
             && !self.flushes
             && self.done == 0
             && self.memory.is_none()
+            && self.plugs.is_none()
     }
 
     /// Where a new one adjoins it.

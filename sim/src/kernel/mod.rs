@@ -6,7 +6,8 @@
 //!
 //! # Differences from the real kernel
 //!
-//! * One device that is served (others are added and deleted, in scripts only), one backing file. Integrity and larger descriptors are flags and parameters only, and nothing is written to zones.
+//! * One device that is served (others are added and deleted, in scripts only), one backing file. Larger descriptors are flags and parameters only.
+//! * Integrity metadata is one byte, which all of it is, or unknown; no client brings its own.
 //! * A user copy is one step, and so is a script's operation on a registered buffer.
 //! * The page cache holds whole pages, for scripts only; nothing is written back by itself, nor read ahead.
 //! * Requests lie in registered shared memory in scripts only; their pages there are neighbours, whatever they are in the machine.
@@ -36,8 +37,10 @@ pub(crate) mod heirs;
 pub(crate) mod idle;
 pub(crate) mod limits;
 pub(crate) mod merge;
+pub(crate) mod metadata;
 pub(crate) mod params;
 pub(crate) mod permission;
+pub(crate) mod plugs;
 pub(crate) mod poller;
 pub(crate) mod process;
 pub(crate) mod release;
@@ -72,6 +75,7 @@ pub(crate) mod errno {
     pub(crate) const ENOSPC: i32 = 28;
     pub(crate) const ETIME: i32 = 62;
     pub(crate) const EOPNOTSUPP: i32 = 95;
+    pub(crate) const EILSEQ: i32 = 84;
     pub(crate) const EALREADY: i32 = 114;
     pub(crate) const ENOBUFS: i32 = 105;
     pub(crate) const EREMOTEIO: i32 = 121;

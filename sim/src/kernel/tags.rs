@@ -359,6 +359,7 @@ impl World {
                     return;
                 }
                 let status = if result == 0 && read { Err(errno::EIO) } else { status(result) };
+                let status = status.and_then(|()| self.verifies(run, request));
                 self.end_request(run, request, status);
             }
             // Before 7.3 a part of the memory may be told to be written, and the rest is asked for.

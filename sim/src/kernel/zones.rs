@@ -1,5 +1,5 @@
 //! Zoned devices: START_DEV asks the server for the zones, and waits for the answer under `ub->mutex` (H58); clients open, close, finish and
-//! reset them. What may be written where, the block layer knows (its write plugs), and this model does not.
+//! reset them, or ask for them too. What may be written where: `plugs.rs`.
 
 use blkproof_engine::uapi::{Features, KernelSeries, RequestOp};
 
@@ -7,6 +7,7 @@ use crate::kernel::block::{BlockOp, Issuer, Request};
 use crate::kernel::control::{Next, Pc};
 use crate::kernel::device::{Device, Gendisk, State};
 use crate::kernel::errno;
+use crate::kernel::plugs::Plug;
 use crate::run::Run;
 use crate::world::{SECTOR, ThreadId, World};
 
@@ -52,10 +53,12 @@ pub(crate) struct Report {
     pub(crate) zones: u16,
     /// And then one that is not what it should be.
     pub(crate) wrong: bool,
+    /// Where the write pointer of the first is: sectors from its beginning. The others are empty.
+    pub(crate) pointer: u16,
 }
 
 /// How far START_DEV is with the zones.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub(crate) struct Zones {
     /// Those that the server has told of.
     known: u16,
@@ -63,6 +66,8 @@ pub(crate) struct Zones {
     asked: bool,
     /// Why they cannot be had.
     failed: Option<i32>,
+    /// What is known of zones that are written to, by zone.
+    pub(crate) plugs: Vec<Plug>,
 }
 
 impl Device {
@@ -71,7 +76,7 @@ impl Device {
     }
 
     /// Sectors of a zone.
-    fn zone_sectors(&self) -> Option<u16> {
+    pub(crate) fn zone_sectors(&self) -> Option<u16> {
         let params = self.params.parts();
         let chunk = params.basic.map_or(0, |basic| basic.chunk_sectors);
         (self.is_zoned() && chunk > 0).then(|| u16::try_from(chunk).unwrap_or(u16::MAX))
@@ -116,14 +121,14 @@ impl World {
         thread: ThreadId,
         tag: (u16, u16),
         (first, count): (u16, u16),
-        of: u16,
+        (of, pointer): (u16, u16),
     ) -> Result<i32, i32> {
         let (id, _, said) = self.may_copy(thread, tag, (0, 1), true)?;
         let size = self.device.as_ref().and_then(Device::zone_sectors).unwrap_or(0);
         let Some(request) = &mut self.requests[id.index()] else { return Err(errno::EINVAL) };
         let right = of == size && first * size == request.start;
         let zones = if right { count } else { 0 };
-        request.report = Report { zones, wrong: zones < count };
+        request.report = Report { zones, wrong: zones < count, pointer };
         Ok(i32::from(said) * SECTOR as i32)
     }
 
@@ -147,17 +152,40 @@ impl World {
         Ok(if act == ZoneAct::Reset && whole { BlockOp::ResetZones } else { BlockOp::Zone(act) })
     }
 
-    /// A REPORT_ZONES is done.
+    /// How many zones a disk has that is there.
+    pub(crate) fn all_zones(&self) -> Result<u16, i32> {
+        let size = self.device.as_ref().and_then(Device::zone_sectors).ok_or(errno::ENOTTY)?;
+        let disk = self.disk().filter(|disk| !disk.dead);
+        Ok(disk.map_or(0, |disk| (disk.sectors / u64::from(size)) as u16))
+    }
+
+    /// A REPORT_ZONES of START_DEV is done.
     pub(crate) fn zones_heard(&mut self, request: &Request, status: Result<(), i32>) {
+        let size = self.device.as_ref().and_then(Device::zone_sectors).unwrap_or(1);
         let Some(disk) = self.disk_mut() else {
             return;
         };
+        let report = request.report;
         disk.zones.asked = false;
-        disk.zones.known += request.report.zones;
+        disk.zones.known += report.zones;
         disk.zones.failed = match status {
             Err(errno) => Some(errno),
-            Ok(()) if request.report.wrong => Some(errno::ENODEV),
+            Ok(()) if report.wrong => Some(errno::ENODEV),
             Ok(()) => None,
         };
+        let partly = status.is_ok() && report.zones > 0 && (1..size).contains(&report.pointer);
+        if partly && self.device.as_ref().is_some_and(|it| it.kernel == KernelSeries::V7_3) {
+            self.knows_pointer(request.start / size, report.pointer);
+        }
+    }
+
+    /// A client's REPORT_ZONES is done. How many zones it was told of.
+    pub(crate) fn zones_told(&mut self, run: &mut Run<'_>, request: &Request) -> u16 {
+        let size = self.device.as_ref().and_then(Device::zone_sectors).unwrap_or(1);
+        let (first, Report { zones, pointer, .. }) = (request.start / size, request.report);
+        for zone in first..first + zones {
+            self.hears_of_pointer(run, zone, if zone == first { pointer } else { 0 });
+        }
+        zones
     }
 }

@@ -5,6 +5,7 @@ use super::{Actor, Event};
 use crate::choices::Site;
 use crate::kernel::block::{BlockOp, Issuer, Request};
 use crate::kernel::cache::Writer;
+use crate::kernel::device::Device;
 use crate::kernel::errno;
 use crate::kernel::process::ProcessState;
 use crate::run::Run;
@@ -120,6 +121,7 @@ impl Job {
             (Ok(()), BlockOp::Read | BlockOp::Write { .. }) if !self.excludes => {
                 self.count as i32 * SECTOR as i32
             }
+            (Ok(()), BlockOp::ReportZones(_)) => self.count as i32,
             (Ok(()), _) => 0,
         }
     }
@@ -306,12 +308,29 @@ impl World {
         let Some(index) = self.jobs.iter().position(|job| job.step == step) else { return };
         let Job { op, first, count, queue, .. } = self.jobs[index];
         let range = (first, count);
+        if let BlockOp::ReportZones(all) = op {
+            return self.job_asks_for_zones(run, index, all);
+        }
         let parts = self.disk().map_or_else(|| vec![range], |disk| disk.limits.split(op, range));
         (self.jobs[index].at, self.jobs[index].left) = (At::Requests, parts.len() as u16);
         for part in parts {
             if self.issue(run, Issuer::Script(step), op, part, queue).is_err() {
                 self.job_heard(run, step, part, Err(errno::EIO), None);
             }
+        }
+    }
+
+    /// It asks for the zones that it has not been told of (`ublk_report_zones`).
+    fn job_asks_for_zones(&mut self, run: &mut Run<'_>, index: usize, all: u16) {
+        let size = self.device.as_ref().and_then(Device::zone_sectors).unwrap_or(1);
+        let Job { step, count: known, queue, .. } = self.jobs[index];
+        self.jobs[index].at = At::Requests;
+        let (op, from) = (BlockOp::ReportZones(all - known), known * size);
+        if known == all {
+            self.job_ends(run, index);
+        } else if self.issue(run, Issuer::Script(step), op, (from, 1), queue).is_err() {
+            self.jobs[index].status = Err(errno::ENODEV);
+            self.job_ends(run, index);
         }
     }
 
@@ -323,6 +342,19 @@ impl World {
         request: &Request,
         status: Result<(), i32>,
     ) {
+        if let BlockOp::ReportZones(_) = request.asked {
+            let told = if status.is_ok() { self.zones_told(run, request) } else { 0 };
+            let Some(index) = self.jobs.iter().position(|job| job.step == step) else { return };
+            let job = &mut self.jobs[index];
+            (job.status, job.count) = (status, job.count + told);
+            match job.op {
+                BlockOp::ReportZones(all) if status.is_ok() => {
+                    self.job_asks_for_zones(run, index, all);
+                }
+                _ => self.job_ends(run, index),
+            }
+            return;
+        }
         let read = request.asked == BlockOp::Read && status.is_ok();
         let sectors = if read { usize::from(request.sectors) } else { 0 };
         let part = (request.start, request.sectors);

@@ -280,8 +280,8 @@ pub enum Op {
         /// What every byte is.
         byte: u8,
     },
-    /// `zones QUEUE.TAG FIRST+COUNT of=SECTORS`: by user copy, what a REPORT_ZONES is answered with: at most 8 records of `struct blk_zone`, of empty
-    /// zones that are to be written in order. What follows is zeroes. Result: bytes.
+    /// `zones QUEUE.TAG FIRST+COUNT of=SECTORS [wp=SECTORS]`: by user copy, what a REPORT_ZONES is answered with: at most 8 records of `struct
+    /// blk_zone`, of empty zones that are to be written in order. What follows is zeroes. Result: bytes.
     Zones {
         /// The queue.
         queue: u16,
@@ -293,6 +293,33 @@ pub enum Op {
         count: u16,
         /// Sectors of a zone.
         of: u16,
+        /// How many of the first zone's are written.
+        pointer: u16,
+    },
+    /// `metaread QUEUE.TAG FIRST+COUNT`: the integrity metadata of a write, by user copy. The range is in bytes. Result: bytes, and the byte that all of
+    /// them are.
+    MetaRead {
+        /// The queue.
+        queue: u16,
+        /// The tag.
+        tag: u16,
+        /// First byte.
+        first: u16,
+        /// Bytes.
+        count: u16,
+    },
+    /// `metawrite QUEUE.TAG FIRST+COUNT BYTE`: the integrity metadata of a read, by user copy. Result: bytes.
+    MetaWrite {
+        /// The queue.
+        queue: u16,
+        /// The tag.
+        tag: u16,
+        /// First byte.
+        first: u16,
+        /// Bytes.
+        count: u16,
+        /// What every byte is.
+        byte: u8,
     },
     /// `table SLOTS`: gives the actor's ring an empty table of registered buffers. Result 0.
     Table {
@@ -581,6 +608,11 @@ pub enum Op {
         /// The hardware queue to use.
         queue: u16,
     },
+    /// `reportzones [queue=N]`: BLKREPORTZONE of the whole open disk. Result: how many zones were told of.
+    ReportZones {
+        /// The hardware queue to use.
+        queue: u16,
+    },
 }
 
 /// What ADD_DEV can be told beside geometry and flags.
@@ -608,6 +640,7 @@ impl Op {
                 | Self::Zeroes { .. }
                 | Self::CloseDisk
                 | Self::Zone { .. }
+                | Self::ReportZones { .. }
         )
     }
 
@@ -727,8 +760,15 @@ impl fmt::Display for Op {
             Self::Pwrite { queue, tag, first, count, byte } => {
                 write!(f, "pwrite {queue}.{tag} {first}+{count} {byte}")
             }
-            Self::Zones { queue, tag, first, count, of } => {
-                write!(f, "zones {queue}.{tag} {first}+{count} of={of}")
+            Self::Zones { queue, tag, first, count, of, pointer } => {
+                write!(f, "zones {queue}.{tag} {first}+{count} of={of}")?;
+                if *pointer > 0 { write!(f, " wp={pointer}") } else { Ok(()) }
+            }
+            Self::MetaRead { queue, tag, first, count } => {
+                write!(f, "metaread {queue}.{tag} {first}+{count}")
+            }
+            Self::MetaWrite { queue, tag, first, count, byte } => {
+                write!(f, "metawrite {queue}.{tag} {first}+{count} {byte}")
             }
             Self::Table { slots } => write!(f, "table {slots}"),
             Self::Register { queue, tag, index } => write!(f, "register {queue}.{tag} {index}"),
@@ -832,6 +872,7 @@ impl fmt::Display for Op {
             Self::Zone { act, first, count, queue } => {
                 write!(f, "{}zone {first}+{count} queue={queue}", act.word())
             }
+            Self::ReportZones { queue } => write!(f, "reportzones queue={queue}"),
         }
     }
 }

@@ -458,7 +458,14 @@ impl World {
                 self.close_char(run, process);
                 self.answer(step, 0);
             }
-            Op::Map { .. } | Op::Pread { .. } | Op::Pwrite { .. } | Op::Zones { .. } if !opened => {
+            Op::Map { .. }
+            | Op::Pread { .. }
+            | Op::Pwrite { .. }
+            | Op::MetaRead { .. }
+            | Op::MetaWrite { .. }
+            | Op::Zones { .. }
+                if !opened =>
+            {
                 self.answer(step, -errno::EBADF);
             }
             Op::Fetch { .. }
@@ -524,8 +531,17 @@ impl World {
                 let copied = self.user_copy(thread, (queue, tag), (first, count), Some(byte));
                 self.copied(step, copied);
             }
-            Op::Zones { queue, tag, first, count, of } => {
-                let told = self.tells_of_zones(thread, (queue, tag), (first, count), of);
+            Op::MetaRead { queue, tag, first, count } => {
+                let copied = self.copies_metadata(thread, (queue, tag), (first, count), None);
+                self.copied(step, copied);
+            }
+            Op::MetaWrite { queue, tag, first, count, byte } => {
+                let copied = self.copies_metadata(thread, (queue, tag), (first, count), Some(byte));
+                self.copied(step, copied);
+            }
+            Op::Zones { queue, tag, first, count, of, pointer } => {
+                let zones = (first, count);
+                let told = self.tells_of_zones(thread, (queue, tag), zones, (of, pointer));
                 self.copied(step, told.map(|bytes| (bytes, None)));
             }
             Op::Provide { count } => {
@@ -693,6 +709,14 @@ impl World {
             }
             Op::Zone { act, first, count, queue } => match self.zones_of((first, count), act) {
                 Ok(op) => self.client(run, Job::new(step, op, (first, count), queue)),
+                Err(errno) => self.answer(step, -errno),
+            },
+            Op::ReportZones { queue } => match self.all_zones() {
+                Ok(0) => self.answer(step, 0),
+                Ok(zones) => {
+                    let op = BlockOp::ReportZones(zones);
+                    self.client(run, Job::new(step, op, (0, 0), queue));
+                }
                 Err(errno) => self.answer(step, -errno),
             },
             Op::Sync { queue } => self.client(run, Job::new(step, BlockOp::Flush, (0, 0), queue)),
@@ -978,6 +1002,7 @@ impl World {
             unregistered: desc.flags().contains(RequestFlags::NEED_REG_BUF),
             fua: desc.flags().contains(RequestFlags::FUA),
             nounmap: desc.flags().contains(RequestFlags::NOUNMAP),
+            integrity: self.metadata_of(request).is_some(),
             in_place: request.in_place,
         });
         let state = device.tags[device.slot(queue, tag)].state;

@@ -25,6 +25,7 @@ pub struct Event {
 
 /// A request as its descriptor says it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "they are the descriptor's own flags")]
 pub struct Delivered {
     /// `UBLK_IO_OP_*`.
     pub op: u8,
@@ -40,6 +41,8 @@ pub struct Delivered {
     pub fua: bool,
     /// `UBLK_IO_F_NOUNMAP`: zeroes that are to keep their space.
     pub nounmap: bool,
+    /// `UBLK_IO_F_INTEGRITY`: it has integrity metadata.
+    pub integrity: bool,
     /// `UBLK_IO_F_SHMEM_ZC`: its data lies in registered memory.
     pub in_place: Option<InPlace>,
 }
@@ -216,16 +219,28 @@ fn value<T: Copy>(table: &[(T, &'static str)], name: &str) -> Option<T> {
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} = {}", self.step, self.result)?;
-        if let Some(Delivered { op, first, count, tag, unregistered, fua, nounmap, in_place }) =
-            self.request
+        if let Some(Delivered {
+            op,
+            first,
+            count,
+            tag,
+            unregistered,
+            fua,
+            nounmap,
+            integrity,
+            in_place,
+        }) = self.request
         {
             write!(f, " op={op} {first}+{count}")?;
             if let Some(tag) = tag {
                 write!(f, " tag={tag}")?;
             }
-            for (flag, name) in
-                [(unregistered, " unregistered"), (fua, " fua"), (nounmap, " nounmap")]
-            {
+            for (flag, name) in [
+                (unregistered, " unregistered"),
+                (fua, " fua"),
+                (nounmap, " nounmap"),
+                (integrity, " integrity"),
+            ] {
                 f.write_str(if flag { name } else { "" })?;
             }
             in_place.map_or(Ok(()), |place| write!(f, " shmem={place}"))?;
@@ -303,6 +318,7 @@ impl FromStr for Trace {
                                 unregistered: false,
                                 fua: false,
                                 nounmap: false,
+                                integrity: false,
                                 in_place: None,
                             });
                         } else if let (Some(tag), Some(request)) =
@@ -318,6 +334,7 @@ impl FromStr for Trace {
                                 "unregistered" => request.unregistered = true,
                                 "fua" => request.fua = true,
                                 "nounmap" => request.nounmap = true,
+                                "integrity" => request.integrity = true,
                                 _ => return Err(error()),
                             }
                         } else {

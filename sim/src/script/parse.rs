@@ -385,15 +385,26 @@ fn op(words: &[&str]) -> Result<Op, String> {
             let (first, count) = pair(range, '+', RANGE)?;
             Op::Pwrite { queue, tag, first, count, byte: number(byte, "byte")? }
         }
+        ["metaread", tag, range] => {
+            let (queue, tag) = pair(tag, '.', TAG)?;
+            let (first, count) = pair(range, '+', RANGE)?;
+            Op::MetaRead { queue, tag, first, count }
+        }
+        ["metawrite", tag, range, byte] => {
+            let (queue, tag) = pair(tag, '.', TAG)?;
+            let (first, count) = pair(range, '+', RANGE)?;
+            Op::MetaWrite { queue, tag, first, count, byte: number(byte, "byte")? }
+        }
         ["zones", tag, range, ref rest @ ..] => {
-            known(rest, &["of"])?;
+            known(rest, &["of", "wp"])?;
             let (queue, tag) = pair(tag, '.', TAG)?;
             let (first, count) = pair(range, '+', RANGE)?;
             if count > ZONES_MAX {
                 return Err(format!("{range}: there is room for {ZONES_MAX} zones"));
             }
             let of = value(rest, "of").ok_or("of=SECTORS is missing")?;
-            Op::Zones { queue, tag, first, count, of: number(of, "number of sectors")? }
+            let pointer = value(rest, "wp").map_or(Ok(0), |word| number(word, "sector"))?;
+            Op::Zones { queue, tag, first, count, of: number(of, "number of sectors")?, pointer }
         }
         ["table", slots] => Op::Table { slots: number(slots, "number of slots")? },
         ["register", tag, index] => {
@@ -546,6 +557,10 @@ fn op(words: &[&str]) -> Result<Op, String> {
             let (first, count) = pair(range, '+', RANGE)?;
             Op::Zeroes { first, count, queue: queue(rest)?, keep: yes(rest, "keep")? }
         }
+        ["reportzones", ref rest @ ..] => {
+            known(rest, &["queue"])?;
+            Op::ReportZones { queue: queue(rest)? }
+        }
         [word, range, ref rest @ ..] if word.ends_with(ZONE) => {
             known(rest, &["queue"])?;
             let (first, count) = pair(range, '+', RANGE)?;
@@ -613,6 +628,8 @@ a: commit 0.0 4096 auto=2+fallback
 a: commit 0.0 4096 bare
 a: pread 0.0 1+7
 a: pwrite 0.0 0+8 5
+a: metaread 0.0 8+56
+a: metawrite 0.0 0+64 255
 a: register 0.0 1
 a: bufread 1 0+8
 a: bufwrite 1 0+4 9
@@ -645,6 +662,8 @@ a: commits 0 0=4096,1=-5 data=3
 a: commits 1 0=512 bare
 a: commit 0.0 -5 data=7
 b: zones 0.0 3+5 of=256
+b: zones 0.0 0+8 of=16 wp=8
+c: reportzones queue=0
 c: openzone 0+8 queue=1
 c: closezone 0+8 queue=0
 c: finishzone 0+8 queue=0
@@ -720,7 +739,7 @@ kill a
     #[test]
     fn a_trace_survives_print_and_parse() {
         let text = "    1 = 0\n    state DEAD\n    state DEAD\n    2 = 0 op=1 0+8 data=9\n    \
-                    2 = 0 op=1 0+8 tag=1 fua shmem=1@4096\n    2 = 0 op=1 0+8 shmem=buffer\n    \
+                    2 = 0 op=1 0+8 tag=1 fua integrity shmem=1@4096\n    2 = 0 op=1 0+8 shmem=buffer\n    \
                     3 = -22\n    4 waits ready\n    state LIVE\n";
         let trace: Trace = text.parse().expect("it parses");
         assert_eq!(trace.observations.len(), 3);

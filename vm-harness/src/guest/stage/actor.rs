@@ -20,7 +20,7 @@ use std::thread;
 use blkproof_engine::control::{Command, Kind, PAYLOAD_BYTES_MAX, Reply};
 use blkproof_engine::uapi::{
     AutoBufReg, BatchElement, BatchFlags, BatchIo, ControlOp, CtrlCmd, DevId, DevInfo, IoCmd, IoOp,
-    Params, QueueId, RequestFlags, RequestOp, ShmemBufReg, Tag,
+    Params, QueueId, RequestFlags, RequestOp, ShmemBufReg, Tag, UserCopyPosition,
 };
 use blkproof_sim::script::model::{BUFFER_BYTES, added};
 use blkproof_sim::script::{Addr, Header, Op, Place, RingKind, SHARED_SECTORS, told};
@@ -37,7 +37,7 @@ use rustix::thread::{
 use super::cue::{Answer, Brought, Completion, Cue, Device};
 use super::os::{
     Buffers, Descriptors, IoRing, Memory, Payload, Reader, Ring, Submitter, UNHEARD, discard, ends,
-    fork_idle, manage_zones, zone_records,
+    fork_idle, manage_zones, report_zones, zone_records,
 };
 use super::{PAGE, SECTOR};
 
@@ -217,6 +217,11 @@ const fn user_copy_position(queue: u16, tag: u16, first_sector: u16) -> u64 {
         + ((queue as u64) << 41)
         + ((tag as u64) << 25)
         + first_sector as u64 * SECTOR as u64
+}
+
+/// The same of its integrity metadata.
+const fn metadata_position(queue: u16, tag: u16, first_byte: u16) -> u64 {
+    UserCopyPosition::INTEGRITY | (user_copy_position(queue, tag, 0) + first_byte as u64)
 }
 
 fn buffer(queue: u16, tag: u16) -> usize {
@@ -532,8 +537,19 @@ impl Actor {
                 let copied = self.company.opened()?.write_at(&bytes, position)?;
                 Ok(Some((copied as i32, None)))
             }
-            Op::Zones { queue, tag, first, count, of } => {
-                let records = zone_records((first, count), of);
+            Op::MetaRead { queue, tag, first, count } => {
+                let mut bytes = vec![0; usize::from(count)];
+                let position = metadata_position(queue, tag, first);
+                let copied = self.company.opened()?.read_at(&mut bytes, position)?;
+                Ok(Some((copied as i32, uniform(&bytes[..copied]))))
+            }
+            Op::MetaWrite { queue, tag, first, count, byte } => {
+                let bytes = vec![byte; usize::from(count)];
+                let position = metadata_position(queue, tag, first);
+                Ok(Some((self.company.opened()?.write_at(&bytes, position)? as i32, None)))
+            }
+            Op::Zones { queue, tag, first, count, of, pointer } => {
+                let records = zone_records((first, count), of, pointer);
                 let position = user_copy_position(queue, tag, 0);
                 Ok(Some((self.company.opened()?.write_at(&records, position)? as i32, None)))
             }
@@ -724,6 +740,11 @@ impl Actor {
                 disk.use_queue(queue)?;
                 manage_zones(&disk.file, act, (first.into(), count.into()))?;
                 DONE
+            }
+            Op::ReportZones { queue } => {
+                let disk = self.disk.as_ref().ok_or_else(closed)?;
+                disk.use_queue(queue)?;
+                Ok(Some((report_zones(&disk.file, u32::MAX)? as i32, None)))
             }
         }
     }

@@ -120,6 +120,7 @@ impl Completion {
             unregistered: has(RequestFlags::NEED_REG_BUF),
             fua: has(RequestFlags::FUA),
             nounmap: has(RequestFlags::NOUNMAP),
+            integrity: has(RequestFlags::INTEGRITY),
             in_place: has(RequestFlags::SHMEM_ZC).then_some(place),
         })
     }

@@ -402,19 +402,52 @@ pub(super) fn manage_zones(
     Ok(())
 }
 
-/// A sector of `struct blk_zone`: empty zones that want to be written in order, and zeroes.
-pub(super) fn zone_records((first, count): (u16, u16), of: u16) -> [u8; SECTOR] {
-    const RECORD: usize = 64;
+/// Bytes of `struct blk_zone`, and of the header before them that BLKREPORTZONE wants.
+const ZONE_RECORD: usize = 64;
+const ZONE_REPORT: usize = 16;
+/// More zones than a script's disk has.
+const ZONES_TOLD_MAX: usize = 64;
+
+/// BLKREPORTZONE of so many zones from the first one on. How many were told of.
+pub(super) fn report_zones(disk: impl AsFd, zones: u32) -> io::Result<u32> {
+    const WORDS: usize = (ZONE_REPORT + ZONES_TOLD_MAX * ZONE_RECORD) / 8;
+    type Report = [u64; WORDS];
+    const BLKREPORTZONE: rustix::ioctl::Opcode =
+        rustix::ioctl::opcode::read_write::<[u64; 2]>(0x12, 130);
+    let mut report: Report = [0; WORDS];
+    // sector; nr_zones, flags.
+    report[1] = u64::from(zones.min(ZONES_TOLD_MAX as u32));
+    // SAFETY: what this request reads is `struct blk_zone_report`, and it writes at most as many records behind it as that says.
+    unsafe {
+        rustix::ioctl::ioctl(
+            disk,
+            rustix::ioctl::Updater::<BLKREPORTZONE, Report>::new(&mut report),
+        )?;
+    }
+    Ok(report[1] as u32)
+}
+
+/// A sector of `struct blk_zone`: zones that want to be written in order, and zeroes. All are empty but the first, of which so many sectors are written.
+pub(super) fn zone_records((first, count): (u16, u16), of: u16, pointer: u16) -> [u8; SECTOR] {
+    const RECORD: usize = ZONE_RECORD;
     const SEQWRITE_REQ: u8 = 2;
     const EMPTY: u8 = 1;
+    const IMPLICIT_OPEN: u8 = 2;
+    const FULL: u8 = 14;
     let mut records = [0; SECTOR];
     for (record, zone) in records.chunks_exact_mut(RECORD).zip(first..first + count) {
         let (start, len) = (u64::from(zone) * u64::from(of), u64::from(of));
         // start, len, wp; type, cond; capacity.
         record[..8].copy_from_slice(&start.to_ne_bytes());
         record[8..16].copy_from_slice(&len.to_ne_bytes());
-        record[16..24].copy_from_slice(&start.to_ne_bytes());
-        (record[24], record[25]) = (SEQWRITE_REQ, EMPTY);
+        let written = if zone == first { pointer } else { 0 };
+        record[16..24].copy_from_slice(&(start + u64::from(written)).to_ne_bytes());
+        let condition = match written {
+            0 => EMPTY,
+            written if written < of => IMPLICIT_OPEN,
+            _ => FULL,
+        };
+        (record[24], record[25]) = (SEQWRITE_REQ, condition);
         record[32..40].copy_from_slice(&len.to_ne_bytes());
     }
     records
