@@ -26,6 +26,8 @@ const KILLED: &str = "mem-q4-d64-killed";
 const RESTARTED: &str = "mem-q2-d64-restarted";
 /// The same with a file, in zero copy where the kernel has it. The recorded 6.12 took 31 s to notice (H55).
 const RESTARTED_ZERO_COPY: &str = "loop-zero-copy-q2-d16-restarted";
+/// Handed over to another worker under load, deleted under load; of kernels that have QUIESCE_DEV.
+const HANDED_OVER: &str = "mem-q2-d16-handed-over";
 
 fn recording(kernel: KernelSeries, name: &str) -> Recording {
     let dir = Path::new(TRACES).join(kernel.to_string()).join(name);
@@ -118,6 +120,29 @@ fn what_real_kernels_did_is_a_run_of_the_model() {
             let killed = [KILLED, RESTARTED, RESTARTED_ZERO_COPY].contains(&name);
             assert_eq!(checked.cut.len(), usize::from(killed), "{kernel}, {name}");
         }
+    }
+}
+
+#[test]
+fn a_handover_is_a_run_of_the_model_and_brings_nothing_after_an_abort() {
+    for kernel in [KernelSeries::V6_18, KernelSeries::V7_3] {
+        let mut recording = recording(kernel, HANDED_OVER);
+        let checked = match checked(&recording) {
+            Ok(checked) => checked,
+            Err(refused) => panic!("{kernel}: {refused}"),
+        };
+        assert!(checked.requests > 40, "{kernel}: {} requests", checked.requests);
+        assert_eq!(checked.cut.len(), 0, "{kernel}");
+        let mut queues = worker(&mut recording).threads.values_mut();
+        let told =
+            |records: &&mut Vec<_>| records.iter().any(|(_, one): &(_, Record)| is_abort(&one.2));
+        let records = queues.find(told).expect("a queue that was told");
+        let at = find(records, is_abort);
+        let mut late = records[at].clone();
+        let Event::Cqe(cqe) = &mut late.1.2 else { unreachable!() };
+        cqe.res = 0;
+        records.insert(at + 1, late);
+        check(&recording, kernel).expect_err("what QUIESCE_DEV held back cannot be delivered");
     }
 }
 

@@ -332,13 +332,14 @@ const DEPTHS: [u32; 3] = [1, 64, 128];
 const ORDERS: [Order; 2] = [Order::Sequential, Order::Random];
 const BLOCKS_KIB: [u32; 4] = [4, 16, 128, 1024];
 
-const RECORDED: [(Target, Data, u32, u32, RecordEnd); 11] = [
+const RECORDED: [(Target, Data, u32, u32, RecordEnd); 12] = [
     (Target::Mem, Data::Copy, 2, 1, RecordEnd::Idle),
     (Target::Mem, Data::Copy, 4, 64, RecordEnd::Idle),
     (Target::Loop, Data::Copy, 2, 64, RecordEnd::Idle),
     (Target::Null, Data::Copy, 4, 64, RecordEnd::Loaded),
     (Target::Mem, Data::Copy, 4, 64, RecordEnd::Killed),
     (Target::Mem, Data::Copy, 2, 64, RecordEnd::Restarted),
+    (Target::Mem, Data::Copy, 2, 16, RecordEnd::HandedOver),
     (Target::Mem, Data::GetData, 2, 16, RecordEnd::Loaded),
     (Target::Mem, Data::GetData, 2, 64, RecordEnd::Restarted),
     (Target::Mem, Data::UserCopy, 2, 16, RecordEnd::Loaded),

@@ -489,6 +489,47 @@ impl<'t, 'c> Checker<'t, 'c> {
         Ok(())
     }
 
+    /// One step of the kernel's own, or of what ends. That of `prefer` comes first.
+    fn advance(&mut self, prefer: Option<u32>) -> bool {
+        if self.stage.is_quiescing() {
+            self.foresees();
+        }
+        self.stage.advance(prefer)
+    }
+
+    /// What queues are given next, tag by tag, before they hear of its abort; and of which tags they hear that.
+    fn foresees(&mut self) {
+        let (mut given, mut due) = (Vec::new(), Vec::new());
+        for stream in &self.streams {
+            let Some(player) = stream.player else { continue };
+            let thread = self.stage.players[player].thread;
+            let mut tags = Vec::new();
+            let mut last = None;
+            for (_, Record(.., event)) in &stream.records[stream.at..] {
+                match event {
+                    Event::Cqe(Cqe { token: Token::Io(tag), res }) => {
+                        if *res == -errno::ENODEV {
+                            due.push((thread, tag.0));
+                        }
+                        last = None;
+                        if (0..=1).contains(res) && !tags.contains(tag) {
+                            last = Some(given.len());
+                            given.push((thread, tag.0, None));
+                        }
+                        tags.push(*tag);
+                    }
+                    Event::Descriptor { desc, .. } => {
+                        if let Some(at) = last.take() {
+                            given[at].2 = Some(*desc);
+                        }
+                    }
+                    _ => {}
+                }
+            }
+        }
+        (self.stage.on_its_way, self.stage.due) = (given, due);
+    }
+
     fn pid(&self, recorded: u32) -> u32 {
         self.pids.get(&recorded).copied().unwrap_or(NOBODY)
     }
@@ -580,7 +621,7 @@ impl<'t, 'c> Checker<'t, 'c> {
             None => true,
             Some(pc) => res == 0 || (res == -errno::EALREADY && pc != Pc::Queued),
         };
-        while !far_enough(&self.stage.world) && self.stage.advance(sequence) {}
+        while !far_enough(&self.stage.world) && self.advance(sequence) {}
     }
 
     /// How far the kernel is when it is asked for a device's state, the answer tells.
@@ -601,7 +642,7 @@ impl<'t, 'c> Checker<'t, 'c> {
             let known = world.device.as_ref().map(|device| world.dev_info(device));
             known.map(|known| checker.seen_of(known, false)) != Some(told)
         };
-        while differs(self) && self.stage.advance(None) {}
+        while differs(self) && self.advance(None) {}
     }
 
     fn ends(&mut self, stream: usize, player: usize, ret: Ret) -> Verdict {
@@ -661,7 +702,7 @@ impl<'t, 'c> Checker<'t, 'c> {
                 _ => {}
             }
             self.stage.back_to(before);
-            if !self.stage.advance(None) {
+            if !self.advance(None) {
                 return Err(Objection::but("the call answers something else", others));
             }
         }
@@ -674,7 +715,7 @@ impl<'t, 'c> Checker<'t, 'c> {
             if !self.stage.players[player].entered {
                 break;
             }
-            if !self.stage.advance(self.wanted_command(player)) {
+            if !self.advance(self.wanted_command(player)) {
                 let Player { ref wants, reaped, .. } = self.stage.players[player];
                 let ready: Vec<Cqe> = self.stage.ready(thread).copied().collect();
                 let missing = wants.get(reaped + ready.len());
@@ -813,7 +854,7 @@ impl<'t, 'c> Checker<'t, 'c> {
                 Token::Control(sequence) => Some(sequence),
                 _ => None,
             };
-            if !self.stage.advance(sequence) {
+            if !self.advance(sequence) {
                 break;
             }
         }

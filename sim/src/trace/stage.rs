@@ -4,14 +4,15 @@ use std::cell::RefCell;
 
 use blkproof_engine::link::Link;
 use blkproof_engine::sys::{BackendOp, Cqe, Ret, RingMode, Sqe, Token, WorkerExit};
-use blkproof_engine::uapi::{IoDesc, RequestOp, Tag};
+use blkproof_engine::uapi::{ControlOp, IoDesc, RequestOp, Tag};
 
 use crate::choices::{Choices, Site};
 use crate::config::{Config, TargetKind};
 use crate::kernel::block::{BlockOp, Issuer, Phase};
+use crate::kernel::control::{Asked, Control, Pc};
 use crate::kernel::errno;
 use crate::kernel::process::{ProcessState, ThreadState, Work};
-use crate::kernel::tags::TagState;
+use crate::kernel::tags::{TagSlot, TagState};
 use crate::run::Run;
 use crate::run::steps::{self, Step};
 use crate::world::{ProcessId, RequestId, RingId, SECTOR, ThreadId, TimerKind, World};
@@ -89,6 +90,10 @@ pub(super) struct Stage<'c> {
     pub(super) leavers: Vec<Leaver>,
     /// The descriptor of each request, by its slot.
     descs: Vec<IoDesc>,
+    /// What threads are going to be given on tags that are armed: QUIESCE_DEV finds it on its way.
+    pub(super) on_its_way: Vec<(ThreadId, u16, Option<IoDesc>)>,
+    /// Tags that threads are going to hear the abort of: QUIESCE_DEV passes over all others, which were with the server when it came by.
+    pub(super) due: Vec<(ThreadId, u16)>,
     /// Steps that the kernel took by itself.
     pub(super) steps: u64,
 }
@@ -103,6 +108,8 @@ impl<'c> Stage<'c> {
             players: Vec::new(),
             leavers: Vec::new(),
             descs: Vec::new(),
+            on_its_way: Vec::new(),
+            due: Vec::new(),
             steps: 0,
         }
     }
@@ -519,8 +526,21 @@ impl<'c> Stage<'c> {
             return true;
         };
         let before = (self.world.clone(), self.run.get_mut().mark());
-        let of = before.0.controls[id.index()].as_ref().map(|one| (one.thread, one.sequence));
-        self.act(|world, run| steps::take(world, run, step));
+        let control = before.0.controls[id.index()].as_ref();
+        let of = control.map(|one| (one.thread, one.sequence));
+        match control.filter(|control| quiesces(control)).map(|control| control.pc) {
+            None => self.act(|world, run| steps::take(world, run, step)),
+            Some(Pc::Quiesce) => {
+                for (thread, tag, desc) in std::mem::take(&mut self.on_its_way) {
+                    self.deliver(thread, tag, desc);
+                }
+                self.act(|world, run| steps::take(world, run, step));
+            }
+            Some(_) if self.aborts_due() => return true,
+            // They are with the server, and will be armed when their turn comes.
+            Some(_) if self.slots_due().any(TagSlot::carries) => return false,
+            Some(_) => self.passes_over(step),
+        }
         let wrong = of.is_some_and(|(thread, sequence)| {
             let token = Token::Control(sequence);
             let told = self.players.iter().filter(|one| one.thread == thread);
@@ -538,6 +558,54 @@ impl<'c> Stage<'c> {
             self.back_to(before);
         }
         !wrong
+    }
+
+    /// QUIESCE_DEV is about to hold back what is not on its way to a server, or to abort tags.
+    pub(super) fn is_quiescing(&self) -> bool {
+        self.world.controls.iter().flatten().any(quiesces)
+    }
+
+    /// The tags that QUIESCE_DEV aborts.
+    fn slots_due(&self) -> impl Iterator<Item = &TagSlot> {
+        let slots = self.world.device.iter().flat_map(|device| &device.tags);
+        slots.enumerate().filter(|(at, _)| self.is_due(*at)).map(|(_, slot)| slot)
+    }
+
+    fn is_due(&self, at: usize) -> bool {
+        self.world.device.as_ref().is_some_and(|device| {
+            let tag = (at % usize::from(device.depth)) as u16;
+            let task = device.tags[at].task;
+            task.is_some_and(|task| self.due.contains(&(task, tag)))
+        })
+    }
+
+    /// QUIESCE_DEV aborts one of them, if one is armed.
+    fn aborts_due(&mut self) -> bool {
+        let slots = self.world.device.iter().flat_map(|device| &device.tags);
+        let armed = |slot: &TagSlot| matches!(slot.state, TagState::Armed(_));
+        let mut slots = slots.enumerate();
+        let next = slots.find(|(at, slot)| armed(slot) && self.is_due(*at));
+        let Some(at) = next.map(|(at, _)| at) else { return false };
+        self.act(|world, run| world.cancel(run, at));
+        true
+    }
+
+    /// QUIESCE_DEV comes to its end, and leaves all tags that are armed now as they are.
+    fn passes_over(&mut self, step: Step) {
+        let mut passed = Vec::new();
+        let slots = self.world.device.iter_mut().flat_map(|device| &mut device.tags);
+        for (at, slot) in slots.enumerate() {
+            if matches!(slot.state, TagState::Armed(_)) {
+                passed.push((at, slot.state));
+                slot.state = TagState::Unfetched;
+            }
+        }
+        self.act(|world, run| steps::take(world, run, step));
+        if let Some(device) = &mut self.world.device {
+            for (at, state) in passed {
+                device.tags[at].state = state;
+            }
+        }
     }
 
     /// What was done since is undone.
@@ -572,6 +640,12 @@ impl<'c> Stage<'c> {
             .map(|control| self.world.control_awaits(control))
             .collect()
     }
+}
+
+/// Whether a command is QUIESCE_DEV, and at work.
+const fn quiesces(control: &Control) -> bool {
+    matches!(control.command, Asked::Plain(ControlOp::QuiesceDev, ..))
+        && matches!(control.pc, Pc::Quiesce | Pc::StopCancel)
 }
 
 /// Whether two descriptors are of the same request.

@@ -20,7 +20,7 @@ const DIR: &str = "/tmp/record";
 /// Requests that make a load.
 const UNDER_WAY: Stretch = (50, Duration::from_millis(1));
 /// Bytes of a trace that is worth to be handed to the host.
-const HANDED_MAX: usize = 256 << 10;
+const HANDED_MAX: usize = 512 << 10;
 
 pub(super) fn record(case: &RecordCase, doing: &Doing) -> Checked<Done> {
     let RecordCase { target, queues, depth, data, batch, end } = *case;
