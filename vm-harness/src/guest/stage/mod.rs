@@ -64,6 +64,8 @@ const ADMIN: &str = "--admin";
 const NEVER_CS: &str = "360000";
 /// The scheduler that scripts load.
 const SCHEDULER: &CStr = c"mq_deadline";
+/// Numbers of devices that scripts come by.
+const NUMBERS: u32 = 4;
 /// Longest time to remove what a script leaves behind.
 const SWEEP: Duration = Duration::from_secs(4);
 
@@ -503,7 +505,9 @@ impl Stage {
                 !company.gone
             });
             let settled = self.inspector.is_idle();
-            if !left && settled && nodes().is_empty() {
+            // A ring that never ends keeps a worker busy, and with it the device: its node is gone, and its number is not.
+            let over = !left && settled && nodes().is_empty() && !self.workers.are_busy();
+            if over && self.inspector.none_is_left() {
                 // No disk of the next script is to have it.
                 self.scheduler &= delete_module(SCHEDULER, 0).is_err();
                 if !self.scheduler {
@@ -684,6 +688,11 @@ impl Inspector {
         let bytes = payload.read();
         let info = bytes[PathName::Own.bytes(id.0).len()..].first_chunk();
         Ok(info.and_then(|info| DevInfo::decode(info).ok()))
+    }
+
+    /// Whether no script's device has its number any more.
+    fn none_is_left(&mut self) -> bool {
+        (0..NUMBERS).all(|id| matches!(self.info(id), Ok(None)))
     }
 
     /// Waits for a command.
