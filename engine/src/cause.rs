@@ -26,6 +26,8 @@ pub enum Step {
     AddDev,
     /// SET_PARAMS.
     SetParams,
+    /// REG_BUF.
+    ShareMemory,
     /// Starting the worker process.
     SpawnWorker,
     /// Creating the worker's ring.
@@ -157,6 +159,7 @@ impl fmt::Display for Step {
             Self::GetFeatures => f.write_str("asking the driver for its features (GET_FEATURES)"),
             Self::AddDev => f.write_str("adding the device (ADD_DEV)"),
             Self::SetParams => f.write_str("setting the device's parameters (SET_PARAMS)"),
+            Self::ShareMemory => f.write_str("registering the shared memory (REG_BUF)"),
             Self::SpawnWorker => f.write_str("starting the worker process"),
             Self::WorkerRing => f.write_str("creating the worker's ring"),
             Self::OpenChar => f.write_str("opening the character device"),

@@ -1,7 +1,7 @@
 //! Control commands as the supervisor means them, and what they bring back.
 
 use crate::cause::Step;
-use crate::uapi::{BasicParams, ControlOp, CtrlCmd, DevId, DevInfo, Features, Params};
+use crate::uapi::{BasicParams, ControlOp, CtrlCmd, DevId, DevInfo, Features, Params, ShmemBufReg};
 
 /// Bytes that hold the payload and the reply of every command.
 pub const PAYLOAD_BYTES_MAX: usize = 256;
@@ -36,6 +36,8 @@ pub enum Command {
     UpdateSize(DevId, u64),
     /// [`Command::StopDev`], unless somebody has the disk open.
     TryStopDev(DevId),
+    /// Pin memory of the calling process, and look for requests whose data lies in it. The result is the number of the registration.
+    RegBuf(DevId, ShmemBufReg),
 }
 
 /// What a control command wrote into its buffer.
@@ -81,6 +83,8 @@ pub enum Kind {
     UpdateSize,
     /// TRY_STOP_DEV.
     TryStopDev,
+    /// REG_BUF.
+    RegBuf,
 }
 
 impl Command {
@@ -100,6 +104,7 @@ impl Command {
             Self::QuiesceDev(_) => Kind::QuiesceDev,
             Self::UpdateSize(..) => Kind::UpdateSize,
             Self::TryStopDev(_) => Kind::TryStopDev,
+            Self::RegBuf(..) => Kind::RegBuf,
         }
     }
 }
@@ -127,6 +132,7 @@ impl Command {
             // The header says how much there is room for.
             Self::GetParams(id) => (*id, fill(&Params::default().encode()), 0),
             Self::GetDevInfo(id) => (*id, DevInfo::SIZE as u16, 0),
+            Self::RegBuf(id, memory) => (*id, fill(&memory.encode()), 0),
         };
         CtrlCmd { dev_id, queue_id: CtrlCmd::NO_QUEUE, len, addr: 0, data, dev_path_len: 0 }
     }
@@ -152,7 +158,8 @@ impl Kind {
             | Self::EndRecovery
             | Self::QuiesceDev
             | Self::UpdateSize
-            | Self::TryStopDev => Reply::Nothing,
+            | Self::TryStopDev
+            | Self::RegBuf => Reply::Nothing,
         }
     }
 
@@ -172,6 +179,7 @@ impl Kind {
             Self::QuiesceDev => Step::QuiesceDev,
             Self::UpdateSize => Step::Resize,
             Self::TryStopDev => Step::TryStopDev,
+            Self::RegBuf => Step::ShareMemory,
         }
     }
 
@@ -191,6 +199,7 @@ impl Kind {
             Self::QuiesceDev => ControlOp::QuiesceDev,
             Self::UpdateSize => ControlOp::UpdateSize,
             Self::TryStopDev => ControlOp::TryStopDev,
+            Self::RegBuf => ControlOp::RegBuf,
         }
     }
 }

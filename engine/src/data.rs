@@ -55,6 +55,15 @@ impl DataMode {
         Self::ALL.into_iter().find(|mode| Features(granted.0 & Self::DECISIVE.0) == mode.features())
     }
 
+    /// Whether memory can be shared with clients as well. Not where writes are announced: NEED_GET_DATA makes the kernel forget where the data is, and
+    /// copies nothing.
+    pub const fn shares(self) -> bool {
+        match self {
+            Self::Copy | Self::UserCopy | Self::ZeroCopy => true,
+            Self::GetData => false,
+        }
+    }
+
     /// What a FETCH or COMMIT says of the data. Anything else is refused with EINVAL.
     pub const fn address(self, tag: Tag) -> Address {
         match self {
@@ -75,6 +84,18 @@ impl DataMode {
             Self::ZeroCopy => TagMemory::Slot,
         }
     }
+}
+
+/// Where the data of a request is.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub enum Place {
+    /// Where the device's mode has it: in the tag's buffer, in the kernel, or in the tag's slot.
+    #[default]
+    Tag,
+    /// In the memory that clients share with the server, from this byte on (`UBLK_F_SHMEM_ZC`). The client put it there, or looks for it there:
+    /// nobody copies it.
+    Shared(u32),
 }
 
 /// What a queue has for each of its tags.

@@ -5,7 +5,7 @@ use alloc::vec;
 
 use crate::batch::{Batch, Element};
 use crate::cause::{Cause, Problem, Step as Attempt};
-use crate::data::{DataMode, TagMemory};
+use crate::data::{DataMode, Place, TagMemory};
 use crate::link::{FromQueue, Link, Received, ToQueue};
 use crate::pending::{Awaits, Otherwise, Owner, Pending, PendingSink};
 use crate::pump::Pump;
@@ -46,6 +46,9 @@ pub struct QueueConfig {
     /// Buffers for the tags that the kernel tells of in batches; 0: a command for each tag. As many as tags never run out.
     #[cfg_attr(feature = "serde", serde(default))]
     pub buffers: u16,
+    /// Bytes of memory that clients share with the server.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub shared_bytes: u64,
 }
 
 impl QueueConfig {
@@ -332,7 +335,8 @@ impl<T: Target> Queue<T> {
                     // A page of the buffer was not there. What is left must not be taken for the whole write (H20).
                     return self.finish(tag, Errno::EIO.to_result(), io);
                 }
-                match Request::parse(&desc, self.config.sectors, self.config.buffer_bytes) {
+                let QueueConfig { sectors, buffer_bytes, shared_bytes, .. } = self.config;
+                match Request::parse(&desc, sectors, buffer_bytes, shared_bytes) {
                     Ok(request) if self.is_unregistered(&desc, &request) => {
                         self.jobs[usize::from(tag.0)] = Some((request, None));
                         self.advance(tag, TagEvent::NotRegistered, io)
@@ -402,16 +406,19 @@ impl<T: Target> Queue<T> {
         match self.config.data {
             DataMode::Copy | DataMode::GetData | DataMode::UserCopy => false,
             DataMode::ZeroCopy => {
-                request.op.carries_data() && desc.flags().contains(RequestFlags::NEED_REG_BUF)
+                request.op.carries_data()
+                    && request.place == Place::Tag
+                    && desc.flags().contains(RequestFlags::NEED_REG_BUF)
             }
         }
     }
 
-    /// Whether the data passes through the tag's buffer because the backend cannot reach the request's own.
-    fn bounces(&self) -> bool {
-        match self.config.data {
-            DataMode::Copy | DataMode::GetData | DataMode::ZeroCopy => false,
-            DataMode::UserCopy => self.target.has_backend(),
+    /// Whether a request's data passes through the tag's buffer because the backend cannot reach the request's own.
+    fn bounces(&self, request: &Request) -> bool {
+        match (self.config.data, request.place) {
+            (DataMode::Copy | DataMode::GetData | DataMode::ZeroCopy, _)
+            | (DataMode::UserCopy, Place::Shared(_)) => false,
+            (DataMode::UserCopy, Place::Tag) => self.target.has_backend(),
         }
     }
 
@@ -421,10 +428,15 @@ impl<T: Target> Queue<T> {
             Op::Write { fua: _ } => true,
             Op::Read | Op::Flush | Op::Discard | Op::WriteZeroes { unmap: _ } => false,
         };
-        if writes && self.bounces() && !moves(tag, MemoryOp::CopyIn { len: request.len }, io) {
+        let copy = MemoryOp::CopyIn { len: request.len };
+        if writes && self.bounces(&request) && !moves(tag, request.place, copy, io) {
             return self.finish(tag, Errno::EIO.to_result(), io);
         }
-        let (job, step) = self.target.begin(&request, self.tag_memory());
+        let memory = match request.place {
+            Place::Tag => self.tag_memory(),
+            Place::Shared(_) => TagMemory::Buffer,
+        };
+        let (job, step) = self.target.begin(&request, memory);
         self.carry(tag, request, job, step, io)
     }
 
@@ -434,7 +446,8 @@ impl<T: Target> Queue<T> {
             Op::Read => true,
             Op::Write { fua: _ } | Op::Flush | Op::Discard | Op::WriteZeroes { unmap: _ } => false,
         };
-        if reads && self.bounces() && !moves(tag, MemoryOp::CopyOut { len: request.len }, io) {
+        let copy = MemoryOp::CopyOut { len: request.len };
+        if reads && self.bounces(request) && !moves(tag, request.place, copy, io) {
             return Errno::EIO.to_result();
         }
         request.complete()
@@ -452,14 +465,14 @@ impl<T: Target> Queue<T> {
         for _ in 0..MEMORY_STEPS_MAX {
             match step {
                 Step::Memory(op) => {
-                    if !moves(tag, op, io) {
+                    if !moves(tag, request.place, op, io) {
                         return self.finish(tag, Errno::EIO.to_result(), io);
                     }
                     step = self.target.resume(&request, &mut job, op.bytes() as i32);
                 }
                 Step::Backend(op) => {
                     self.jobs[usize::from(tag.0)] = Some((request, Some(job)));
-                    push(io, Sqe::Backend { tag, op });
+                    push(io, Sqe::Backend { tag, place: request.place, op });
                     return Ok(());
                 }
                 Step::Done(outcome) => {
@@ -589,8 +602,8 @@ impl<T: Target> Queue<T> {
 }
 
 /// Carries out a memory operation. False if it failed, or moved anything but all of it: then the request fails, and nothing is committed short (O3).
-fn moves(tag: Tag, op: MemoryOp, io: &mut impl QueueIo) -> bool {
-    u64::try_from(io.memory(tag, op)) == Ok(op.bytes())
+fn moves(tag: Tag, place: Place, op: MemoryOp, io: &mut impl QueueIo) -> bool {
+    u64::try_from(io.memory(tag, place, op)) == Ok(op.bytes())
 }
 
 /// Pushes an entry that has room by I3.

@@ -20,6 +20,7 @@ use core::cell::{Ref, RefCell};
 
 use crate::batch::{BatchOp, Element};
 use crate::control::{Command, Reply};
+use crate::data::Place;
 use crate::link::{
     FromQueue, FromWorker, Link, News, Order, Received, ToQueue, ToWorker,
     Verdict as LauncherVerdict,
@@ -370,8 +371,8 @@ impl<D: QueueIo, S: Sink> QueueIo for Recorded<D, S> {
         desc
     }
 
-    fn memory(&mut self, tag: Tag, op: MemoryOp) -> i32 {
-        self.driver.memory(tag, op)
+    fn memory(&mut self, tag: Tag, place: Place, op: MemoryOp) -> i32 {
+        self.driver.memory(tag, place, op)
     }
 }
 

@@ -7,7 +7,7 @@
 
 use crate::batch::{BatchOp, Element};
 use crate::cause::{Cause, Step};
-use crate::data::{Address, DataMode, TagMemory};
+use crate::data::{Address, DataMode, Place, TagMemory};
 use crate::link::{FromQueue, FromWorker, Link, News, Order, Received, ToQueue, ToWorker, Verdict};
 use crate::queue::QueueConfig;
 use crate::uapi::{DevId, Errno, IoDesc, QueueId, Tag};
@@ -165,6 +165,9 @@ pub struct DeviceGeometry {
     /// Whether commands are about many tags at a time (`UBLK_F_BATCH_IO`), as the kernel granted it.
     #[cfg_attr(feature = "serde", serde(default))]
     pub batch: bool,
+    /// Bytes of memory that clients share with the server, 0..=2^32; 0: none, or the kernel has none of that.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub shared_bytes: u64,
 }
 
 /// What kind of ring to create.
@@ -232,6 +235,9 @@ pub enum Sqe {
     Backend {
         /// The tag whose request this serves.
         tag: Tag,
+        /// Where the request's data is.
+        #[cfg_attr(feature = "serde", serde(default))]
+        place: Place,
         /// The operation.
         op: BackendOp,
     },
@@ -258,7 +264,8 @@ pub enum Sqe {
     },
 }
 
-/// An operation on the backing file. Ranges of the tag's buffer (of the request's pages, if the tag has a slot for them) and of the file, in bytes.
+/// An operation on the backing file. Ranges of the tag's buffer (of the request's pages, if the tag has a slot for them; of shared memory, from the request's
+/// [`Place`] on) and of the file, in bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum BackendOp {
@@ -303,7 +310,7 @@ pub enum BackendOp {
 /// A memory operation: completes inside the pump.
 ///
 /// *The request's data* is in the tag's buffer, from its beginning on. Under [`DataMode::UserCopy`] it is in the kernel, and the driver reaches it by
-/// `pread` and `pwrite` of the character device, which never wait for anybody.
+/// `pread` and `pwrite` of the character device, which never wait for anybody. At [`Place::Shared`] it is in shared memory, whatever the mode.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum MemoryOp {
     /// Copy from the store to the request's data.
@@ -536,8 +543,9 @@ pub trait QueueIo: Ring {
     fn goes_on(&self) -> bool;
     /// Reads the tag's descriptor. Only while the server owns the tag (I2).
     fn descriptor(&self, tag: Tag) -> IoDesc;
-    /// Carries out a memory operation on behalf of a tag: the bytes moved, or a negative errno. Bounds were checked by the engine (I7).
-    fn memory(&mut self, tag: Tag, op: MemoryOp) -> i32;
+    /// Carries out a memory operation on behalf of a tag, whose request's data is at `place`: the bytes moved, or a negative errno. Bounds were
+    /// checked by the engine (I7).
+    fn memory(&mut self, tag: Tag, place: Place, op: MemoryOp) -> i32;
 }
 
 /// What the launcher's driver offers. Nothing here blocks.

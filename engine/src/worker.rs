@@ -178,13 +178,22 @@ impl Worker {
 
     fn spawn(&mut self, queue: QueueId) -> Call {
         self.phase = Phase::Spawning(queue);
-        let DeviceGeometry { id: _, queues: _, depth, buffer_bytes, sectors, data, batch } =
+        let DeviceGeometry { depth, buffer_bytes, sectors, data, batch, shared_bytes, .. } =
             self.device;
         let entries = QueueConfig::ring_entries(depth);
         let buffers = if batch { depth } else { 0 };
         let mode = self.mode;
-        let config =
-            QueueConfig { id: queue, depth, buffer_bytes, sectors, entries, mode, data, buffers };
+        let config = QueueConfig {
+            id: queue,
+            depth,
+            buffer_bytes,
+            sectors,
+            entries,
+            mode,
+            data,
+            buffers,
+            shared_bytes,
+        };
         Call::SpawnQueue { config }
     }
 

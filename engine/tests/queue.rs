@@ -9,8 +9,8 @@ use blkproof_engine::link::{FromQueue, ToQueue};
 use blkproof_engine::queue::{Phase, Queue, QueueConfig};
 use blkproof_engine::sys::{Call, Cqe, Exit, MemoryOp, Ret, Token};
 use blkproof_engine::tag::COMMIT_RETRIES_MAX;
-use blkproof_engine::target::{AnyTarget, File, Mem, Null};
-use blkproof_engine::uapi::{Errno, IoDesc, QueueId, Tag};
+use blkproof_engine::target::{AnyTarget, File, Mem, Null, Target};
+use blkproof_engine::uapi::{Errno, IoDesc, QueueId, RequestFlags, ShmemAddr, Tag};
 use proptest::prelude::*;
 use support::{Kernel, KernelTag, Slot, config, settle};
 
@@ -38,13 +38,11 @@ fn file_queue(depth: u16, entries: u32) -> (Queue<AnyTarget>, Kernel) {
 
 fn file_queue_in(data: DataMode, depth: u16, entries: u32) -> (Queue<AnyTarget>, Kernel) {
     let config = QueueConfig { data, ..config(depth, entries) };
-    let target = AnyTarget::File(File {
-        sectors: config.sectors,
-        logical_bs_shift: 9,
-        discard: true,
-        write_zeroes: true,
-    });
-    (Queue::new(config, target), Kernel::new(&config))
+    (Queue::new(config, file(config.sectors)), Kernel::new(&config))
+}
+
+fn file(sectors: u64) -> AnyTarget {
+    AnyTarget::File(File { sectors, logical_bs_shift: 9, discard: true, write_zeroes: true })
 }
 
 #[test]
@@ -257,6 +255,68 @@ fn user_copy_for_a_backend_goes_by_way_of_the_buffer() {
     assert_eq!(kernel.moved[1], Some(MemoryOp::CopyOut { len: 4096 }));
     assert_eq!(kernel.commits, [(Tag(0), 4096), (Tag(1), 4096)]);
     assert_eq!(kernel.memory, 2);
+}
+
+/// The descriptor of a request whose data lies in shared memory.
+fn shared(op: u32, start: u64, sectors: u32, place: ShmemAddr) -> IoDesc {
+    let flags = op | RequestFlags::SHMEM_ZC.0;
+    IoDesc { op_flags: flags, addr: place.encode(), ..desc(op, start, sectors) }
+}
+
+#[test]
+fn data_in_shared_memory_is_served_there_in_every_mode() {
+    let place = ShmemAddr { index: 0, offset: 8192 };
+    for (data, memory) in
+        [(DataMode::Copy, true), (DataMode::UserCopy, true), (DataMode::ZeroCopy, false)]
+    {
+        let sharing = QueueConfig { data, shared_bytes: 16384, ..config(2, 4) };
+        let targets: [Option<AnyTarget>; 3] = [
+            memory.then_some(AnyTarget::Mem(Mem { sectors: 2048 })),
+            Some(AnyTarget::Null(Null { sectors: 2048 })),
+            Some(file(2048)),
+        ];
+        for target in targets.into_iter().flatten() {
+            let works = target.has_backend();
+            let (mut queue, mut kernel) = (Queue::new(sharing, target), Kernel::new(&sharing));
+            let _ = settle(&mut queue, &mut kernel, Ret::Start);
+            kernel.deliver(Tag(0), shared(WRITE, 8, 8, place));
+            kernel.deliver(Tag(1), shared(READ, 8, 8, place));
+            // Neither registered by hand, nor copied to a buffer; the kernel in miniature looks at the place.
+            kernel.descs[1].op_flags |= RequestFlags::NEED_REG_BUF.0;
+            let _ = settle(&mut queue, &mut kernel, Ret::Submitted(0));
+            if works {
+                assert_eq!(kernel.backend.len(), 2, "{data:?}");
+                for tag in [0, 1] {
+                    kernel.cq.push_back(Cqe { token: Token::Backend(Tag(tag)), res: 4096 });
+                }
+                let _ = settle(&mut queue, &mut kernel, Ret::Submitted(0));
+                assert_eq!(kernel.memory, 0, "{data:?}");
+            }
+            assert_eq!(kernel.commits, [(Tag(0), 4096), (Tag(1), 4096)], "{data:?}");
+        }
+    }
+}
+
+#[test]
+fn data_beyond_shared_memory_fails_the_request() {
+    let at = |index, offset| ShmemAddr { index, offset };
+    for (bytes, place, fails) in [
+        (16384, at(0, 12288), false),
+        (16384, at(0, 12800), true),
+        (16384, at(0, u32::MAX - 511), true),
+        (16384, at(1, 0), true),
+        // Never asked for.
+        (0, at(0, 0), true),
+    ] {
+        let sharing = QueueConfig { shared_bytes: bytes, ..config(1, 4) };
+        let target = AnyTarget::Mem(Mem { sectors: 2048 });
+        let (mut queue, mut kernel) = (Queue::new(sharing, target), Kernel::new(&sharing));
+        let _ = settle(&mut queue, &mut kernel, Ret::Start);
+        kernel.deliver(Tag(0), shared(READ, 0, 8, place));
+        let _ = settle(&mut queue, &mut kernel, Ret::Submitted(0));
+        let result = if fails { Errno::EIO.to_result() } else { 4096 };
+        assert_eq!(kernel.commits, [(Tag(0), result)], "{bytes} {place:?}");
+    }
 }
 
 #[test]

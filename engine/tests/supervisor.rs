@@ -11,10 +11,14 @@ use blkproof_engine::supervisor::{Deadlines, Plan, Recovery, Stage, Supervisor};
 use blkproof_engine::sys::{
     Call, ControlIo, Cqe, Exit, Ret, Ring, SqFull, Sqe, SupervisorIo, Token, WorkerExit,
 };
-use blkproof_engine::uapi::{BasicParams, DevId, DevInfo, DeviceState, Errno, Features, Params};
+use blkproof_engine::uapi::{
+    BasicParams, DevId, DevInfo, DeviceState, Errno, Features, Params, ShmemBufReg,
+};
 
 const PID: u32 = 4711;
 const ID: DevId = DevId(3);
+/// What clients share with the server.
+const MEMORY: ShmemBufReg = ShmemBufReg { addr: 1 << 20, len: 1 << 16, read_only: false };
 
 /// What goes wrong, and when.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -75,8 +79,11 @@ struct System {
     /// What ADD_DEV asked for, and what of it the kernel clears and says nothing.
     asked: Features,
     clears: Features,
-    /// What the worker was told of how data moves.
+    /// What the worker was told of how data moves, and of shared memory.
     data: Option<DataMode>,
+    shared_bytes: u64,
+    /// What REG_BUF answers.
+    index: i32,
 }
 
 enum Entry {
@@ -108,6 +115,8 @@ impl System {
             asked: Features::NONE,
             clears: Features::NONE,
             data: None,
+            shared_bytes: 0,
+            index: 0,
         }
     }
 
@@ -177,6 +186,14 @@ impl System {
             Command::SetParams(id, params) => {
                 assert_eq!(*id, ID);
                 assert_eq!(params.basic.unwrap().max_sectors, 1024, "capped by the granted buffer");
+            }
+            Command::RegBuf(id, memory) => {
+                assert_eq!((*id, *memory), (ID, MEMORY));
+                assert!(
+                    !self.live && self.worker.is_none(),
+                    "H12: with a disk it would drain its queue"
+                );
+                res = self.index;
             }
             Command::StartDev(id, pid) => {
                 assert_eq!((*id, *pid), (ID, PID));
@@ -346,6 +363,7 @@ fn plan() -> Plan {
             ..Params::default()
         },
         restart: false,
+        shared: None,
     }
 }
 
@@ -373,7 +391,7 @@ fn run(plan: Plan, system: &mut System, stop_when_live: bool) -> Exit {
             Call::SetupRing(_) => fails(Step::ControlRing).unwrap_or(Ret::Done),
             Call::SpawnWorker { device, renewed: false } => {
                 assert_eq!((device.queues, device.depth), (2, 64), "what the kernel granted");
-                system.data = Some(device.data);
+                (system.data, system.shared_bytes) = (Some(device.data), device.shared_bytes);
                 fails(Step::SpawnWorker).unwrap_or_else(|| {
                     system.worker = Some(true);
                     match system.plant {
@@ -552,6 +570,54 @@ fn data_moves_as_the_kernel_grants_it() {
     // Half of it is a mode that nobody serves.
     let (exit, _, data) = data_mode(DataMode::ZeroCopy, all, Features::SUPPORT_ZERO_COPY);
     assert_eq!((exit, data), (refused, None));
+}
+
+/// To bring up a device whose clients share memory.
+fn sharing() -> Plan {
+    let mut plan = plan();
+    if let Plan::Serve { info, shared, .. } = &mut plan {
+        info.flags = Features::SHMEM_ZC;
+        *shared = Some(MEMORY);
+    }
+    plan
+}
+
+#[test]
+fn shared_memory_is_registered_before_there_is_a_disk() {
+    let mut system = System::new(Plant::Nothing);
+    assert_eq!(run(sharing(), &mut system, true), Exit::Finished);
+    let up = [Kind::GetFeatures, Kind::AddDev, Kind::SetParams, Kind::RegBuf, Kind::StartDev];
+    assert_eq!(system.commands[..5], up);
+    assert_eq!(system.shared_bytes, MEMORY.len);
+    // Interrupted, it is sent again.
+    let mut system = System::new(Plant::Command(Kind::RegBuf, Errno::EINTR));
+    assert_eq!(run(sharing(), &mut system, true), Exit::Finished);
+    // A kernel that has none of it, and one that clears what it said it had.
+    let without = Features(u64::MAX).difference(Features::SHMEM_ZC);
+    for (features, clears) in [(without, Features::NONE), (Features(u64::MAX), Features::SHMEM_ZC)]
+    {
+        let mut system = System { features, clears, ..System::new(Plant::Nothing) };
+        let exit = run(sharing(), &mut system, true);
+        if clears == Features::NONE {
+            assert_eq!(exit, Exit::Finished);
+        } else {
+            assert_eq!(exit, Exit::Failed(Cause::new(Step::AddDev, Problem::Unsupported)));
+        }
+        assert!(!system.commands.contains(&Kind::RegBuf) && system.shared_bytes == 0);
+    }
+}
+
+#[test]
+fn memory_that_cannot_be_registered_is_no_device() {
+    let mut system = System::new(Plant::Command(Kind::RegBuf, Errno::ENOMEM));
+    let exit = run(sharing(), &mut system, false);
+    assert_eq!(exit, Exit::Failed(Cause::errno(Step::ShareMemory, Errno::ENOMEM)));
+    assert!(!system.exists);
+    // The queues would take every request for one of another registration.
+    let mut system = System { index: 1, ..System::new(Plant::Nothing) };
+    let exit = run(sharing(), &mut system, false);
+    assert_eq!(exit, Exit::Failed(Cause::new(Step::ShareMemory, Problem::Protocol)));
+    assert!(!system.exists);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Targets against a plain reference: an array of bytes.
 
-use blkproof_engine::data::TagMemory;
+use blkproof_engine::data::{Place, TagMemory};
 use blkproof_engine::sys::{BackendOp, MemoryOp};
 use blkproof_engine::target::{AnyTarget, File, Mem, Null, Op, Request, Step, Target};
 use blkproof_engine::uapi::{Errno, Features, KernelSeries};
@@ -105,9 +105,10 @@ fn request() -> impl Strategy<Value = Request> {
         1 => any::<bool>().prop_map(|unmap| Op::WriteZeroes { unmap }),
     ];
     (op, 0..SECTORS).prop_flat_map(|(op, start)| {
-        (1..=SECTORS - start).prop_map(move |sectors| match op {
-            Op::Flush => Request { op, offset: 0, len: 0 },
-            _ => Request { op, offset: start * 512, len: sectors as u32 * 512 },
+        (1..=SECTORS - start).prop_map(move |sectors| {
+            let (offset, len) =
+                if op == Op::Flush { (0, 0) } else { (start * 512, sectors as u32 * 512) };
+            Request { op, offset, len, place: Place::Tag }
         })
     })
 }
@@ -182,7 +183,7 @@ proptest! {
 #[test]
 fn a_backend_that_never_answers_well_is_an_error() {
     let target = File { sectors: SECTORS, logical_bs_shift: 9, discard: true, write_zeroes: true };
-    let request = Request { op: Op::Write { fua: true }, offset: 0, len: 4096 };
+    let request = Request { op: Op::Write { fua: true }, offset: 0, len: 4096, place: Place::Tag };
     for (res, errno) in [
         (Errno::EAGAIN.to_result(), Errno::EIO),
         (Errno::EINTR.to_result(), Errno::EIO),

@@ -21,7 +21,8 @@ use crate::state_file::RunDir;
 use crate::tap::Recording;
 use crate::task::{SECTOR, TargetSpec, Task};
 use crate::{
-    change, control, dump, launcher, query, recovery, store, supervisor_process, worker_process,
+    change, control, dump, launcher, query, recovery, shared, store, supervisor_process,
+    worker_process,
 };
 
 /// Serve Linux block devices from user space (ublk).
@@ -191,6 +192,10 @@ struct AddOptions {
     /// Fetch and commit many requests by one command: Linux 7.3 or later and a depth of 2; otherwise a command for each, and `add` says so
     #[arg(long)]
     batch: bool,
+    /// Memory that clients share with the server: a file on tmpfs or hugetlbfs, up to 4G, which they map as well. What they read into it and write from it
+    /// nobody copies between kernel and server. Linux 7.3; before it makes no difference, and `add` says so. Not with --data get-data, nor with --record
+    #[arg(long, value_name = "FILE", conflicts_with = "record")]
+    shared: Option<PathBuf>,
     /// What becomes of the device when its worker dies, until it has another one
     #[arg(long, value_name = "MODE", value_enum)]
     recovery: Option<RecoveryMode>,
@@ -329,6 +334,15 @@ fn run_add(add: Add) -> Result<()> {
             .advice("take --batch without --data get-data")
             .class(Class::Usage));
     }
+    if options.shared.is_some() && options.data == Data::GetData {
+        return Err(Error::new(
+            "adding a device",
+            "the kernel forgets where in shared memory the data of an announced write is",
+        )
+        .advice("take --shared without --data get-data")
+        .class(Class::Usage));
+    }
+    let shared = options.shared.as_deref().map(shared::look).transpose()?;
     control::probe()?;
     let AddOptions {
         id,
@@ -337,6 +351,7 @@ fn run_add(add: Add) -> Result<()> {
         buffer,
         data,
         batch,
+        shared: _,
         recovery,
         restart,
         foreground,
@@ -357,6 +372,7 @@ fn run_add(add: Add) -> Result<()> {
         log: None,
         comes_back: false,
         record,
+        shared,
     };
     if foreground {
         return launcher::foreground(task, store, announce);

@@ -98,10 +98,11 @@ pub fn look(run_dir: &RunDir, id: u32) -> Result<Option<Listed>> {
 }
 
 /// How the data of a device moves, and whether in batches, as the kernel tells.
-pub fn granted(id: DevId) -> Option<(DataMode, bool)> {
+pub fn granted(id: DevId) -> Option<(DataMode, bool, bool)> {
     match query::ask(Command::GetDevInfo(id)) {
         Ok(Reply::DevInfo(info)) => {
-            Some((DataMode::of(info.flags)?, info.flags.contains(Features::BATCH_IO)))
+            let has = |feature| info.flags.contains(feature);
+            Some((DataMode::of(info.flags)?, has(Features::BATCH_IO), has(Features::SHMEM_ZC)))
         }
         Ok(Reply::Nothing | Reply::Features(_) | Reply::Params(_)) | Err(_) => None,
     }

@@ -182,6 +182,9 @@ fn advice(cause: Cause) -> Option<&'static str> {
         (Step::MapQueue(_), Errno::ENOMEM) => {
             Some("use a smaller --depth, fewer --queues or a smaller --buffer")
         }
+        (Step::ShareMemory, Errno::ENOMEM | Errno::EFAULT) => {
+            Some("is there as much memory (huge pages: /proc/meminfo) as the file is large?")
+        }
         (Step::GetDevInfo | Step::StopDev | Step::DelDev, Errno::ENODEV) => {
             Some("`blkproof list` shows the devices that exist")
         }

@@ -41,7 +41,7 @@ pub fn detach(mut task: Task, store: Option<&OwnedFd>) -> Result<PathBuf> {
     os::block(&orders::STOP_SIGNALS).attempting(attempt)?;
     let up = start(&task, store, &log, &run_dir)
         .attempting(attempt)
-        .and_then(|(peer, child)| await_up(peer, Some(&child), Some((task.data, task.batch))));
+        .and_then(|(peer, child)| await_up(peer, Some(&child), Some(asked(&task))));
     match up {
         Ok(path) => Ok(path),
         Err(error) => {
@@ -94,7 +94,7 @@ pub fn foreground(task: Task, store: Option<OwnedFd>, up: fn(&Path)) -> Result<(
     // Before the thread starts, so that it leaves the signals to the supervisor.
     os::block(&orders::signals()).attempting(attempt)?;
     let (ours, theirs) = Peer::pair().attempting(attempt)?;
-    let asked = Some((task.data, task.batch));
+    let asked = Some(asked(&task));
     let announce = thread::spawn(move || await_up(ours, None, asked).map(|path| up(&path)));
     let exit = supervisor_process::serve(task, store, theirs).attempting(attempt)?;
     let announced = announce.join().map_err(|_| Error::new(attempt(), "a thread panicked"))?;
@@ -142,12 +142,8 @@ fn start(
 }
 
 /// Waits for the verdict and for the device's node. An interrupt is handed on to the supervisor, which then unwinds and says so.
-/// `asked`: how data is to move, and whether in batches, if the device is new; otherwise it is brought back as it was.
-fn await_up(
-    peer: Peer,
-    supervisor: Option<&Child>,
-    asked: Option<(DataMode, bool)>,
-) -> Result<PathBuf> {
+/// `asked`: what of the device the kernel may grant or not, if it is new; otherwise it is brought back as it was.
+fn await_up(peer: Peer, supervisor: Option<&Child>, asked: Option<Asked>) -> Result<PathBuf> {
     let stop = supervisor.map_or(&[][..], |_| &orders::STOP_SIGNALS);
     let signals = os::signal_fd(stop).attempting(|| "waiting for the supervisor".into())?;
     let mut driver = LauncherDriver::new(signals, peer, supervisor.map(Child::id));
@@ -188,9 +184,16 @@ fn await_up(
     })
 }
 
+/// How data is to move, whether in batches, and whether it may lie in shared memory.
+type Asked = (DataMode, bool, bool);
+
+const fn asked(task: &Task) -> Asked {
+    (task.data, task.batch, task.shared.is_some())
+}
+
 /// Says so if the kernel granted something else than was asked for.
-fn tell_granted(id: DevId, (asked, batch): (DataMode, bool)) {
-    let Some((granted, batches)) = devices::granted(id) else { return };
+fn tell_granted(id: DevId, (asked, batch, share): Asked) {
+    let Some((granted, batches, shares)) = devices::granted(id) else { return };
     let path = devices::block_path(id);
     if granted != asked {
         eprintln!(
@@ -203,6 +206,12 @@ fn tell_granted(id: DevId, (asked, batch): (DataMode, bool)) {
     if batch && !batches {
         eprintln!(
             "blkproof: there are no batches, for want of them in this kernel or of a second tag: {} is served with a command for each tag",
+            path.display()
+        );
+    }
+    if share && !shares {
+        eprintln!(
+            "blkproof: this kernel shares no memory with clients: {} is served without",
             path.display()
         );
     }

@@ -58,6 +58,8 @@ pub mod query;
 #[cfg(not(loom))]
 pub mod recovery;
 #[cfg(not(loom))]
+pub mod shared;
+#[cfg(not(loom))]
 pub mod state_file;
 #[cfg(not(loom))]
 pub mod store;

@@ -52,6 +52,7 @@ pub fn recover(run_dir: &RunDir, id: u32) -> Result<PathBuf> {
         log: None,
         comes_back: true,
         record: None,
+        shared: state.shared.clone(),
     };
     let back =
         store::reopen(&task.target).and_then(|store| launcher::bring_back(&task, store.as_ref()));

@@ -16,7 +16,7 @@ use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 
 use crate::process::Process;
-use crate::task::{SECTOR, TargetSpec, Task};
+use crate::task::{SECTOR, SharedSpec, TargetSpec, Task};
 
 /// The variable that names another run directory.
 pub const RUN_DIR_VARIABLE: &str = "BLKPROOF_RUN_DIR";
@@ -48,6 +48,9 @@ pub struct StateFile {
     pub restart: bool,
     /// The number by which it is known again, as the kernel keeps it.
     pub identity: u64,
+    /// What clients share with its worker.
+    #[serde(default)]
+    pub shared: Option<SharedSpec>,
     /// The process that brought it up, or back.
     pub supervisor: Process,
     /// The process that serves it.
@@ -67,6 +70,7 @@ impl StateFile {
             recovery: task.recovery,
             restart: task.restart,
             identity: task.identity,
+            shared: task.shared.clone().filter(|_| device.shared_bytes > 0),
             supervisor,
             worker,
         }
@@ -231,6 +235,7 @@ pub(crate) fn state_of(id: u32, process: Process) -> StateFile {
         recovery: Recovery::FailIo,
         restart: true,
         identity: u64::MAX,
+        shared: None,
         supervisor: process,
         worker: process,
     }

@@ -12,7 +12,7 @@ use blkproof_engine::link::News;
 use blkproof_engine::record::{Recorded, Thread};
 use blkproof_engine::supervisor::{Deadlines, Supervisor};
 use blkproof_engine::sys::{DeviceGeometry, Exit};
-use blkproof_engine::uapi::DevId;
+use blkproof_engine::uapi::{DevId, ShmemBufReg};
 
 use crate::board::{Board, Name};
 use crate::driver::{self, Keeper, Spawned, SupervisorDriver};
@@ -22,7 +22,7 @@ use crate::process::{self, Process, SUPERVISOR_COMM};
 use crate::state_file::{Role, RunDir, StateFile};
 use crate::tap::{Shape, Tap, WorkerSpool};
 use crate::task::{SECTOR, TargetSpec, Task};
-use crate::{dump, inherit, orders, store, worker_process};
+use crate::{dump, inherit, orders, shared, store, worker_process};
 
 /// The hidden subcommand.
 pub const SUBCOMMAND: &str = "__supervise";
@@ -69,7 +69,12 @@ pub fn serve(task: Task, store: Option<OwnedFd>, launcher: Peer) -> io::Result<E
     let board = Board::default();
     let mut publisher = board.publisher(Name::Supervisor);
     let run_dir = RunDir::from_environment();
-    let plan = task.plan();
+    // Mapped for as long as this process lives. A device that comes back has it registered.
+    let shared = task.shared.as_ref().filter(|_| !task.comes_back);
+    let shared = shared.map(shared::map).transpose()?;
+    let plan = task.plan(shared.as_ref().zip(task.shared.as_ref()).map(|(memory, spec)| {
+        ShmemBufReg { addr: memory.address(), len: spec.bytes, read_only: false }
+    }));
 
     let shape = Shape { device: task.id.map(DevId), queues: task.queues, depth: task.depth };
     let tap = task.record.as_ref().map(|record| Tap::supervisor(record, shape)).transpose()?;
@@ -168,7 +173,8 @@ fn start_worker(
         dump::serve(&run_dir.socket(id, Role::Supervisor), board.clone());
     }
     let order = spool.map(|spool| spool.order().clone());
-    let spawned = worker_process::spawn(device, &task.target, (program, store), run_dir, order)?;
+    let what = (&task.target, task.shared.as_ref());
+    let spawned = worker_process::spawn(device, what, (program, store), run_dir, order)?;
     let state = StateFile::new(device, task, Process::current(), spawned.process);
     if let Err(error) = run_dir.write(&state) {
         // The worker runs, so it must be known to the machine. `del` finds it by the pid that the kernel knows.
@@ -252,6 +258,7 @@ mod tests {
             log: None,
             comes_back: false,
             record: None,
+            shared: None,
         };
         let device = DeviceGeometry {
             id: DevId(3),
@@ -261,6 +268,7 @@ mod tests {
             sectors: 8,
             data,
             batch: false,
+            shared_bytes: 0,
         };
 
         // The program is this test's, which has no test of the name that a worker is called by.

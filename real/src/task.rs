@@ -6,7 +6,7 @@ use blkproof_engine::data::DataMode;
 use blkproof_engine::supervisor::{Plan, Recovery, Wanted};
 use blkproof_engine::sys::DeviceGeometry;
 use blkproof_engine::target::{AnyTarget, File, Mem, Null};
-use blkproof_engine::uapi::DevId;
+use blkproof_engine::uapi::{DevId, ShmemBufReg};
 use serde::{Deserialize, Serialize};
 
 use crate::tap::{Recording, WorkerRecording};
@@ -87,6 +87,19 @@ impl TargetSpec {
     }
 }
 
+/// Memory that clients share with the worker: a file of a file system in memory.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SharedSpec {
+    /// The file, absolute.
+    pub file: PathBuf,
+    /// Its size, a multiple of its pages' and at most 4 GiB.
+    pub bytes: u64,
+    /// Which file it is: what is registered are pages, and another file of this name has others.
+    pub device: u64,
+    /// The same.
+    pub inode: u64,
+}
+
 /// What the supervisor is to do.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Task {
@@ -116,13 +129,20 @@ pub struct Task {
     pub comes_back: bool,
     /// Where to record what supervisor and worker do.
     pub record: Option<Recording>,
+    /// What clients share with the worker.
+    pub shared: Option<SharedSpec>,
 }
 
 impl Task {
-    /// The engine's plan.
-    pub fn plan(&self) -> Plan {
+    /// The engine's plan. `shared`: the memory shared with clients, as it is mapped here.
+    pub fn plan(&self, shared: Option<ShmemBufReg>) -> Plan {
         if let (true, Some(id)) = (self.comes_back, self.id) {
-            return Plan::Recover { id: DevId(id), identity: self.identity, restart: self.restart };
+            return Plan::Recover {
+                id: DevId(id),
+                identity: self.identity,
+                restart: self.restart,
+                shared_bytes: self.shared.as_ref().map_or(0, |shared| shared.bytes),
+            };
         }
         let wanted = Wanted {
             id: self.id.map(DevId),
@@ -133,6 +153,7 @@ impl Task {
             batch: self.batch,
             recovery: self.recovery,
             identity: self.identity,
+            shared,
         };
         Plan::serve(wanted, self.restart, &self.target.target())
     }
@@ -148,8 +169,11 @@ pub struct WorkOrder {
     sectors: u64,
     data: DataMode,
     batch: bool,
+    shared_bytes: u64,
     /// Where the bytes are.
     pub target: TargetSpec,
+    /// What clients share with it.
+    pub shared: Option<SharedSpec>,
     /// Where to record what it does.
     pub record: Option<WorkerRecording>,
 }
@@ -159,16 +183,31 @@ impl WorkOrder {
     pub const fn new(
         device: DeviceGeometry,
         target: TargetSpec,
+        shared: Option<SharedSpec>,
         record: Option<WorkerRecording>,
     ) -> Self {
-        let DeviceGeometry { id, queues, depth, buffer_bytes, sectors, data, batch } = device;
-        Self { id: id.0, queues, depth, buffer_bytes, sectors, data, batch, target, record }
+        let DeviceGeometry { id, queues, depth, buffer_bytes, sectors, data, batch, shared_bytes } =
+            device;
+        Self {
+            id: id.0,
+            queues,
+            depth,
+            buffer_bytes,
+            sectors,
+            data,
+            batch,
+            shared_bytes,
+            target,
+            shared,
+            record,
+        }
     }
 
     /// The device.
     pub const fn device(&self) -> DeviceGeometry {
-        let Self { id, queues, depth, buffer_bytes, sectors, data, batch, target: _, record: _ } =
+        let Self { id, queues, depth, buffer_bytes, sectors, data, batch, shared_bytes, .. } =
             *self;
-        DeviceGeometry { id: DevId(id), queues, depth, buffer_bytes, sectors, data, batch }
+        let id = DevId(id);
+        DeviceGeometry { id, queues, depth, buffer_bytes, sectors, data, batch, shared_bytes }
     }
 }

@@ -24,8 +24,8 @@ use crate::peer::Peer;
 use crate::process::{self, Process, WORKER_COMM};
 use crate::state_file::{RUN_DIR_VARIABLE, Role, RunDir};
 use crate::tap::{Shape, Tap, WorkerRecording};
-use crate::task::{SECTOR, TargetSpec, WorkOrder};
-use crate::{dump, inherit, store};
+use crate::task::{SECTOR, SharedSpec, TargetSpec, WorkOrder};
+use crate::{dump, inherit, shared, store};
 
 /// The hidden subcommand.
 pub const SUBCOMMAND: &str = "__work";
@@ -40,13 +40,14 @@ pub const THIS_PROGRAM: &str = "/proc/self/exe";
 /// What the system answered.
 pub fn spawn(
     device: DeviceGeometry,
-    target: &TargetSpec,
+    (target, shared): (&TargetSpec, Option<&SharedSpec>),
     (program, store): (&Path, Option<&OwnedFd>),
     run_dir: &RunDir,
     record: Option<WorkerRecording>,
 ) -> io::Result<Spawned> {
     let (link, child_link) = Peer::pair()?;
-    let order = serde_json::to_string(&WorkOrder::new(device, target.clone(), record))?;
+    let order =
+        serde_json::to_string(&WorkOrder::new(device, target.clone(), shared.cloned(), record))?;
     let mut child = Command::new(program)
         .arg0("blkproof")
         .args([SUBCOMMAND, &order])
@@ -97,6 +98,8 @@ fn work(order: &str) -> io::Result<Exit> {
         }
         TargetSpec::Loop { .. } => Backend::File(Arc::new(file)),
     };
+    let shared = order.shared.as_ref().filter(|_| device.shared_bytes > 0);
+    let shared = shared.map(shared::map).transpose()?.map(Arc::new);
     let board = Board::default();
     let mut publisher = board.publisher(Name::Worker);
     let socket = RunDir::from_environment().socket(device.id.0, Role::Worker);
@@ -105,7 +108,8 @@ fn work(order: &str) -> io::Result<Exit> {
     let tap = order.record.as_ref().map(|record| Tap::worker(record, shape)).transpose()?;
     let tap = tap.map(Arc::new);
     let target = order.target.target();
-    let mut driver = WorkerDriver::new(device, target, backend, link.into(), board, tap.clone())?;
+    let means = (backend, shared);
+    let mut driver = WorkerDriver::new(device, target, means, link.into(), board, tap.clone())?;
     let mut worker = Worker::new(device, worker::RING_MODE);
     let exit = match &tap {
         None => {

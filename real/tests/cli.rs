@@ -115,7 +115,7 @@ fn a_file_locked_by_another_process_is_refused() {
 
 #[test]
 fn a_command_that_makes_no_sense_is_a_usage_error() {
-    let cases: [(&[&str], &str); 15] = [
+    let cases: [(&[&str], &str); 17] = [
         (&[], "Usage: blkproof"),
         (&["nonsense"], "unrecognized subcommand"),
         (&["add"], "Usage: blkproof add"),
@@ -132,6 +132,11 @@ fn a_command_that_makes_no_sense_is_a_usage_error() {
             "[possible values: copy, get-data, user-copy, zero-copy]",
         ),
         (&["add", "mem", "--size", "1M", "--data", "zero-copy"], "take --data user-copy"),
+        (
+            &["add", "null", "--shared", "/dev/shm/none", "--data", "get-data"],
+            "take --shared without --data get-data",
+        ),
+        (&["add", "null", "--shared", "/dev/shm/none", "--record", "x"], "cannot be used with"),
         (&["del"], "<ID|--all>"),
         (&["del", "0", "--all"], "cannot be used with"),
     ];

@@ -18,7 +18,7 @@ use blkproof::os::{self, Backend, QueueShape, Store};
 use blkproof::peer::Peer;
 use blkproof::process::Process;
 use blkproof_engine::cause::{Cause, Problem, Step};
-use blkproof_engine::data::{DataMode, TagMemory};
+use blkproof_engine::data::{DataMode, Place, TagMemory};
 use blkproof_engine::link::{FromQueue, FromWorker, Link, Received, ToQueue, ToWorker};
 use blkproof_engine::queue::{Queue, QueueConfig};
 use blkproof_engine::supervisor::{Deadlines, Plan, Supervisor};
@@ -61,18 +61,19 @@ fn queue_driver(
     backend: Backend,
     inbox: &Arc<RingMailbox<ToQueue>>,
 ) -> Option<QueueDriver> {
-    queue_driver_with(TagMemory::Buffer, descriptors, backend, inbox)
+    queue_driver_with(TagMemory::Buffer, descriptors, backend, None, inbox)
 }
 
 fn queue_driver_with(
     memory: TagMemory,
     descriptors: File,
     backend: Backend,
+    shared: Option<Arc<Store>>,
     inbox: &Arc<RingMailbox<ToQueue>>,
 ) -> Option<QueueDriver> {
     let shape = QueueShape { queue: QueueId(0), depth: DEPTH, buffer_bytes: BUFFER_BYTES };
     let device = Arc::new(OwnedFd::from(descriptors));
-    let mut driver = QueueDriver::new(shape, device, backend, Arc::clone(inbox), mailbox());
+    let mut driver = QueueDriver::new(shape, device, backend, shared, Arc::clone(inbox), mailbox());
     match call(&mut driver, Call::SetupRing(RingSpec { entries: 8, mode: MODE })) {
         Ret::Failed(errno @ (Errno::EPERM | Errno::ENOSYS)) => {
             println!("skipped: this machine allows no io_uring ({errno})");
@@ -144,7 +145,8 @@ fn backend_operations_reach_the_file() {
     let Some(mut driver) = queue_driver(memfd(0x18000), backend, &mailbox()) else { return };
     let page = PAGE as u32;
     let offset = |pages: usize| (pages * PAGE) as u64;
-    let mut run = |tag: u16, op| complete(&mut driver, Sqe::Backend { tag: Tag(tag), op });
+    let mut run =
+        |tag: u16, op| complete(&mut driver, Sqe::Backend { tag: Tag(tag), place: Place::Tag, op });
 
     let read = BackendOp::Read { offset: offset(1), buffer: page, len: 2 * page };
     assert_eq!(run(3, read), 2 * PAGE as i32);
@@ -185,21 +187,68 @@ fn memory_operations_move_and_zero_the_bytes_of_the_store() {
     };
     let mut expected = pattern.clone();
 
-    assert_eq!(driver.memory(Tag(2), MemoryOp::Load { offset: 512, len: 1024 }), 1024);
-    driver.memory(Tag(2), MemoryOp::Store { offset: 2560, len: 1024 });
+    assert_eq!(driver.memory(Tag(2), Place::Tag, MemoryOp::Load { offset: 512, len: 1024 }), 1024);
+    driver.memory(Tag(2), Place::Tag, MemoryOp::Store { offset: 2560, len: 1024 });
     expected.copy_within(512..1536, 2560);
     assert_eq!(contents(), expected);
 
-    driver.memory(Tag(2), MemoryOp::Clear { len: 512 });
-    driver.memory(Tag(2), MemoryOp::Store { offset: 0, len: 512 });
+    driver.memory(Tag(2), Place::Tag, MemoryOp::Clear { len: 512 });
+    driver.memory(Tag(2), Place::Tag, MemoryOp::Store { offset: 0, len: 512 });
     expected[..512].fill(0);
     assert_eq!(contents(), expected);
 
     // Inside a page; across pages with whole ones between; exactly whole ones.
     for (offset, len) in [(9000, 100), (3 * PAGE - 512, 3 * PAGE), (7 * PAGE, PAGE)] {
-        driver.memory(Tag(0), MemoryOp::Zero { offset: offset as u64, len: len as u64 });
+        driver.memory(
+            Tag(0),
+            Place::Tag,
+            MemoryOp::Zero { offset: offset as u64, len: len as u64 },
+        );
         expected[offset..offset + len].fill(0);
         assert_eq!(contents(), expected, "{offset} {len}");
+    }
+}
+
+#[test]
+fn data_in_shared_memory_is_used_where_it_is() {
+    let (shared, kept) = (memfd(4 * PAGE as u64), memfd(4 * PAGE as u64));
+    let pattern: Vec<u8> = (0..4 * PAGE).map(|byte| (byte % 251) as u8).collect();
+    kept.write_all_at(&pattern, 0).expect("written");
+    let map = |file: &File| {
+        let file = file.try_clone().expect("a descriptor");
+        Arc::new(Store::map(file.into(), 4 * PAGE as u64).expect("mapped"))
+    };
+    let at = |file: &File, offset: usize, len: usize| {
+        let mut bytes = vec![0; len];
+        file.read_exact_at(&mut bytes, offset as u64).expect("read");
+        bytes
+    };
+    let place = Place::Shared(PAGE as u32 + 512);
+    for memory in [TagMemory::Buffer, TagMemory::Nothing] {
+        let backend = Backend::Memory(map(&kept));
+        let (device, lent) = (memfd(0x18000), Some(map(&shared)));
+        let driver = queue_driver_with(memory, device, backend, lent, &mailbox());
+        let Some(mut driver) = driver else { return };
+        assert_eq!(driver.memory(Tag(1), place, MemoryOp::Load { offset: 512, len: 1024 }), 1024);
+        assert_eq!(at(&shared, PAGE + 512, 1024), pattern[512..1536]);
+        driver.memory(Tag(1), place, MemoryOp::Store { offset: 2048, len: 1024 });
+        assert_eq!(at(&kept, 2048, 1024), pattern[512..1536]);
+        driver.memory(Tag(1), place, MemoryOp::Clear { len: 512 });
+        assert_eq!(at(&shared, PAGE + 512, 512), [0; 512]);
+        kept.write_all_at(&pattern, 0).expect("written");
+    }
+    for memory in [TagMemory::Buffer, TagMemory::Slot] {
+        let backend = Backend::File(Arc::new(kept.try_clone().expect("a descriptor").into()));
+        let (device, lent) = (memfd(0x18000), Some(map(&shared)));
+        let driver = queue_driver_with(memory, device, backend, lent, &mailbox());
+        let Some(mut driver) = driver else { return };
+        let mut run = |op| complete(&mut driver, Sqe::Backend { tag: Tag(1), place, op });
+        assert_eq!(run(BackendOp::Read { offset: 512, buffer: 256, len: 1024 }), 1024);
+        assert_eq!(at(&shared, PAGE + 768, 1024), pattern[512..1536]);
+        let write = BackendOp::Write { offset: 0, buffer: 256, len: 1024, durable: false };
+        assert_eq!(run(write), 1024);
+        assert_eq!(at(&kept, 0, 1024), pattern[512..1536]);
+        kept.write_all_at(&pattern, 0).expect("written");
     }
 }
 
@@ -209,7 +258,8 @@ fn an_operation_on_an_empty_slot_is_an_error_and_moves_nothing() {
     file.write_all_at(&[7; PAGE], 0).expect("written");
     let backend = Backend::File(Arc::new(file.try_clone().expect("a descriptor").into()));
     let device = memfd(0x18000);
-    let Some(mut driver) = queue_driver_with(TagMemory::Slot, device, backend, &mailbox()) else {
+    let Some(mut driver) = queue_driver_with(TagMemory::Slot, device, backend, None, &mailbox())
+    else {
         return;
     };
     let len = PAGE as u32;
@@ -217,10 +267,14 @@ fn an_operation_on_an_empty_slot_is_an_error_and_moves_nothing() {
         BackendOp::Read { offset: 0, buffer: 0, len },
         BackendOp::Write { offset: 0, buffer: 0, len, durable: true },
     ] {
-        let res = complete(&mut driver, Sqe::Backend { tag: Tag(DEPTH - 1), op });
+        let res =
+            complete(&mut driver, Sqe::Backend { tag: Tag(DEPTH - 1), place: Place::Tag, op });
         assert_eq!(res, Errno::EFAULT.to_result(), "{op:?}");
     }
-    assert_eq!(complete(&mut driver, Sqe::Backend { tag: Tag(0), op: BackendOp::Sync }), 0);
+    assert_eq!(
+        complete(&mut driver, Sqe::Backend { tag: Tag(0), place: Place::Tag, op: BackendOp::Sync }),
+        0
+    );
     let mut now = vec![0; PAGE];
     file.read_exact_at(&mut now, 0).expect("read");
     assert_eq!(now, [7; PAGE]);
@@ -252,23 +306,26 @@ fn user_copy_moves_between_the_store_and_the_request() {
     let store = Store::map(store, pattern.len() as u64).expect("mapped");
     let backend = Backend::Memory(Arc::new(store));
     let (device, data) = requests();
-    let Some(mut driver) = queue_driver_with(TagMemory::Nothing, device, backend, &mailbox())
+    let Some(mut driver) = queue_driver_with(TagMemory::Nothing, device, backend, None, &mailbox())
     else {
         return;
     };
 
-    assert_eq!(driver.memory(Tag(2), MemoryOp::Load { offset: 512, len: 1024 }), 1024);
+    assert_eq!(driver.memory(Tag(2), Place::Tag, MemoryOp::Load { offset: 512, len: 1024 }), 1024);
     assert_eq!(data(2, 1024), pattern[512..1536]);
     assert_eq!((data(1, 512), data(3, 512)), (vec![0; 512], vec![0; 512]), "no other's");
 
-    assert_eq!(driver.memory(Tag(2), MemoryOp::Store { offset: 4096, len: 1024 }), 1024);
+    assert_eq!(
+        driver.memory(Tag(2), Place::Tag, MemoryOp::Store { offset: 4096, len: 1024 }),
+        1024
+    );
     let mut now = vec![0; 1024];
     store_file.read_exact_at(&mut now, 4096).expect("read");
     assert_eq!(now, pattern[512..1536]);
 
     // More than one piece of zeroes.
     let len = 200 * 1024;
-    assert_eq!(driver.memory(Tag(2), MemoryOp::Clear { len }), len as i32);
+    assert_eq!(driver.memory(Tag(2), Place::Tag, MemoryOp::Clear { len }), len as i32);
     assert_eq!(data(2, 1024), vec![0; 1024]);
 }
 
@@ -280,13 +337,22 @@ fn user_copy_moves_between_the_buffer_and_the_request() {
     let (device, data) = requests();
     let Some(mut driver) = queue_driver(device, backend, &mailbox()) else { return };
     let read = BackendOp::Read { offset: 0, buffer: 0, len: PAGE as u32 };
-    assert_eq!(complete(&mut driver, Sqe::Backend { tag: Tag(3), op: read }), PAGE as i32);
-    assert_eq!(driver.memory(Tag(3), MemoryOp::CopyOut { len: PAGE as u32 }), PAGE as i32);
+    assert_eq!(
+        complete(&mut driver, Sqe::Backend { tag: Tag(3), place: Place::Tag, op: read }),
+        PAGE as i32
+    );
+    assert_eq!(
+        driver.memory(Tag(3), Place::Tag, MemoryOp::CopyOut { len: PAGE as u32 }),
+        PAGE as i32
+    );
     assert_eq!(data(3, PAGE), [7; PAGE]);
     // Tag 1's data is nothing but zeroes.
-    assert_eq!(driver.memory(Tag(1), MemoryOp::CopyIn { len: 512 }), 512);
+    assert_eq!(driver.memory(Tag(1), Place::Tag, MemoryOp::CopyIn { len: 512 }), 512);
     let write = BackendOp::Write { offset: PAGE as u64, buffer: 0, len: 512, durable: false };
-    assert_eq!(complete(&mut driver, Sqe::Backend { tag: Tag(1), op: write }), 512);
+    assert_eq!(
+        complete(&mut driver, Sqe::Backend { tag: Tag(1), place: Place::Tag, op: write }),
+        512
+    );
     let mut now = vec![1; 1024];
     file.read_exact_at(&mut now, PAGE as u64).expect("read");
     assert_eq!((&now[..512], &now[512..]), (&[0; 512][..], &[7; 512][..]));
@@ -300,18 +366,19 @@ fn a_user_copy_that_fails_or_ends_early_says_so() {
     let read_only = File::open(path).expect("opened");
     let inbox = mailbox();
     let Some(mut driver) =
-        queue_driver_with(TagMemory::Nothing, read_only, Backend::Nothing, &inbox)
+        queue_driver_with(TagMemory::Nothing, read_only, Backend::Nothing, None, &inbox)
     else {
         return;
     };
     let clear = MemoryOp::Clear { len: 1024 };
-    assert_eq!(driver.memory(Tag(0), clear), -libc::EBADF);
+    assert_eq!(driver.memory(Tag(0), Place::Tag, clear), -libc::EBADF);
     let store = Store::map(memfd(4096).into(), 4096).expect("mapped");
     let backend = Backend::Memory(Arc::new(store));
-    let Some(mut driver) = queue_driver_with(TagMemory::Nothing, device, backend, &inbox) else {
+    let Some(mut driver) = queue_driver_with(TagMemory::Nothing, device, backend, None, &inbox)
+    else {
         return;
     };
-    assert_eq!(driver.memory(Tag(0), MemoryOp::Store { offset: 0, len: 1024 }), 512);
+    assert_eq!(driver.memory(Tag(0), Place::Tag, MemoryOp::Store { offset: 0, len: 1024 }), 512);
 }
 
 #[test]
@@ -329,7 +396,8 @@ fn a_queue_whose_fetch_is_refused_says_so_and_ends() {
     let (inbox, outbox) = (mailbox(), mailbox());
     let shape = QueueShape { queue: QueueId(0), depth: DEPTH, buffer_bytes: BUFFER_BYTES };
     let device = Arc::new(OwnedFd::from(memfd(0x18000)));
-    let mut driver = QueueDriver::new(shape, device, Backend::Nothing, inbox, Arc::clone(&outbox));
+    let mut driver =
+        QueueDriver::new(shape, device, Backend::Nothing, None, inbox, Arc::clone(&outbox));
     let config = QueueConfig {
         id: QueueId(0),
         depth: DEPTH,
@@ -339,6 +407,7 @@ fn a_queue_whose_fetch_is_refused_says_so_and_ends() {
         mode: MODE,
         data: DataMode::Copy,
         buffers: 0,
+        shared_bytes: 0,
     };
     let mut queue = Queue::new(config, AnyTarget::Null(Null { sectors: 8 }));
     let mut publisher = Board::default().publisher(Name::Queue(QueueId(0)));
@@ -358,11 +427,12 @@ const DEVICE: DeviceGeometry = DeviceGeometry {
     sectors: 8,
     data: DataMode::Copy,
     batch: false,
+    shared_bytes: 0,
 };
 
 fn worker_driver(supervisor: Peer) -> WorkerDriver {
     let target = AnyTarget::Null(Null { sectors: 8 });
-    WorkerDriver::new(DEVICE, target, Backend::Nothing, supervisor, Board::default(), None)
+    WorkerDriver::new(DEVICE, target, (Backend::Nothing, None), supervisor, Board::default(), None)
         .expect("mailboxes")
 }
 

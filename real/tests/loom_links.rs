@@ -14,7 +14,7 @@ use blkproof::sync::Arc;
 use blkproof::sync::atomic::{AtomicU16, Ordering};
 use blkproof_engine::batch::{BatchOp, Element};
 use blkproof_engine::cause::{Cause, Problem, Step};
-use blkproof_engine::data::DataMode;
+use blkproof_engine::data::{DataMode, Place};
 use blkproof_engine::link::{FromQueue, FromWorker, Link, Received, ToQueue, ToWorker};
 use blkproof_engine::queue::{Queue, QueueConfig};
 use blkproof_engine::sys::{
@@ -236,7 +236,7 @@ impl<I: Post<ToQueue>, O: Post<FromQueue>> QueueIo for Thread<I, O> {
         unreachable!("no request is delivered in these models")
     }
 
-    fn memory(&mut self, _tag: Tag, _op: MemoryOp) -> i32 {
+    fn memory(&mut self, _tag: Tag, _place: Place, _op: MemoryOp) -> i32 {
         unreachable!("no request is delivered in these models")
     }
 }
@@ -251,6 +251,7 @@ fn two_queues() -> Worker {
         sectors: 8,
         data: DataMode::Copy,
         batch: false,
+        shared_bytes: 0,
     };
     Worker::new(device, RingMode::DeferTaskrun)
 }
@@ -285,6 +286,7 @@ fn serve<P: Make>(id: QueueId, inbox: &ToQueueThread<P>, worker: &ToWorkerThread
         mode: RingMode::DeferTaskrun,
         data: DataMode::Copy,
         buffers: 0,
+        shared_bytes: 0,
     };
     let mut queue = Queue::new(config, Null { sectors: 8 });
     let mut thread = Thread::new(Link::Worker, inbox, std::slice::from_ref(worker));

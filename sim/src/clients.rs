@@ -10,15 +10,15 @@ use blkproof_engine::sys::Exit;
 use blkproof_engine::uapi::{DevId, KernelSeries};
 
 use crate::choices::Site;
-use crate::config::{Subject, TargetKind};
+use crate::config::{Memory, Subject, TargetKind};
 use crate::kernel::block::{BlockOp, Issuer};
 use crate::kernel::device::{Device, State};
 use crate::kernel::process::ProcessState;
 use crate::kernel::udev::Probe;
-use crate::run::{IDENTITY, Run, actor};
+use crate::run::{IDENTITY, Run, actor, lent};
 use crate::server::Program;
 use crate::specimens::STOP_CELL;
-use crate::world::{ProcessId, ThreadId, World};
+use crate::world::{PAGE_SECTORS, ProcessId, ThreadId, World};
 
 /// Requests a client has in flight at the most.
 const IN_FLIGHT_MAX: u8 = 2;
@@ -38,6 +38,9 @@ const OPS: [BlockOp; 7] = [
 ];
 const OPS_OF_DATA: usize = 2;
 const OPS_WITHOUT_CACHE: usize = 5;
+/// The pages of the memory of all processes that the engine registers: the first, and how many. Each client has a page for each request that it has in
+/// flight; so there is one before them, and one behind.
+pub(crate) const LENT_PAGES: (u16, u16) = (1, 2);
 /// Lengths that clients ask for, in sectors.
 const LENGTHS: [u16; 3] = [1, 2, 8];
 
@@ -49,6 +52,8 @@ pub(crate) struct Client {
     pub(crate) in_flight: u8,
     /// A request failed, or there was no device to open.
     pub(crate) gave_up: bool,
+    /// Where the data of the request is that it is about to issue, if it is in the memory of all processes: a sector of that.
+    pub(crate) memory: Option<u16>,
 }
 
 /// Whoever gives orders.
@@ -78,7 +83,7 @@ pub(crate) struct Operator {
 
 impl Client {
     pub(crate) fn new() -> Self {
-        Self { open: false, in_flight: 0, gave_up: false }
+        Self { open: false, in_flight: 0, gave_up: false, memory: None }
     }
 
     fn is_done(&self, left: u32) -> bool {
@@ -172,11 +177,32 @@ impl World {
         let queue = run.choose(Site::Client, u32::from(queues)) as u16;
         self.requests_left -= 1;
         self.clients[index].in_flight += 1;
+        self.clients[index].memory =
+            op.moves_data().then(|| self.choose_memory(run, index, range.1)).flatten();
         if self.issue(run, Issuer::Client(index as u8), op, range, queue).is_err() {
             self.clients[index].in_flight -= 1;
             self.clients[index].gave_up = true;
             run.note(index, || "the disk is gone".into());
         }
+    }
+
+    /// Where a client has the data of its next request: in its own memory, or at the beginning or the end of a page of its own that others see.
+    fn choose_memory(&self, run: &mut Run<'_>, index: usize, sectors: u16) -> Option<u16> {
+        if run.config.memory == Memory::Own {
+            return None;
+        }
+        let within = match run.choose(Site::Client, 3) {
+            0 => return None,
+            1 => 0,
+            _ => PAGE_SECTORS - sectors,
+        };
+        let each = u16::from(IN_FLIGHT_MAX);
+        let used = |page: u16| {
+            let mut requests = self.requests.iter().flatten();
+            requests.any(|one| one.memory.is_some_and(|memory| memory / PAGE_SECTORS == page))
+        };
+        let mut pages = index as u16 * each..(index as u16 + 1) * each;
+        pages.find(|page| !used(*page)).map(|page| page * PAGE_SECTORS + within)
     }
 
     /// A request's issuer hears of its completion.
@@ -354,7 +380,8 @@ impl World {
         }
         let restart = run.config.restart;
         run.note(actor::OPERATOR, || "runs `recover`".into());
-        self.bring(run, Plan::Recover { id, identity: IDENTITY, restart });
+        let shared_bytes = if run.config.memory == Memory::Shared { lent().len } else { 0 };
+        self.bring(run, Plan::Recover { id, identity: IDENTITY, restart, shared_bytes });
         self.operator.recoverer =
             self.links.launcher.map(|thread| self.threads[thread.index()].process);
     }

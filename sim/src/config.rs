@@ -37,6 +37,8 @@ pub struct Config {
     pub data: DataMode,
     /// What the engine asks commands to be about.
     pub commands: Commands,
+    /// Where clients have their data.
+    pub memory: Memory,
     /// What becomes of the device without a worker.
     pub recovery: Recovery,
     /// Whether the supervisor replaces a worker that is gone by itself; else an operator has to ask for it.
@@ -62,6 +64,15 @@ pub enum Commands {
     Single,
     /// Many of them (`UBLK_F_BATCH_IO`), where the kernel can.
     Batched,
+}
+
+/// Where clients have their data.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum Memory {
+    /// Each in its own memory.
+    Own,
+    /// Now and then in memory that all processes share, and which the engine registers in part (`UBLK_F_SHMEM_ZC`), where the kernel can.
+    Shared,
 }
 
 /// The target behind the simulated device.
@@ -117,6 +128,7 @@ impl Config {
             target: TargetKind::Mem,
             data: DataMode::Copy,
             commands: Commands::Single,
+            memory: Memory::Own,
             recovery: Recovery::None,
             restart: false,
             deadlines: Deadlines::DEFAULT,

@@ -5,7 +5,7 @@ use blkproof_engine::supervisor::{Deadlines, Recovery};
 use blkproof_engine::sys::RingMode;
 use blkproof_engine::uapi::KernelSeries;
 
-use crate::config::{Commands, Config, Faults, Subject, TargetKind};
+use crate::config::{Commands, Config, Faults, Memory, Subject, TargetKind};
 use crate::specimens::Specimen;
 
 /// A word that means nothing here.
@@ -200,6 +200,7 @@ pub fn config_lines(config: &Config) -> Vec<(&'static str, String)> {
         ("target", target_name(config.target).to_owned()),
         ("data", data_name(config.data).to_owned()),
         ("batch", (config.commands == Commands::Batched).to_string()),
+        ("shared", (config.memory == Memory::Shared).to_string()),
         ("recovery", config.recovery.name().to_owned()),
         ("restart", config.restart.to_string()),
         ("deadlines", deadlines.to_owned()),
@@ -230,6 +231,13 @@ pub fn read_config_line(config: &mut Config, key: &str, value: &str) -> Result<b
                 "true" => Commands::Batched,
                 "false" => Commands::Single,
                 _ => return Err(unknown("word for batch", value, "true or false")),
+            }
+        }
+        "shared" => {
+            config.memory = match value {
+                "true" => Memory::Shared,
+                "false" => Memory::Own,
+                _ => return Err(unknown("word for shared", value, "true or false")),
             }
         }
         "recovery" => config.recovery = recovery(value)?,
@@ -286,6 +294,13 @@ pub fn validate(config: &Config) -> Result<(), Unknown> {
     }
     if config.commands == Commands::Batched && config.subject != Subject::Engine {
         return Err(unknown("batch", "true", "false: a specimen knows none"));
+    }
+    if config.memory == Memory::Shared && config.subject != Subject::Engine {
+        return Err(unknown("shared", "true", "false: a specimen knows no shared memory"));
+    }
+    if config.memory == Memory::Shared && !config.data.shares() {
+        let why = "another: the kernel forgets where the data of an announced write is";
+        return Err(unknown("data mode", data_name(config.data), why));
     }
     if config.commands == Commands::Batched && config.data == DataMode::GetData {
         return Err(unknown("data mode", "get-data", "another: in a batch no write is announced"));

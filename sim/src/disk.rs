@@ -1,5 +1,6 @@
 //! The disk behind a loop target: completes in any order, and fails when told to.
 
+use blkproof_engine::data::Place;
 use blkproof_engine::sys::BackendOp;
 
 use crate::choices::Site;
@@ -29,6 +30,8 @@ pub(crate) struct Operation {
     pub(crate) thread: ThreadId,
     pub(crate) queue: u16,
     pub(crate) tag: u16,
+    /// Where the request's data is.
+    pub(crate) place: Place,
     pub(crate) op: BackendOp,
     /// The request whose pages it uses in place; otherwise it uses the tag's buffer.
     pub(crate) pages: Option<RequestId>,
@@ -76,7 +79,7 @@ impl World {
 
     /// An operation completes. Its effect and its completion are one step; until then it has had no effect.
     pub(crate) fn disk_step(&mut self, run: &mut Run<'_>, index: usize) {
-        let Operation { ring, thread, queue, tag, op, pages, orphan, late: _ } =
+        let Operation { ring, thread, queue, tag, place, op, pages, orphan, late: _ } =
             self.disk.in_flight.remove(index);
         let alive = self.rings[ring.index()].is_open();
         let buffer_index = self.buffer_index(queue, tag);
@@ -90,7 +93,8 @@ impl World {
             );
             return;
         }
-        let reads = matches!(op, BackendOp::Read { .. } | BackendOp::Sync);
+        let shared = place != Place::Tag;
+        let reads = matches!(op, BackendOp::Read { .. } | BackendOp::Sync) && !shared;
         if orphan.is_some() && !reads && self.processes.iter().any(|process| process.char_open) {
             run.violate(
                 "O9",
@@ -113,8 +117,12 @@ impl World {
                 let len = short(verdict, len);
                 let (from, to, n) =
                     (sector(offset), sector(u64::from(buffer)), sector(u64::from(len)));
+                let lent = self.lent_at(place);
                 let request = pages.and_then(|id| self.requests[id.index()].as_mut());
-                if let Some(request) = request {
+                if let Some(at) = lent {
+                    let data = &self.disk.sectors[from..from + n];
+                    self.shared[at + to..][..n].copy_from_slice(data);
+                } else if let Some(request) = request {
                     let to = to + usize::from(request.done);
                     request.data[to..to + n].copy_from_slice(&self.disk.sectors[from..from + n]);
                 } else if let (None, Some(target)) = (orphan, self.buffers.get_mut(buffer_index)) {
@@ -127,7 +135,10 @@ impl World {
                 let (to, from, n) =
                     (sector(offset), sector(u64::from(buffer)), sector(u64::from(len)));
                 let request = pages.and_then(|id| self.requests[id.index()].as_ref());
-                if let Some(request) = request {
+                if let Some(at) = self.lent_at(place) {
+                    let data = &self.shared[at + from..][..n];
+                    self.disk.sectors[to..to + n].copy_from_slice(data);
+                } else if let Some(request) = request {
                     self.disk.sectors[to..to + n].fill(request.version);
                 } else if let Some(source) = orphan.as_ref().or(self.buffers.get(buffer_index)) {
                     self.disk.sectors[to..to + n].copy_from_slice(&source[from..from + n]);

@@ -14,18 +14,21 @@ mod watched;
 use std::cell::{Cell, RefCell};
 use std::hash::Hasher;
 
+use blkproof_engine::data::Place;
 use blkproof_engine::supervisor::{Plan, Recovery, Wanted};
 use blkproof_engine::sys::{Exit, MemoryOp};
+use blkproof_engine::uapi::ShmemBufReg;
 use siphasher::sip128::SipHasher13;
 
 use crate::choices::{Choices, Site};
-use crate::config::{Commands, Config, Subject};
+use crate::clients::LENT_PAGES;
+use crate::config::{Commands, Config, Memory, Subject};
 use crate::kernel::process::{ProcessState, describe};
 use crate::kernel::ring::RingState;
 use crate::kernel::udev::Probe;
 use crate::outcome::{Actor, Outcome, Record, Verdict};
 use crate::server::target;
-use crate::world::{BUFFER_SECTORS, SECTOR, ThreadId, World};
+use crate::world::{BUFFER_SECTORS, PAGE_SECTORS, SECTOR, ThreadId, World};
 use steps::Step;
 
 /// How long a start-up may take, in virtual time.
@@ -48,6 +51,10 @@ pub enum Sabotage {
     DropCommit,
     /// Scripts: the kernel copies a read's data although it lies in registered memory.
     CopyInPlace,
+    /// The server takes the tag's buffer for the data of a write that lies in shared memory: O5.
+    IgnorePlace,
+    /// The server misses by a sector where in shared memory a request's data is: O4.
+    MissPlace,
     /// A commit is submitted twice: O1.
     DoubleCommit,
     /// A commit carries 512 bytes less than were asked for: O3.
@@ -437,6 +444,13 @@ fn run_with(
     run.outcome(end.verdict, end.oracle, end.finding, waits)
 }
 
+/// The part of the memory of all processes that the engine registers. Its pages are numbered from 0.
+pub(crate) fn lent() -> ShmemBufReg {
+    let (first, count) = LENT_PAGES;
+    let page = u64::from(PAGE_SECTORS) * SECTOR;
+    ShmemBufReg { addr: u64::from(first) * page, len: u64::from(count) * page, read_only: false }
+}
+
 /// Sets the stage.
 fn begin(world: &mut World, run: &mut Run<'_>) {
     match run.config.subject {
@@ -451,6 +465,7 @@ fn begin(world: &mut World, run: &mut Run<'_>) {
                 batch: run.config.commands == Commands::Batched,
                 recovery: run.config.recovery,
                 identity: IDENTITY,
+                shared: (run.config.memory == Memory::Shared).then(lent),
             };
             let plan = Plan::serve(wanted, run.config.restart, &target(run.config.target));
             world.bring(run, plan);
@@ -521,7 +536,7 @@ fn drive(world: &mut World, run: &mut Run<'_>) -> End {
                 let _ = world.descriptor(run, queue, tag);
             } else if let Some(thread) = world.links.queues[usize::from(queue)] {
                 let clear = MemoryOp::Clear { len: SECTOR as u32 };
-                world.memory(run, thread, (queue, tag), clear);
+                world.memory(run, thread, (queue, tag), Place::Tag, clear);
             }
         }
         world.settle_device(run);

@@ -211,12 +211,12 @@ mod tests {
         for (wrong, line) in [
             (good.replace("queues: 2", "queues: 9"), "line 1: unknown number of queues"),
             (good.replace("queues: 2", "queues: two"), "line 4: unknown number"),
-            (good.replace("seed: 7", "sed: 7"), "line 17: unknown key \"sed\""),
-            (good.replace("seed: 7", "hash: 7"), "line 19: \"hash\" stands there twice"),
-            (good.replace("deadlock", "maybe"), "line 18: \"maybe\" is no verdict"),
-            (good.replace("subject: engine\n", ""), "line 19: the header has no \"subject: "),
-            (good.replace("f1/256", "f256/256"), "line 21: \"f256/256x3\" is no choice"),
-            (good.replace("x3", "x99999999999"), "line 21: more than"),
+            (good.replace("seed: 7", "sed: 7"), "line 18: unknown key \"sed\""),
+            (good.replace("seed: 7", "hash: 7"), "line 20: \"hash\" stands there twice"),
+            (good.replace("deadlock", "maybe"), "line 19: \"maybe\" is no verdict"),
+            (good.replace("subject: engine\n", ""), "line 20: the header has no \"subject: "),
+            (good.replace("f1/256", "f256/256"), "line 22: \"f256/256x3\" is no choice"),
+            (good.replace("x3", "x99999999999"), "line 22: more than"),
         ] {
             let error = Tape::from_text(&wrong).unwrap_err().to_string();
             assert!(error.starts_with(line), "{error}");

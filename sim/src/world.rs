@@ -11,7 +11,7 @@ use blkproof_engine::uapi::DeviceState;
 use siphasher::sip128::{Hasher128, SipHasher13};
 
 use crate::clients::{Client, Operator};
-use crate::config::Config;
+use crate::config::{Config, Memory};
 use crate::disk::Disk;
 use crate::kernel::block::{Phase, Request};
 use crate::kernel::control::Control;
@@ -21,6 +21,7 @@ use crate::kernel::ring::Ring;
 use crate::kernel::tags::TagState;
 use crate::kernel::udev::Udev;
 use crate::oracle::Register;
+use crate::script::SHARED_SECTORS;
 use crate::world_hash::StableHasher;
 
 /// What a sector holds: the number of the write that wrote it. 0 is a sector of zeroes.
@@ -127,7 +128,7 @@ pub(crate) struct World {
     pub(crate) buffers: Vec<[Version; BUFFER_SECTORS]>,
     /// mq-deadline is loaded: disks with one hardware queue have it from then on.
     pub(crate) deadline: bool,
-    /// Memory that all processes share, by sector; in scripts only.
+    /// Memory that all processes share, by sector; in scripts, and where the configuration says so.
     pub(crate) shared: Vec<Version>,
     /// The memory behind a mem target.
     pub(crate) store: Vec<Version>,
@@ -173,7 +174,10 @@ impl World {
             requests_live: 0,
             buffers: Vec::new(),
             deadline: false,
-            shared: Vec::new(),
+            shared: match config.memory {
+                Memory::Own => Vec::new(),
+                Memory::Shared => vec![0; usize::from(SHARED_SECTORS)],
+            },
             store: vec![0; DEVICE_SECTORS],
             disk: Disk::new(),
             timers: Vec::with_capacity(8),

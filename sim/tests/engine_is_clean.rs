@@ -4,7 +4,7 @@ mod support;
 
 use blkproof_engine::data::DataMode;
 use blkproof_engine::uapi::KernelSeries;
-use blkproof_sim::config::{Commands, Config, Faults, TargetKind};
+use blkproof_sim::config::{Commands, Config, Faults, Memory, TargetKind};
 use blkproof_sim::testing::for_each_seed;
 use support::{clean, engine, engine_in};
 
@@ -217,5 +217,53 @@ fn many_tags_and_requests() {
         let config = Config { queues: 4, depth: 64, requests: 200, ..engine(seed, Faults::NONE) };
         clean(&config, seed);
         clean(&Config { commands: Commands::Batched, ..config }, seed);
+    });
+}
+
+/// Data modes in which memory is shared, and what commands are about.
+const SHARING: [(DataMode, Commands); 4] = [
+    (DataMode::Copy, Commands::Single),
+    (DataMode::UserCopy, Commands::Single),
+    (DataMode::ZeroCopy, Commands::Single),
+    (DataMode::Copy, Commands::Batched),
+];
+
+fn sharing_survives(name: &str, faults: Faults) {
+    for_each_seed(name, 0..SEEDS / 2, |seed| {
+        for (data, commands) in SHARING {
+            let config = engine_in(data, seed, faults);
+            let depth =
+                if commands == Commands::Batched { config.depth.max(2) } else { config.depth };
+            clean(
+                &Config { memory: Memory::Shared, commands, depth, requests: 12, ..config },
+                seed,
+            );
+        }
+    });
+}
+
+#[test]
+fn data_is_served_in_shared_memory() {
+    sharing_survives("data_is_served_in_shared_memory", Faults::NONE);
+}
+
+#[test]
+fn sharing_meets_want_and_a_disk_that_fails() {
+    let faults = Faults { signal: 32, submit: 16, resource: 16, disk: 48, ..Faults::NONE };
+    sharing_survives("sharing_meets_want_and_a_disk_that_fails", faults);
+}
+
+#[test]
+fn sharing_survives_everything_at_once() {
+    sharing_survives("sharing_survives_everything_at_once", Faults::ALL);
+}
+
+#[test]
+fn memory_is_not_shared_where_the_kernel_cannot() {
+    for_each_seed("memory_is_not_shared_where_the_kernel_cannot", 0..SEEDS / 4, |seed| {
+        for kernel in [KernelSeries::V6_12, KernelSeries::V6_18] {
+            let config = engine(seed, Faults::NONE);
+            clean(&Config { memory: Memory::Shared, kernel, ..config }, seed);
+        }
     });
 }

@@ -8,7 +8,7 @@ use blkproof_engine::data::DataMode;
 use blkproof_engine::supervisor::{Deadlines, Recovery};
 use blkproof_engine::sys::RingMode;
 use blkproof_engine::uapi::KernelSeries;
-use blkproof_sim::config::{Commands, Config, Faults, TargetKind};
+use blkproof_sim::config::{Commands, Config, Faults, Memory, TargetKind};
 use blkproof_sim::drivers::Random;
 use blkproof_sim::outcome::Verdict;
 use blkproof_sim::run::{Sabotage, run_sabotaged};
@@ -123,6 +123,21 @@ fn a_device_comes_back_with_batches() {
                     clean(&Config { kernel, commands: Commands::Batched, ..config }, seed);
                 });
             }
+        }
+    }
+}
+
+/// The registration lasts; a dead worker's last operation does not write to memory that the client uses for something else by then (O9).
+#[test]
+fn a_device_comes_back_with_shared_memory() {
+    for data in [DataMode::Copy, DataMode::UserCopy, DataMode::ZeroCopy] {
+        for recovery in [Recovery::Requeue, Recovery::Reissue, Recovery::FailIo] {
+            for_each_seed("a_device_comes_back_with_shared_memory", 0..SEEDS, |seed| {
+                let faults = Faults { disk: 48, resource: 12, ..KILLS };
+                let config = recovering_in(data, seed, recovery, faults);
+                let kernel = KernelSeries::V7_3;
+                clean(&Config { kernel, memory: Memory::Shared, ..config }, seed);
+            });
         }
     }
 }

@@ -6,7 +6,7 @@ use std::cell::Cell;
 
 use blkproof_engine::data::DataMode;
 use blkproof_engine::supervisor::Deadlines;
-use blkproof_sim::config::{Commands, Config, Faults, TargetKind};
+use blkproof_sim::config::{Commands, Config, Faults, Memory, TargetKind};
 use blkproof_sim::drivers::Random;
 use blkproof_sim::outcome::Verdict;
 use blkproof_sim::run::{Sabotage, run_sabotaged};
@@ -130,6 +130,42 @@ fn o5_sees_a_user_copy_that_did_not_happen() {
     for target in [TargetKind::Mem, TargetKind::File] {
         caught_in_user_copy(target, Sabotage::LoseCopy, Verdict::DataLoss, "O5");
     }
+}
+
+/// The engine, and clients that share memory with it.
+fn sharing(data: DataMode, target: TargetKind) -> Config {
+    Config {
+        target,
+        data,
+        memory: Memory::Shared,
+        deadlines: Deadlines::NONE,
+        requests: 12,
+        steps_max: 2_000,
+        ..Config::engine()
+    }
+}
+
+/// As O8, where the sector was zeroed before.
+#[test]
+fn o5_sees_data_that_was_looked_for_elsewhere() {
+    for target in [TargetKind::Mem, TargetKind::File] {
+        let (config, times) = (sharing(DataMode::Copy, target), Cell::new(0));
+        for_each_seed("oracles", 0..500, |seed| {
+            let planted = Some(Sabotage::IgnorePlace);
+            let outcome = run_sabotaged(&config, &mut Random::new(seed), planted);
+            if outcome.verdict != Verdict::Clean {
+                assert_eq!(outcome.verdict, Verdict::DataLoss, "seed {seed}: {}", outcome.finding);
+                times.set(times.get() + u64::from(outcome.oracle == "O5"));
+            }
+        });
+        assert!(times.get() > 10 || replaying(), "{target:?}: {} of 500", times.get());
+    }
+}
+
+#[test]
+fn o4_sees_a_place_that_is_another_request_s() {
+    let config = sharing(DataMode::UserCopy, TargetKind::Mem);
+    caught_in(&config, Sabotage::MissPlace, Verdict::Safety, "O4");
 }
 
 /// What is caught of a bug in what follows an announcement.

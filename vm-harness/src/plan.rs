@@ -278,6 +278,8 @@ pub enum Action {
         /// In batches, where the kernel has them.
         batch: bool,
     },
+    /// Clients have their data in memory that they share with the server.
+    Shared,
     /// mkfs, mount, copy, checksum, unmount, fsck.
     FileSystem(Target),
     /// Delete a device that nobody uses, for every target.
@@ -388,6 +390,7 @@ pub fn steps(full: bool) -> Vec<Step> {
         let action = Action::Data { data, batch: true };
         steps.push(Step::new(format!("data/{}-batch", data.name()), 60, action));
     }
+    steps.push(Step::new("data/shared", 120, Action::Shared));
     steps.push(Step::new("delete/idle", 45, Action::DeleteIdle));
     steps.push(Step::new("delete/loaded", 45, Action::DeleteLoaded));
     for victim in [Victim::Worker, Victim::Supervisor, Victim::Both] {

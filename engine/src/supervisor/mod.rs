@@ -27,7 +27,7 @@ use crate::sys::{
     Call, Cqe, Ret, RingMode, RingSpec, Sqe, SupervisorIo, Token, WorkerExit, mismatch,
 };
 use crate::target::Target;
-use crate::uapi::{DevId, DevInfo, Errno, Features, Params};
+use crate::uapi::{DevId, DevInfo, Errno, Features, Params, ShmemBufReg};
 
 /// How often a command that EINTR left without effect is sent again.
 pub const INTERRUPTS_MAX: u8 = 32;
@@ -101,6 +101,8 @@ pub enum Plan {
         params: Params,
         /// Whether a device that can be recovered is, at once, when its worker is gone.
         restart: bool,
+        /// Memory of this process that clients share with the server.
+        shared: Option<ShmemBufReg>,
     },
     /// Bring back a device whose worker and supervisor are gone; then as [`Plan::Serve`]. A failure leaves it as it was.
     Recover {
@@ -110,6 +112,8 @@ pub enum Plan {
         identity: u64,
         /// As in [`Plan::Serve`].
         restart: bool,
+        /// Bytes of the memory that was registered for it. The registration lasts as long as the device.
+        shared_bytes: u64,
     },
     /// Have something done by a device's own supervisor.
     Ask {
@@ -155,18 +159,26 @@ pub struct Wanted {
     pub recovery: Recovery,
     /// A number that no other device has. The kernel keeps it, and so a recovery knows the device again.
     pub identity: u64,
+    /// Memory of the supervisor's process that clients share with the server. A kernel without `UBLK_F_SHMEM_ZC` makes no use of it.
+    pub shared: Option<ShmemBufReg>,
 }
 
 impl Plan {
     /// To bring up a device with `target` behind it. With `restart` its worker is replaced when it is gone.
     ///
     /// # Panics
-    /// If the target cannot serve in this data mode ([`Target::serves_in`]).
+    /// If the target cannot serve in this data mode ([`Target::serves_in`]), or no memory can be shared in it ([`DataMode::shares`]).
     pub fn serve(wanted: Wanted, restart: bool, target: &impl Target) -> Self {
         assert!(target.serves_in(wanted.data), "a target that can serve in the device's mode");
+        assert!(
+            wanted.shared.is_none() || wanted.data.shares(),
+            "a mode in which memory is shared"
+        );
         let batch = if wanted.batch { Features::BATCH_IO } else { Features::NONE };
+        let shared = wanted.shared.map_or(Features::NONE, |_| Features::SHMEM_ZC);
+        let flags = wanted.data.features().union(wanted.recovery.features());
         let info = DevInfo {
-            flags: wanted.data.features().union(wanted.recovery.features()).union(batch),
+            flags: flags.union(batch).union(shared),
             ublksrv_flags: wanted.identity,
             nr_hw_queues: wanted.queues,
             queue_depth: wanted.depth,
@@ -174,7 +186,17 @@ impl Plan {
             dev_id: wanted.id.unwrap_or(DevId::AUTO),
             ..DevInfo::default()
         };
-        Self::Serve { info, params: target.geometry().params(wanted.buffer_bytes), restart }
+        let params = target.geometry().params(wanted.buffer_bytes);
+        Self::Serve { info, params, restart, shared: wanted.shared }
+    }
+
+    /// Bytes of the memory that clients share with the server, where the kernel has that.
+    fn shared_bytes(&self) -> u64 {
+        match self {
+            Self::Serve { shared, .. } => shared.map_or(0, |memory| memory.len),
+            Self::Recover { shared_bytes, .. } => *shared_bytes,
+            Self::Ask { .. } | Self::Delete { .. } => 0,
+        }
     }
 
     /// Whether a worker that is gone is replaced without being asked.
@@ -700,8 +722,9 @@ impl Supervisor {
         io.push_control(self.sequence, command).expect("I3: the supervisor's ring has room");
         let deadline = match op {
             // START_USER_RECOVERY may have to wait for the kernel's own work.
-            // So may these, as they need the device's mutex.
+            // So may these, as they need the device's mutex. REG_BUF faults all of the memory in.
             Kind::StartDev
+            | Kind::RegBuf
             | Kind::StartRecovery
             | Kind::EndRecovery
             | Kind::QuiesceDev
@@ -782,6 +805,7 @@ impl Supervisor {
                     Kind::GetFeatures
                     | Kind::AddDev
                     | Kind::SetParams
+                    | Kind::RegBuf
                     | Kind::StartDev
                     | Kind::StopDev
                     | Kind::DelDev

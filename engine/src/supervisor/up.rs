@@ -9,7 +9,7 @@ use crate::control::{Command, Kind, Reply};
 use crate::data::DataMode;
 use crate::link::{FromWorker, Link, News, Order, Received, ToWorker, Verdict};
 use crate::sys::{Call, DeviceGeometry, Sqe, SupervisorIo, WorkerExit};
-use crate::target::SECTOR_BYTES;
+use crate::target::{SECTOR_BYTES, SHARED_INDEX};
 use crate::uapi::{DevId, DevInfo, DeviceState, Errno, Features, Params};
 
 impl Supervisor {
@@ -43,6 +43,9 @@ impl Supervisor {
                 if !features.contains(zero_copy) {
                     info.flags = info.flags.difference(zero_copy);
                 }
+                if !features.contains(Features::SHMEM_ZC) {
+                    info.flags = info.flags.difference(Features::SHMEM_ZC);
+                }
                 // The driver keeps a list of tags that cannot have a single entry: ADD_DEV would fail with EINVAL.
                 if !features.contains(Features::BATCH_IO) || info.queue_depth < 2 {
                     info.flags = info.flags.difference(Features::BATCH_IO);
@@ -71,12 +74,14 @@ impl Supervisor {
                 }
                 self.command(&Command::SetParams(granted.dev_id, params), io)
             }
-            Kind::SetParams => {
-                if self.way != Way::Up {
-                    return self.descend(io);
-                }
-                self.spawn(io)
-            }
+            Kind::SetParams | Kind::RegBuf if self.way != Way::Up => self.descend(io),
+            // While there is no disk, whose queue it would have to drain (H12).
+            Kind::SetParams => match self.registration() {
+                Some(command) => self.command(&command, io),
+                None => self.spawn(io),
+            },
+            Kind::RegBuf if res == i32::from(SHARED_INDEX) => self.spawn(io),
+            Kind::RegBuf => self.break_off(Step::ShareMemory, Problem::Protocol, io),
             Kind::StartRecovery if self.way != Way::Up => self.descend(io),
             Kind::StartRecovery => self.spawn(io),
             Kind::GetParams => {
@@ -163,6 +168,7 @@ impl Supervisor {
             Kind::GetFeatures => self.break_off_errno(Step::GetFeatures, errno, io),
             Kind::AddDev => self.break_off_errno(Step::AddDev, errno, io),
             Kind::SetParams => self.break_off_errno(Step::SetParams, errno, io),
+            Kind::RegBuf => self.break_off_errno(Step::ShareMemory, errno, io),
             // Its own supervisor deleted it, as it was asked to; or a DEL_DEV that was given up took effect all the same.
             Kind::GetDevInfo
                 if errno == Errno::ENODEV
@@ -193,6 +199,7 @@ impl Supervisor {
             Kind::GetFeatures
             | Kind::AddDev
             | Kind::SetParams
+            | Kind::RegBuf
             | Kind::StartDev
             | Kind::GetDevInfo
             | Kind::StartRecovery
@@ -208,6 +215,7 @@ impl Supervisor {
                 Plan::Recover { .. } | Plan::Ask { .. } | Plan::Delete { .. } => None,
             },
             Kind::SetParams => Some(Command::SetParams(id?, self.params()?)),
+            Kind::RegBuf => self.registration(),
             Kind::StartDev => Some(Command::StartDev(id?, self.worker_pid?)),
             Kind::GetDevInfo => Some(Command::GetDevInfo(self.id()?)),
             Kind::StartRecovery => Some(Command::StartRecovery(id?)),
@@ -246,6 +254,11 @@ impl Supervisor {
                 sectors: self.sectors,
                 data,
                 batch: device.flags.contains(Features::BATCH_IO),
+                shared_bytes: if device.flags.contains(Features::SHMEM_ZC) {
+                    self.plan.shared_bytes()
+                } else {
+                    0
+                },
             },
             renewed: self.handing,
         })
@@ -288,6 +301,15 @@ impl Supervisor {
             basic.max_sectors = basic.max_sectors.min(device.max_io_buf_bytes / SECTOR_BYTES);
         }
         Some(params)
+    }
+
+    /// The command that registers the memory shared with clients, if there is to be any and the kernel granted it.
+    fn registration(&self) -> Option<Command> {
+        let (Plan::Serve { shared, .. }, Some(device)) = (&self.plan, &self.device) else {
+            return None;
+        };
+        let granted = device.flags.contains(Features::SHMEM_ZC);
+        shared.filter(|_| granted).map(|memory| Command::RegBuf(device.dev_id, memory))
     }
 
     /// START_DEV or END_USER_RECOVERY succeeded, whether or not it is still wanted.

@@ -27,7 +27,7 @@ impl Target for Mem {
     }
 
     fn begin(&self, request: &Request, _memory: TagMemory) -> ((), Step) {
-        let Request { op, offset, len } = *request;
+        let Request { op, offset, len, place: _ } = *request;
         let step = match op {
             Op::Read => Step::Memory(MemoryOp::Load { offset, len }),
             Op::Write { .. } => Step::Memory(MemoryOp::Store { offset, len }),

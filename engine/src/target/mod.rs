@@ -16,16 +16,20 @@ pub use progress::{Progress, RETRIES_MAX};
 use core::fmt::Debug;
 use core::hash::Hash;
 
-use crate::data::{DataMode, TagMemory};
+use crate::data::{DataMode, Place, TagMemory};
 use crate::sys::{BackendOp, MemoryOp};
 use crate::uapi::{
     BasicParams, DiscardParams, Errno, IoDesc, ParamAttrs, Params, RequestFlags, RequestOp,
+    ShmemAddr,
 };
 
 /// Bytes in a sector, the unit of every block-layer address.
 pub const SECTOR_BYTES: u32 = 512;
 
-/// A request, checked at the border: it lies inside the device and its data inside the buffer.
+/// What REG_BUF answers for the first registration of a device, and the only one.
+pub const SHARED_INDEX: u16 = 0;
+
+/// A request, checked at the border: it lies inside the device and its data inside the buffer, or inside shared memory.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Request {
     /// What is asked.
@@ -34,6 +38,8 @@ pub struct Request {
     pub offset: u64,
     /// How many bytes. 0 for a flush.
     pub len: u32,
+    /// Where its data is.
+    pub place: Place,
 }
 
 /// The operations that the engine knows.
@@ -68,16 +74,23 @@ impl Op {
 }
 
 impl Request {
-    /// Parses a descriptor against the device's size and the tag's buffer.
+    /// Parses a descriptor against the device's size, the tag's buffer, and the bytes of shared memory.
     ///
     /// # Errors
     /// The errno to answer the client with: `EOPNOTSUPP` for an operation we never advertised, `EIO` for a
-    /// range outside the device (a shrink may race with requests in flight) or larger than the buffer.
-    pub fn parse(desc: &IoDesc, device_sectors: u64, buffer_bytes: u32) -> Result<Self, Errno> {
+    /// range outside the device (a shrink may race with requests in flight), larger than the buffer, or outside shared memory.
+    pub fn parse(
+        desc: &IoDesc,
+        device_sectors: u64,
+        buffer_bytes: u32,
+        shared_bytes: u64,
+    ) -> Result<Self, Errno> {
         let op = match desc.op() {
             Some(RequestOp::Read) => Op::Read,
             Some(RequestOp::Write) => Op::Write { fua: desc.flags().contains(RequestFlags::FUA) },
-            Some(RequestOp::Flush) => return Ok(Self { op: Op::Flush, offset: 0, len: 0 }),
+            Some(RequestOp::Flush) => {
+                return Ok(Self { op: Op::Flush, offset: 0, len: 0, place: Place::Tag });
+            }
             Some(RequestOp::Discard) => Op::Discard,
             Some(RequestOp::WriteZeroes) => {
                 Op::WriteZeroes { unmap: !desc.flags().contains(RequestFlags::NOUNMAP) }
@@ -105,7 +118,16 @@ impl Request {
         }
         // A range without data may be up to 2^32 sectors; the limits we set keep it far below 2^32 bytes.
         let len = u32::try_from(bytes).map_err(|_| Errno::EIO)?;
-        Ok(Self { op, offset: desc.start_sector * u64::from(SECTOR_BYTES), len })
+        let shared = op.carries_data() && desc.flags().contains(RequestFlags::SHMEM_ZC);
+        let place = if shared { Self::shared(desc, bytes, shared_bytes)? } else { Place::Tag };
+        Ok(Self { op, offset: desc.start_sector * u64::from(SECTOR_BYTES), len, place })
+    }
+
+    /// Where in shared memory its data is. There is one registration, the first.
+    fn shared(desc: &IoDesc, bytes: u64, shared_bytes: u64) -> Result<Place, Errno> {
+        let ShmemAddr { index, offset } = ShmemAddr::decode(desc.addr).map_err(|_| Errno::EIO)?;
+        let inside = index == SHARED_INDEX && u64::from(offset) + bytes <= shared_bytes;
+        if inside { Ok(Place::Shared(offset)) } else { Err(Errno::EIO) }
     }
 
     /// The result that tells the kernel *all of it*: the only success there is (O3, never a short commit).

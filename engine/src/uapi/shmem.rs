@@ -4,6 +4,7 @@ use super::bytes::{DecodeError, Field};
 
 /// The buffer of REG_BUF.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct ShmemBufReg {
     /// First byte, page aligned.
     pub addr: u64,

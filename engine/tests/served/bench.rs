@@ -244,7 +244,7 @@ impl System {
                 self.held_back = true;
             }
             Command::UpdateSize(_, sectors) => self.sectors = sectors,
-            Command::TryStopDev(_) => panic!("nobody asked for that"),
+            Command::TryStopDev(_) | Command::RegBuf(..) => panic!("nobody asked for that"),
         }
         self.complete(Token::Control(sequence), res);
     }
@@ -532,6 +532,11 @@ pub(crate) fn serve_in(data: DataMode, recovery: Recovery, restart: bool) -> Pla
         batch: false,
         recovery,
         identity: IDENTITY,
+        shared: None,
     };
     Plan::serve(wanted, restart, &Null { sectors: SECTORS })
+}
+
+pub(crate) fn recover() -> Plan {
+    Plan::Recover { id: ID, identity: IDENTITY, restart: false, shared_bytes: 0 }
 }

@@ -7,7 +7,7 @@ use blkproof_engine::supervisor::{ERRAND_LOOKS_MAX, Errand, Plan, Recovery, Stag
 use blkproof_engine::sys::Exit;
 use blkproof_engine::uapi::{DeviceState, Errno, Features};
 
-use crate::bench::{Bench, Fate, ID, IDENTITY, SECTORS, SUPERVISOR, System, serve};
+use crate::bench::{Bench, Fate, ID, IDENTITY, SECTORS, SUPERVISOR, System, recover, serve};
 
 const LARGER: u64 = 2 * SECTORS;
 const SMALLER: u64 = SECTORS / 2;
@@ -21,7 +21,7 @@ fn live(recovery: Recovery) -> Bench {
 fn granted(recovery: Recovery, features: Features) -> Bench {
     let flags = recovery.features().union(features);
     let found = System { flags, ..System::quiesced(recovery) };
-    let mut bench = Bench::new(Plan::Recover { id: ID, identity: IDENTITY, restart: false }, found);
+    let mut bench = Bench::new(recover(), found);
     bench.until(Stage::Live);
     bench.system.commands.clear();
     bench.system.told.clear();

@@ -11,7 +11,7 @@ use blkproof_engine::supervisor::{
 use blkproof_engine::sys::{Cqe, Exit, Token, WorkerExit};
 use blkproof_engine::uapi::{DeviceState, Errno, Features};
 
-use crate::bench::{Bench, Fate, ID, IDENTITY, SUPERVISOR, System, serve_in};
+use crate::bench::{Bench, Fate, ID, IDENTITY, SUPERVISOR, System, recover, serve_in};
 
 const LOST: News =
     News::WorkerLost(Cause::new(Step::Worker, Problem::WorkerExited(WorkerExit::Signal(9))));
@@ -289,10 +289,6 @@ fn what_another_hand_stopped_is_not_recovered() {
     bench.system.worker_dies(0);
     assert_eq!(bench.end(), Exit::Finished);
     assert_eq!(bench.system.workers, 1);
-}
-
-fn recover() -> Plan {
-    Plan::Recover { id: ID, identity: IDENTITY, restart: false }
 }
 
 fn ask() -> Plan {

@@ -4,14 +4,14 @@
 use std::collections::VecDeque;
 
 use blkproof_engine::batch::{BatchOp, Element};
-use blkproof_engine::data::DataMode;
+use blkproof_engine::data::{DataMode, Place};
 use blkproof_engine::link::{FromQueue, Link, Received, ToQueue};
 use blkproof_engine::queue::{Queue, QueueConfig};
 use blkproof_engine::sys::{
     BackendOp, Call, Cqe, MemoryOp, QueueIo, Ret, Ring, RingMode, SqFull, Sqe, Token,
 };
 use blkproof_engine::target::Target;
-use blkproof_engine::uapi::{IoDesc, QueueId, Tag};
+use blkproof_engine::uapi::{IoDesc, QueueId, RequestFlags, Tag};
 
 /// What the kernel has of a tag.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -60,6 +60,7 @@ pub struct Kernel {
     pub sectors: u64,
     pub buffer_bytes: u32,
     pub data: DataMode,
+    pub shared_bytes: u64,
     /// What became of the data of the request on each tag.
     pub moved: Vec<Option<MemoryOp>>,
     /// Zero copy: what is in each tag's slot.
@@ -142,6 +143,7 @@ impl Kernel {
             sectors: config.sectors,
             buffer_bytes: config.buffer_bytes,
             data: config.data,
+            shared_bytes: config.shared_bytes,
             moved: vec![None; depth],
             slots: vec![Slot::Empty; depth],
             falls_back: false,
@@ -193,8 +195,9 @@ impl Kernel {
                     }
                     self.cq.push_back(Cqe { token: Token::Io(tag), res });
                 }
-                Sqe::Backend { tag, op } => {
+                Sqe::Backend { tag, place, op } => {
                     assert_eq!(self.tags[usize::from(tag.0)], KernelTag::Served);
+                    self.check_place(tag, place);
                     self.check_bounds(op);
                     self.check_at_hand(tag, op);
                     self.backend.push((tag, op));
@@ -295,6 +298,22 @@ impl Kernel {
         self.cq.push_back(Cqe { token: Token::Slot(tag), res });
     }
 
+    /// Where the data of a tag's request is.
+    fn place(&self, tag: Tag) -> Place {
+        let desc = &self.descs[usize::from(tag.0)];
+        let shared = RequestFlags(desc.op_flags).contains(RequestFlags::SHMEM_ZC);
+        if shared { Place::Shared(desc.addr as u32) } else { Place::Tag }
+    }
+
+    fn check_place(&self, tag: Tag, place: Place) {
+        assert_eq!(place, self.place(tag), "O5: {tag:?}");
+        if let Place::Shared(offset) = place {
+            let desc = &self.descs[usize::from(tag.0)];
+            let end = u64::from(offset) + u64::from(desc.nr_sectors) * 512;
+            assert!(end <= self.shared_bytes, "I7: inside shared memory");
+        }
+    }
+
     /// Under user copy, a read's data must be with the kernel before the COMMIT.
     fn check_moved(&self, tag: Tag, result: i32) {
         const READ: u32 = 0;
@@ -316,6 +335,9 @@ impl Kernel {
     /// Under user copy, a write's data must be in the buffer before the backend takes it from there.
     fn check_at_hand(&self, tag: Tag, op: BackendOp) {
         let moves = matches!(op, BackendOp::Read { .. } | BackendOp::Write { .. });
+        if self.place(tag) != Place::Tag {
+            return;
+        }
         if self.data == DataMode::ZeroCopy && moves {
             assert_ne!(self.slots[usize::from(tag.0)], Slot::Empty, "EFAULT: {tag:?}");
         }
@@ -449,8 +471,9 @@ impl QueueIo for Kernel {
         assert!(matches!(state, KernelTag::Served | KernelTag::Announced), "I2: {tag:?}");
         self.descs[usize::from(tag.0)]
     }
-    fn memory(&mut self, tag: Tag, op: MemoryOp) -> i32 {
+    fn memory(&mut self, tag: Tag, place: Place, op: MemoryOp) -> i32 {
         assert_eq!(self.tags[usize::from(tag.0)], KernelTag::Served, "I2: {tag:?}");
+        self.check_place(tag, place);
         match op {
             MemoryOp::Load { offset, len } | MemoryOp::Store { offset, len } => {
                 assert!(offset + u64::from(len) <= self.sectors * 512, "I7: inside the device");
@@ -484,6 +507,7 @@ pub fn config(depth: u16, entries: u32) -> QueueConfig {
         mode: RingMode::DeferTaskrun,
         data: DataMode::Copy,
         buffers: 0,
+        shared_bytes: 0,
     }
 }
 

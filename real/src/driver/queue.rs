@@ -5,13 +5,14 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use blkproof_engine::batch::{BatchOp, Element};
+use blkproof_engine::data::Place;
 use blkproof_engine::link::{FromQueue, Link, Received, ToQueue};
 use blkproof_engine::sys::{Call, Cqe, Exit, MemoryOp, QueueIo, Ret, Ring, Sqe, Token};
 use blkproof_engine::uapi::{IoDesc, IoOp, Tag};
 
 use super::{Driver, Push, cqe, done, misplaced, sleep, submitted};
 use crate::bell::RingMailbox;
-use crate::os::{Backend, QueueRing, QueueShape};
+use crate::os::{Backend, QueueRing, QueueShape, Store};
 
 /// Carries out the calls of a [`Queue`](blkproof_engine::queue::Queue).
 #[derive(Debug)]
@@ -20,6 +21,7 @@ pub struct QueueDriver {
     shape: QueueShape,
     char_device: Arc<OwnedFd>,
     backend: Backend,
+    shared: Option<Arc<Store>>,
     /// From the worker.
     inbox: Arc<RingMailbox<ToQueue>>,
     /// To the worker.
@@ -32,10 +34,11 @@ impl QueueDriver {
         shape: QueueShape,
         char_device: Arc<OwnedFd>,
         backend: Backend,
+        shared: Option<Arc<Store>>,
         inbox: Arc<RingMailbox<ToQueue>>,
         outbox: Arc<RingMailbox<FromQueue>>,
     ) -> Self {
-        Self { ring: None, shape, char_device, backend, inbox, outbox }
+        Self { ring: None, shape, char_device, backend, shared, inbox, outbox }
     }
 
     fn ring(&self) -> &QueueRing {
@@ -54,8 +57,9 @@ impl Driver for QueueDriver {
             Call::Sleep { ms } => sleep(ms),
             Call::SetupRing(spec) => {
                 let (device, backend) = (Arc::clone(&self.char_device), self.backend.clone());
+                let shared = self.shared.clone();
                 done(
-                    QueueRing::new(spec, self.shape, device, backend)
+                    QueueRing::new(spec, self.shape, device, backend, shared)
                         .map(|ring| self.ring = Some(ring)),
                 )
             }
@@ -105,7 +109,7 @@ impl Ring for QueueDriver {
             Sqe::FetchTags => ring.push_fetch_tags(user_data),
             Sqe::Register { tag } => ring.push_slot(IoOp::RegisterIoBuf, tag, user_data),
             Sqe::Unregister { tag } => ring.push_slot(IoOp::UnregisterIoBuf, tag, user_data),
-            Sqe::Backend { tag, op } => ring.push_backend(op, tag, user_data),
+            Sqe::Backend { tag, place, op } => ring.push_backend(op, tag, place, user_data),
             Sqe::Watch { link: Link::Worker } => ring.push_poll(watched, user_data),
             Sqe::Timer { generation: _, ms } => ring.push_timer(ms, user_data),
             Sqe::Watch { .. }
@@ -153,7 +157,7 @@ impl QueueIo for QueueDriver {
         self.ring().descriptor(tag)
     }
 
-    fn memory(&mut self, tag: Tag, op: MemoryOp) -> i32 {
-        self.ring_mut().memory(tag, op)
+    fn memory(&mut self, tag: Tag, place: Place, op: MemoryOp) -> i32 {
+        self.ring_mut().memory(tag, place, op)
     }
 }

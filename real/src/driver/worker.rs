@@ -20,7 +20,7 @@ use super::{Driver, Push, QueueDriver, cqe, done, misplaced, run, sleep, submitt
 use crate::bell::{Bell, RingMailbox};
 use crate::board::{Board, Name};
 use crate::devices;
-use crate::os::{self, Backend, Entry64, PlainRing, QueueShape};
+use crate::os::{self, Backend, Entry64, PlainRing, QueueShape, Store};
 use crate::peer::Peer;
 use crate::tap::Tap;
 use crate::task::SECTOR;
@@ -35,6 +35,7 @@ pub struct WorkerDriver {
     device: DeviceGeometry,
     target: AnyTarget,
     backend: Backend,
+    shared: Option<Arc<Store>>,
     char_device: Option<Arc<OwnedFd>>,
     supervisor: Peer,
     /// From all queues.
@@ -53,7 +54,7 @@ impl WorkerDriver {
     pub fn new(
         device: DeviceGeometry,
         target: AnyTarget,
-        backend: Backend,
+        (backend, shared): (Backend, Option<Arc<Store>>),
         supervisor: Peer,
         board: Board,
         tap: Option<Arc<Tap>>,
@@ -63,6 +64,7 @@ impl WorkerDriver {
             device,
             target,
             backend,
+            shared,
             char_device: None,
             supervisor,
             inbox: mailbox(from_queues_messages_max(device.queues))?,
@@ -102,7 +104,7 @@ impl WorkerDriver {
         let QueueConfig { id, depth, buffer_bytes, .. } = config;
         let char_device =
             Arc::clone(self.char_device.as_ref().expect("I1: a worker opens before it spawns"));
-        let backend = self.backend.clone();
+        let (backend, shared) = (self.backend.clone(), self.shared.clone());
         let inbox = Arc::clone(&self.outboxes[usize::from(id.0)]);
         let outbox = Arc::clone(&self.inbox);
         let mut publisher = self.board.publisher(Name::Queue(id));
@@ -110,7 +112,7 @@ impl WorkerDriver {
         let recorder = self.tap.as_ref().map(|tap| tap.recorder(record::Thread::Queue(id)));
         let serve = move || {
             let shape = QueueShape { queue: id, depth, buffer_bytes };
-            let mut driver = QueueDriver::new(shape, char_device, backend, inbox, outbox);
+            let mut driver = QueueDriver::new(shape, char_device, backend, shared, inbox, outbox);
             // A ring that closes takes the whole device down (H05), and its buffers may still be in use. The process, which
             // was told, ends soon and closes all rings at once.
             match recorder {

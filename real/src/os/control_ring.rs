@@ -55,7 +55,6 @@ impl ControlRing {
             usize::from(header.len) <= PAYLOAD_BYTES_MAX,
             "I10: a command fits into its memory"
         );
-        assert!(op != ControlOp::RegBuf, "I10: a command names no memory but its payload");
         let mut bytes = [0; PAYLOAD_BYTES_MAX];
         bytes[..payload.len()].copy_from_slice(payload);
         // SAFETY: our own allocation, and no command is in flight.
@@ -68,7 +67,8 @@ impl ControlRing {
             .cmd(cmd)
             .build()
             .user_data(user_data);
-        // SAFETY: the only memory that the command names is the payload, and no more of it than there is (asserted above). It is a heap
+        // SAFETY: the only memory that the kernel reads or writes for the command is the payload (what REG_BUF names is pinned, and looked at by nobody but
+        // clients and server), and no more of it than there is (asserted above). It is a heap
         // block of its own which is not touched here before the command's completion (`in_flight`), and which is leaked if that
         // never comes (`drop`).
         unsafe { self.ring.push_wide(&entry) }?;

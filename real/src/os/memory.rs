@@ -182,7 +182,7 @@ impl Descriptors {
     }
 }
 
-/// The bytes of the mem target, shared by all queues of a worker and by the workers of one supervisor.
+/// The bytes of the mem target, shared by all queues of a worker and by the workers of one supervisor; or memory that clients share with them.
 #[derive(Debug)]
 pub struct Store {
     /// The newest mapping. Those before it stay: they show the same memory, and somebody may still use them.
@@ -206,6 +206,11 @@ impl Store {
     pub fn map(file: OwnedFd, bytes: u64) -> Result<Self, Errno> {
         let base = Self::map_at_all(&file, bytes)?;
         Ok(Self { base: AtomicPtr::new(base.as_ptr()), bytes: AtomicU64::new(bytes), file })
+    }
+
+    /// Where it begins: what REG_BUF is told.
+    pub fn address(&self) -> u64 {
+        self.base.load(Ordering::Relaxed).expose_provenance() as u64
     }
 
     /// Maps more of the memfd, if that is not mapped yet.
@@ -239,7 +244,8 @@ impl Store {
         Ok(non_null(base))
     }
 
-    fn range(&self, offset: u64, len: u64) -> *mut u8 {
+    /// The range of `len` bytes at `offset`.
+    pub(super) fn range(&self, offset: u64, len: u64) -> *mut u8 {
         let end = offset.checked_add(len).expect("I7: a range inside the store");
         assert!(end <= self.bytes.load(Ordering::Acquire), "I7: a range inside the store");
         // SAFETY: offset <= bytes, and the mapping loaded after it is at least as long.
@@ -257,6 +263,13 @@ impl Store {
     pub fn save(&self, offset: u64, buffers: &TagBuffers, tag: Tag, len: u32) {
         let (to, from) = (self.range(offset, u64::from(len)), buffers.range(tag, 0, len));
         // SAFETY: as for `load`.
+        unsafe { ptr::copy_nonoverlapping(from, to, len as usize) }
+    }
+
+    /// Copies from here to another file's memory.
+    pub fn copy_to(&self, offset: u64, other: &Self, at: u64, len: u32) {
+        let (from, to) = (self.range(offset, u64::from(len)), other.range(at, u64::from(len)));
+        // SAFETY: both ranges were checked, and are parts of different mappings of different files: the mem target's is its own.
         unsafe { ptr::copy_nonoverlapping(from, to, len as usize) }
     }
 
@@ -297,7 +310,8 @@ impl Store {
         }
     }
 
-    fn fill(&self, offset: u64, len: u64) {
+    /// Fills a range with zeroes.
+    pub fn fill(&self, offset: u64, len: u64) {
         let to = self.range(offset, len);
         // SAFETY: the range was checked.
         unsafe { ptr::write_bytes(to, 0, len as usize) }

@@ -5,7 +5,7 @@ use std::ptr;
 use std::sync::Arc;
 
 use blkproof_engine::batch::{BatchOp, Element};
-use blkproof_engine::data::{Address, TagMemory};
+use blkproof_engine::data::{Address, Place, TagMemory};
 use blkproof_engine::sys::{BackendOp, MemoryOp, RingSpec, SqFull};
 use blkproof_engine::uapi::{Errno, IoCmd, IoDesc, IoOp, QueueId, Tag, sqe};
 use io_uring::types::{Fd, FsyncFlags};
@@ -46,6 +46,8 @@ pub struct QueueRing {
     shape: QueueShape,
     char_device: Arc<OwnedFd>,
     backend: Backend,
+    /// Memory that clients share with us.
+    shared: Option<Arc<Store>>,
     mapped: Option<Mapped>,
     /// Whether the command of the completion that was reaped last goes on.
     goes_on: bool,
@@ -71,12 +73,14 @@ impl QueueRing {
         shape: QueueShape,
         char_device: Arc<OwnedFd>,
         backend: Backend,
+        shared: Option<Arc<Store>>,
     ) -> Result<Self, Errno> {
         Ok(Self {
             ring: PlainRing::new(spec)?,
             shape,
             char_device,
             backend,
+            shared,
             mapped: None,
             goes_on: false,
         })
@@ -119,6 +123,10 @@ impl QueueRing {
 
     fn buffers(&self) -> &TagBuffers {
         self.mapped().buffers.as_ref().expect("I1: a queue obtains the buffers that it uses")
+    }
+
+    fn shared(&self) -> &Store {
+        self.shared.as_ref().expect("I7: only what lies in shared memory is looked for there")
     }
 
     /// Gives a tag to the kernel: FETCH, or COMMIT with `result`.
@@ -226,14 +234,26 @@ impl QueueRing {
     }
 
     /// Queues an operation on the backing file.
-    pub fn push_backend(&mut self, op: BackendOp, tag: Tag, user_data: u64) -> Result<(), SqFull> {
+    pub fn push_backend(
+        &mut self,
+        op: BackendOp,
+        tag: Tag,
+        place: Place,
+        user_data: u64,
+    ) -> Result<(), SqFull> {
         let file = match &self.backend {
             Backend::File(file) | Backend::Zeroes(file) => file,
             Backend::Nothing | Backend::Memory(_) => {
                 unreachable!("I6: only a target with a file asks for backend operations")
             }
         };
-        let slots = self.mapped().buffers.is_none();
+        let slots = self.mapped().buffers.is_none() && place == Place::Tag;
+        let range = |buffer: u32, len: u32| match place {
+            Place::Tag => self.buffers().range(tag, buffer, len),
+            Place::Shared(at) => {
+                self.shared().range(u64::from(at) + u64::from(buffer), u64::from(len))
+            }
+        };
         let fd = Fd(file.as_raw_fd());
         let entry = match op {
             // The address of pages in a slot is an offset from their beginning.
@@ -247,12 +267,12 @@ impl QueueRing {
                 opcode::WriteFixed::new(fd, from, len, tag.0).offset(offset).rw_flags(flags).build()
             }
             BackendOp::Read { offset, buffer, len } => {
-                let to = self.buffers().range(tag, buffer, len);
+                let to = range(buffer, len);
                 opcode::Read::new(fd, to, len).offset(offset).build()
             }
             BackendOp::Write { offset, buffer, len, durable } => {
                 let flags = if durable { libc::RWF_DSYNC } else { 0 };
-                let from = self.buffers().range(tag, buffer, len);
+                let from = range(buffer, len);
                 opcode::Write::new(fd, from, len).offset(offset).rw_flags(flags).build()
             }
             BackendOp::Sync => opcode::Fsync::new(fd).flags(FsyncFlags::DATASYNC).build(),
@@ -265,23 +285,21 @@ impl QueueRing {
                 .mode(libc::FALLOC_FL_ZERO_RANGE | libc::FALLOC_FL_KEEP_SIZE)
                 .build(),
         };
-        // SAFETY: the range lies in the pages of a slot, which are the kernel's to check, or in the tag's buffer (`range` checks), which is never unmapped; the server owns the tag until the
-        // operation's completion, and starts one operation at a time on it (I6).
+        // SAFETY: the range lies in the pages of a slot, which are the kernel's to check, or in the tag's buffer or shared memory (`range` checks), neither of which is ever unmapped; the server
+        // owns the tag until the operation's completion, and starts one operation at a time on it (I6). Of what clients do to their memory meanwhile, see `Store`.
         unsafe { self.ring.push(entry, user_data) }
     }
 
     /// Carries out a memory operation: the bytes moved, or a negative errno. Never waits for anybody.
-    pub fn memory(&mut self, tag: Tag, op: MemoryOp) -> i32 {
-        let Self { shape, char_device, backend, mapped, ring: _, goes_on: _ } = self;
+    pub fn memory(&mut self, tag: Tag, place: Place, op: MemoryOp) -> i32 {
+        if let Place::Shared(at) = place {
+            return self.memory_shared(u64::from(at), op);
+        }
+        let Self { shape, char_device, backend, mapped, shared: _, ring: _, goes_on: _ } = self;
         let backend: &Backend = backend;
         let buffers = mapped.as_mut().and_then(|mapped| mapped.buffers.as_mut());
         let request = RequestData::new(char_device, shape.queue, tag);
-        let store = || match backend {
-            Backend::Memory(store) => store,
-            Backend::Nothing | Backend::File(_) | Backend::Zeroes(_) => {
-                unreachable!("I6: only the mem target asks for its store")
-            }
-        };
+        let store = || store_of(backend);
         match (op, buffers) {
             (MemoryOp::Load { offset, len }, Some(buffers)) => {
                 store().load(offset, buffers, tag, len);
@@ -306,6 +324,20 @@ impl QueueRing {
             }
             (MemoryOp::CopyIn { .. } | MemoryOp::CopyOut { .. }, None) => {
                 unreachable!("I1: a queue obtains the buffers that it uses")
+            }
+        }
+        op.bytes() as i32
+    }
+
+    /// The same for a request whose data lies in shared memory.
+    fn memory_shared(&self, at: u64, op: MemoryOp) -> i32 {
+        let (shared, store) = (self.shared(), || store_of(&self.backend));
+        match op {
+            MemoryOp::Load { offset, len } => store().copy_to(offset, shared, at, len),
+            MemoryOp::Store { offset, len } => shared.copy_to(at, store(), offset, len),
+            MemoryOp::Clear { len } => shared.fill(at, u64::from(len)),
+            MemoryOp::Zero { .. } | MemoryOp::CopyIn { .. } | MemoryOp::CopyOut { .. } => {
+                unreachable!("I7: {op:?} is of no data in shared memory")
             }
         }
         op.bytes() as i32
@@ -349,5 +381,14 @@ impl QueueRing {
         }
         self.goes_on = completion.more;
         Some(completion)
+    }
+}
+
+fn store_of(backend: &Backend) -> &Store {
+    match backend {
+        Backend::Memory(store) => store,
+        Backend::Nothing | Backend::File(_) | Backend::Zeroes(_) => {
+            unreachable!("I6: only the mem target asks for its store")
+        }
     }
 }

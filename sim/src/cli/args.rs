@@ -10,7 +10,7 @@ use blkproof_engine::sys::RingMode;
 use blkproof_engine::uapi::KernelSeries;
 use clap::{Parser, Subcommand, value_parser};
 
-use crate::config::{Commands, Config, Faults, Subject, TargetKind};
+use crate::config::{Commands, Config, Faults, Memory, Subject, TargetKind};
 use crate::describe::{self, Unknown};
 use crate::specimens::Specimen;
 
@@ -184,6 +184,9 @@ struct Asked {
     /// Let the engine ask for commands about many tags (7.3, depth 2 or more; otherwise it gets one for each)
     #[arg(long)]
     batch: bool,
+    /// Let clients have data in memory that they share with the server, and the engine serve it there (7.3; not with get-data)
+    #[arg(long)]
+    shared: bool,
     /// What becomes of the device without a worker: none, requeue, reissue or fail-io
     #[arg(long, value_parser = describe::recovery)]
     recovery: Option<Recovery>,
@@ -208,6 +211,9 @@ impl What {
         config.recovery = self.asked.recovery.unwrap_or(config.recovery);
         if self.asked.batch {
             config.commands = Commands::Batched;
+        }
+        if self.asked.shared {
+            config.memory = Memory::Shared;
         }
         config.restart |= self.asked.restart;
         config.mode = self.mode.unwrap_or(config.mode);

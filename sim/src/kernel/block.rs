@@ -218,13 +218,13 @@ impl World {
         };
         let memory = match issuer {
             Issuer::Script(step) if op.moves_data() => self.script_memory(step, start),
-            Issuer::Script(_)
-            | Issuer::Client(_)
-            | Issuer::Udev
-            | Issuer::Scan
-            | Issuer::Cache
-            | Issuer::Zones => None,
+            Issuer::Client(index) => self.clients[usize::from(index)].memory,
+            Issuer::Script(_) | Issuer::Udev | Issuer::Scan | Issuer::Cache | Issuer::Zones => None,
         };
+        if let (Issuer::Client(_), Some(memory)) = (issuer, memory) {
+            let there = if op == BlockOp::Read { stale } else { version };
+            self.fill_shared((memory, sectors), there);
+        }
         let request = Request {
             op,
             asked,
@@ -563,6 +563,11 @@ impl World {
             Issuer::Client(_) | Issuer::Udev | Issuer::Scan => {}
         }
         let (start, sectors) = (usize::from(request.start), usize::from(request.sectors));
+        let mut read = request.data;
+        if let (Some(memory), Some(InPlace::At(_))) = (request.memory, request.in_place) {
+            // Nobody copied it: the client finds what the server put there.
+            read[..sectors].copy_from_slice(&self.shared[usize::from(memory)..][..sectors]);
+        }
         match request.asked {
             BlockOp::Write { .. } | BlockOp::WriteZeroes { .. } => {
                 self.register.write_ends(request.version, start, sectors, ok);
@@ -570,8 +575,7 @@ impl World {
             // It may have done nothing, and be right.
             BlockOp::Discard => self.register.write_ends(request.version, start, sectors, false),
             BlockOp::Read if ok => {
-                if let Err(wrong) = self.register.read_ends(&request.allowed, start, &request.data)
-                {
+                if let Err(wrong) = self.register.read_ends(&request.allowed, start, &read) {
                     let Mismatch { sector, got, allowed, zeroed } = wrong;
                     run.violate(
                         if zeroed { "O8" } else { "O5" },
@@ -651,9 +655,15 @@ impl World {
             (request.op == BlockOp::Write { fua: true }, RequestFlags::FUA),
             (request.op == BlockOp::WriteZeroes { unmap: false }, RequestFlags::NOUNMAP),
             (request.unregistered, RequestFlags::NEED_REG_BUF),
+            (request.in_place.is_some(), RequestFlags::SHMEM_ZC),
         ];
         let flags = flags.iter().filter(|(is_set, _)| *is_set);
         let op_flags = flags.fold(u32::from(op.encode()), |all, (_, flag)| all | flag.0);
-        IoDesc { op_flags, nr_sectors, start_sector, addr: 0 }
+        let addr = match request.in_place {
+            Some(InPlace::At(place)) => place.encode(),
+            // Buffers have no addresses here.
+            Some(InPlace::Buffer | InPlace::Elsewhere) | None => 0,
+        };
+        IoDesc { op_flags, nr_sectors, start_sector, addr }
     }
 }

@@ -10,6 +10,7 @@ use crate::kernel::device::{Device, Gendisk, Holder, Scan, State};
 use crate::kernel::errno;
 use crate::kernel::limits::{self, Limits};
 use crate::kernel::process::{ProcessState, ThreadState};
+use crate::kernel::shmem::Given;
 use crate::kernel::tags::{TagSlot, TagState};
 use crate::kernel::udev::{Node, Probe};
 use crate::kernel::zones::Zones;
@@ -71,6 +72,9 @@ impl From<Command> for Asked {
             Command::QuiesceDev(id) => Self::Plain(ControlOp::QuiesceDev, id, 0),
             Command::UpdateSize(id, sectors) => Self::Plain(ControlOp::UpdateSize, id, sectors),
             Command::TryStopDev(id) => Self::Plain(ControlOp::TryStopDev, id, 0),
+            Command::RegBuf(id, memory) => {
+                Self::Plain(ControlOp::RegBuf, id, Given::from(memory).word())
+            }
             command @ (Command::GetFeatures
             | Command::GetParams(_)
             | Command::AddDev(_)
@@ -196,7 +200,8 @@ impl Control {
                 | Command::GetParams(id)
                 | Command::QuiesceDev(id)
                 | Command::UpdateSize(id, _)
-                | Command::TryStopDev(id),
+                | Command::TryStopDev(id)
+                | Command::RegBuf(id, _),
             )
             | Asked::Plain(_, id, _)
             | Asked::Params(id, _) => Some(*id),
@@ -279,7 +284,8 @@ impl World {
                 | Command::GetParams(_)
                 | Command::QuiesceDev(_)
                 | Command::UpdateSize(..)
-                | Command::TryStopDev(_),
+                | Command::TryStopDev(_)
+                | Command::RegBuf(..),
             )
             | Asked::Plain(..)
             | Asked::Params(..) => match self.controls.iter_mut().find(|slot| slot.is_none()) {
@@ -771,7 +777,8 @@ impl World {
                 | Command::GetParams(_)
                 | Command::QuiesceDev(_)
                 | Command::UpdateSize(..)
-                | Command::TryStopDev(_),
+                | Command::TryStopDev(_)
+                | Command::RegBuf(..),
             )
             | Asked::Plain(..)
             | Asked::Params(..) => Next::done(),

@@ -1,5 +1,6 @@
 //! Data modes other than copy: the server moves the data itself, and what it holds of a request keeps it from completing.
 
+use blkproof_engine::data::Place;
 use blkproof_engine::sys::{BackendOp, Cqe};
 use blkproof_engine::uapi::{AutoBufReg, Features, KernelSeries};
 
@@ -113,11 +114,12 @@ impl World {
         Ok(())
     }
 
-    /// The request whose pages an operation of the engine uses in place; it holds them until it is over. `None`: it uses the tag's buffer.
+    /// The request whose pages an operation of the engine uses in place; it holds them until it is over. `None`: it uses the tag's buffer, or shared memory.
     pub(crate) fn pages_for(
         &mut self,
         ring: RingId,
         slot: u16,
+        place: Place,
         op: &BackendOp,
     ) -> Result<Option<RequestId>, i32> {
         let reads = match op {
@@ -127,7 +129,8 @@ impl World {
                 return Ok(None);
             }
         };
-        if !self.device.as_ref().is_some_and(|device| device.has(Features::AUTO_BUF_REG)) {
+        let registers = self.device.as_ref().is_some_and(|one| one.has(Features::AUTO_BUF_REG));
+        if !registers || place != Place::Tag {
             return Ok(None);
         }
         let slot = self.rings[ring.index()].table.get(usize::from(slot));

@@ -10,7 +10,7 @@
 //! * Integrity metadata is one byte, which all of it is, or unknown; no client brings its own.
 //! * A user copy is one step, and so is a script's operation on a registered buffer.
 //! * The page cache holds whole pages, for scripts only; nothing is written back by itself, nor read ahead.
-//! * Requests lie in registered shared memory in scripts only; their pages there are neighbours, whatever they are in the machine.
+//! * The pages of shared memory are neighbours, whatever they are in the machine.
 //! * Requests of one queue are admitted in any order, but for the parts of one client's operation. Only those of scripts have a place in line, may be merged
 //!   and meet a scheduler, whose deadlines may pass at any time.
 //! * A flush that waits for a durable write waits as long as that takes, and not for 5 s at the most.

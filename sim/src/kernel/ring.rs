@@ -315,17 +315,26 @@ impl World {
                     run.note(actor::thread(thread), || format!("unregisters tag {}: {res}", tag.0));
                     self.post(ring, Cqe { token: sqe.token(), res });
                 }
-                Sqe::Backend { tag, op } => {
+                Sqe::Backend { tag, place, op } => {
                     run.note(actor::thread(thread), || {
                         format!("backend {} for tag {}", crate::disk::name(&op), tag.0)
                     });
-                    match self.pages_for(ring, tag.0, &op) {
+                    match self.pages_for(ring, tag.0, place, &op) {
                         Ok(pages) => {
                             let tag = tag.0;
                             let late = self.disk_is_late(run);
                             let orphan = None;
-                            let operation =
-                                Operation { ring, thread, queue, tag, op, pages, late, orphan };
+                            let operation = Operation {
+                                ring,
+                                thread,
+                                queue,
+                                tag,
+                                place,
+                                op,
+                                pages,
+                                late,
+                                orphan,
+                            };
                             self.disk.in_flight.push(operation);
                         }
                         Err(errno) => self.post(ring, Cqe { token: sqe.token(), res: -errno }),

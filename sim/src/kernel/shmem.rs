@@ -3,6 +3,7 @@
 //! The memory is that which all processes of a script share. The kernel compares pages, so it does not matter who registered them, nor
 //! who asks for a request: it is looked up whenever its descriptor is written.
 
+use blkproof_engine::data::Place;
 use blkproof_engine::uapi::{ControlOp, ShmemAddr, ShmemBufReg};
 
 use crate::kernel::block::{BlockOp, Phase, Request};
@@ -38,6 +39,18 @@ pub(crate) struct Given {
     pub(crate) read_only: bool,
     /// They are named by a mapping that cannot be written.
     pub(crate) unwritable: bool,
+}
+
+impl From<ShmemBufReg> for Given {
+    fn from(memory: ShmemBufReg) -> Self {
+        let pages = |bytes: u64| (bytes / (u64::from(PAGE_SECTORS) * SECTOR)) as u16;
+        Self {
+            first: pages(memory.addr),
+            count: pages(memory.len),
+            read_only: memory.read_only,
+            unwritable: false,
+        }
+    }
 }
 
 impl Given {
@@ -147,6 +160,20 @@ impl World {
         }
         device.shmem[index] = Some(new);
         index as i32
+    }
+
+    /// The sector of the memory of all processes that a server means by a place.
+    pub(crate) fn lent_at(&self, place: Place) -> Option<usize> {
+        let Place::Shared(offset) = place else { return None };
+        let registered = self.device.as_ref()?.shmem.first().copied().flatten()?;
+        let begin = usize::from(registered.first) * usize::from(PAGE_SECTORS);
+        Some(begin + offset as usize / SECTOR as usize)
+    }
+
+    /// The sector of it where the data is of the request on a tag, or of what is left of that.
+    pub(crate) fn lies_at(&self, queue: u16, tag: u16) -> Option<usize> {
+        let request = self.requests[self.request_of(queue, tag)?.index()].as_ref()?;
+        Some(usize::from(request.memory? + request.done))
     }
 
     /// A descriptor is written: does the request's data lie in registered memory?

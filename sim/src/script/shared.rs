@@ -23,7 +23,7 @@ impl World {
     }
 
     /// A part of it gets another content.
-    pub(super) fn fill_shared(&mut self, (first, count): (u16, u16), version: Version) {
+    pub(crate) fn fill_shared(&mut self, (first, count): (u16, u16), version: Version) {
         self.shared[usize::from(first)..][..usize::from(count)].fill(version);
     }
 

@@ -2,13 +2,14 @@
 
 use blkproof_engine::batch::{BatchOp, Element};
 use blkproof_engine::control::{Command, Reply};
-use blkproof_engine::data::Address;
+use blkproof_engine::data::{Address, Place};
 use blkproof_engine::link::{
     FromQueue, FromWorker, Link, News, Order, Received, TO_QUEUE_MESSAGES_MAX, ToQueue, ToWorker,
     Verdict, WORKER_MESSAGES_MAX, from_queues_messages_max,
 };
 use blkproof_engine::sys::{
-    ControlIo, Cqe, LauncherIo, MemoryOp, QueueIo, Ring, SqFull, Sqe, SupervisorIo, Token, WorkerIo,
+    BackendOp, ControlIo, Cqe, LauncherIo, MemoryOp, QueueIo, Ring, SqFull, Sqe, SupervisorIo,
+    Token, WorkerIo,
 };
 use blkproof_engine::uapi::{IoDesc, QueueId, Tag};
 
@@ -97,6 +98,10 @@ impl Ring for Io<'_, '_, '_> {
             }
         }
         match (&mut sqe, self.run.sabotage) {
+            (
+                Sqe::Backend { place, op: BackendOp::Write { .. }, .. },
+                Some(Sabotage::IgnorePlace),
+            ) => *place = Place::Tag,
             (Sqe::Unregister { .. }, Some(Sabotage::KeepPages)) => {
                 let cqe = Cqe { token: sqe.token(), res: 0 };
                 self.world.post(ring, cqe);
@@ -412,9 +417,18 @@ impl QueueIo for Io<'_, '_, '_> {
         self.world.descriptor(self.run, queue, tag.0)
     }
 
-    fn memory(&mut self, tag: Tag, op: MemoryOp) -> i32 {
+    fn memory(&mut self, tag: Tag, place: Place, op: MemoryOp) -> i32 {
         let Role::Queue(queue) = self.role else { return -errno::EINVAL };
+        let mut place = place;
         match self.run.sabotage {
+            Some(Sabotage::IgnorePlace) if matches!(op, MemoryOp::Store { .. }) => {
+                place = Place::Tag;
+            }
+            Some(Sabotage::MissPlace) => {
+                if let Place::Shared(offset) = &mut place {
+                    *offset ^= SECTOR as u32;
+                }
+            }
             Some(Sabotage::LateDescriptor | Sabotage::LateBuffer) => {
                 self.run.late = Some((queue, tag.0));
             }
@@ -427,7 +441,7 @@ impl QueueIo for Io<'_, '_, '_> {
             Some(Sabotage::LoseCopy) if self.run.strikes() => return op.bytes() as i32,
             Some(_) | None => {}
         }
-        self.world.memory(self.run, self.thread, (queue, tag.0), op)
+        self.world.memory(self.run, self.thread, (queue, tag.0), place, op)
     }
 }
 
@@ -458,12 +472,20 @@ impl World {
         run: &mut Run<'_>,
         thread: ThreadId,
         (queue, tag): (u16, u16),
+        place: Place,
         op: MemoryOp,
     ) -> i32 {
         if !self.server_owns(queue, tag) {
             run.violate(
                 "O4",
                 format!("the data of queue {queue} tag {tag} is touched while the kernel owns it"),
+            );
+            return -errno::EINVAL;
+        }
+        if place != Place::Tag && self.lent_at(place) != self.lies_at(queue, tag) {
+            run.violate(
+                "O4",
+                format!("the data of queue {queue} tag {tag} is not {place:?} in shared memory"),
             );
             return -errno::EINVAL;
         }
@@ -483,11 +505,11 @@ impl World {
             MemoryOp::Load { offset, len: _ } => {
                 let mut data = [0; BUFFER_SECTORS];
                 data[..n].copy_from_slice(&self.store[sectors(offset)..][..n]);
-                self.puts(run, thread, (queue, tag), &data[..n])
+                self.puts(run, thread, (queue, tag), place, &data[..n])
             }
             MemoryOp::Store { offset, len } => {
                 let mut data = [0; BUFFER_SECTORS];
-                let res = self.takes(run, thread, (queue, tag), &mut data[..n]);
+                let res = self.takes(run, thread, (queue, tag), place, &mut data[..n]);
                 if run.sabotage == Some(Sabotage::LoseWrite) && run.strikes() {
                     return len as i32;
                 }
@@ -501,7 +523,7 @@ impl World {
                 len as i32
             }
             MemoryOp::Clear { len: _ } => {
-                self.puts(run, thread, (queue, tag), &[0; BUFFER_SECTORS][..n])
+                self.puts(run, thread, (queue, tag), place, &[0; BUFFER_SECTORS][..n])
             }
             MemoryOp::CopyIn { len: _ } => {
                 let mut data = self.buffers[index];
@@ -516,14 +538,19 @@ impl World {
         }
     }
 
-    /// Data goes to where the server finds room for it: the tag's buffer, or the request itself.
+    /// Data goes to where the server finds room for it: the tag's buffer, shared memory, or the request itself.
     fn puts(
         &mut self,
         run: &mut Run<'_>,
         thread: ThreadId,
         (queue, tag): (u16, u16),
+        place: Place,
         data: &[Version],
     ) -> i32 {
+        if let Some(at) = self.lent_at(place) {
+            self.shared[at..][..data.len()].copy_from_slice(data);
+            return (data.len() as u64 * SECTOR) as i32;
+        }
         if !self.device.as_ref().is_some_and(Device::copies) {
             return self.user_copies(run, thread, (queue, tag), Copied::To(data));
         }
@@ -538,8 +565,13 @@ impl World {
         run: &mut Run<'_>,
         thread: ThreadId,
         (queue, tag): (u16, u16),
+        place: Place,
         data: &mut [Version],
     ) -> i32 {
+        if let Some(at) = self.lent_at(place) {
+            data.copy_from_slice(&self.shared[at..][..data.len()]);
+            return (data.len() as u64 * SECTOR) as i32;
+        }
         if !self.device.as_ref().is_some_and(Device::copies) {
             return self.user_copies(run, thread, (queue, tag), Copied::From(data));
         }

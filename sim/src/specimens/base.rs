@@ -2,7 +2,7 @@
 //! with the other threads of its process.
 
 use blkproof_engine::control::{Command, Reply};
-use blkproof_engine::data::{Address, TagMemory};
+use blkproof_engine::data::{Address, Place, TagMemory};
 use blkproof_engine::sys::{Call, Cqe, Ret, RingMode, RingSpec, Sqe, Token};
 use blkproof_engine::target::Target;
 use blkproof_engine::uapi::{DevId, DevInfo, QueueId, RequestOp, Tag};
@@ -189,7 +189,7 @@ impl Sys<'_, '_> {
         let bytes = desc.nr_sectors * SECTOR as u32;
         if desc.op() == Some(RequestOp::Read) {
             let clear = blkproof_engine::sys::MemoryOp::Clear { len: bytes };
-            self.world.memory(self.run, self.thread, (queue, tag.0), clear);
+            self.world.memory(self.run, self.thread, (queue, tag.0), Place::Tag, clear);
         }
         Entry::Plain(Sqe::Commit { tag, result: bytes as i32, address: Address::Buffer })
     }

@@ -17,7 +17,7 @@ use blkproof_engine::uapi::KernelSeries;
 
 pub(crate) use base::{Act, STOP_CELL, Sys};
 
-use crate::config::{Commands, Config, Faults, Subject, TargetKind};
+use crate::config::{Commands, Config, Faults, Memory, Subject, TargetKind};
 use crate::outcome::Verdict;
 use crate::run::Run;
 use crate::world::World;
@@ -156,6 +156,7 @@ impl Specimen {
             target: TargetKind::Null,
             data: DataMode::Copy,
             commands: Commands::Single,
+            memory: Memory::Own,
             recovery: Recovery::None,
             restart: false,
             deadlines: Deadlines::NONE,

@@ -19,6 +19,8 @@ pub(super) const PROGRAM: &str = "blkproof";
 pub(super) const STATE: &str = "/run/blkproof";
 /// Has a device served in batches, where the kernel has them.
 pub(super) const BATCH: &str = "--batch";
+/// Has a device serve data where clients have it, in the file named behind it, where the kernel can.
+pub(super) const SHARED: &str = "--shared";
 /// The file behind loop devices.
 const BACKING: &str = "/scratch/backing";
 /// Releasing a device is finished by kernel work items, shortly after `del` returned.
@@ -135,6 +137,10 @@ pub(super) fn add_with(wanted: &Wanted, more: &[&str]) -> Checked<Device> {
     let none = ended.stderr.contains("there are no batches");
     if none != (wanted.options.contains(&BATCH) && !batch) {
         return failed(format!("batches: {batch}, and `add` says {:?}", ended.stderr));
+    }
+    let share = wanted.options.contains(&SHARED);
+    if ended.stderr.contains("shares no memory") != (share && !has("SHMEM_ZC")?) {
+        return failed(format!("shared memory: {share}, and `add` says {:?}", ended.stderr));
     }
     if listed.size_bytes != u64::from(wanted.size_mib) << 20 {
         return failed(format!(

@@ -47,6 +47,7 @@ fn experiment(honest: bool) -> Checked<String> {
                     depth,
                     jobs,
                     job_kib: 2048,
+                    memory: None,
                     verify: true,
                 }
                 .run()?;
@@ -68,6 +69,7 @@ fn experiment(honest: bool) -> Checked<String> {
         depth: 16,
         jobs: 1,
         job_kib: 4096,
+        memory: None,
         verify: true,
     }
     .run()?;

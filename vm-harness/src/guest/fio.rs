@@ -20,6 +20,8 @@ pub(super) struct Fio<'a> {
     pub(super) jobs: u32,
     /// Region of one job in KiB.
     pub(super) job_kib: u32,
+    /// The file whose memory holds its data; without it, memory of its own.
+    pub(super) memory: Option<&'a str>,
     /// Write, then read back and compare; without it: a mix of reads and writes that nobody compares.
     pub(super) verify: bool,
 }
@@ -59,6 +61,7 @@ impl Fio<'_> {
             format!("--size={}k", self.job_kib),
             format!("--offset_increment={}k", self.job_kib),
         ];
+        arguments.extend(self.memory.map(|file| format!("--mem=mmapshared:{file}")));
         if self.verify {
             arguments.extend(
                 ["--verify=crc32c", "--do_verify=1", "--verify_fatal=1", "--verify_state_save=0"]
@@ -124,6 +127,7 @@ impl Fio<'_> {
             depth,
             jobs,
             job_kib: 4096,
+            memory: None,
             verify: false,
         };
         let mut arguments = fio.arguments("/tmp/load.json", 0);

@@ -13,6 +13,7 @@ mod record;
 mod recovery;
 mod runner;
 mod scenario;
+mod shared;
 mod stage;
 
 pub use init::init;

@@ -46,6 +46,7 @@ pub(super) fn record(case: &RecordCase, doing: &Doing) -> Checked<Done> {
                 depth: depth.min(16),
                 jobs: queues,
                 job_kib: 64,
+                memory: None,
                 verify: target != Target::Null,
             }
             .run()?;

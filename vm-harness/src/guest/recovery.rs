@@ -80,6 +80,7 @@ fn verifying(device: &Device, round: u32) -> Checked<Program> {
         depth: 16,
         jobs: 4,
         job_kib: 1024,
+        memory: None,
         verify: true,
     };
     fio.start(round)

@@ -17,7 +17,7 @@ use super::canary;
 use super::fio::Fio;
 use super::proc;
 use super::program::{Checked, Program, broken, failed, run};
-use super::{record, recovery, stage};
+use super::{record, recovery, shared, stage};
 use crate::plan::{Action, Data, IoCase, Order, Plant, Target, Victim};
 
 /// SHA-256 of every file of a tree, by its path inside the tree.
@@ -69,6 +69,7 @@ pub(super) fn perform(action: &Action, doing: &Doing) -> Checked<Done> {
         Action::Features => features(doing),
         Action::Io(case) => io(case, Data::Copy, &[], doing),
         Action::Data { data, batch } => data_mode(*data, *batch, doing),
+        Action::Shared => shared::shared_memory(doing),
         Action::FileSystem(target) => file_system(*target, doing),
         Action::DeleteIdle => delete_idle(doing),
         Action::DeleteLoaded => delete_loaded(doing),
@@ -146,6 +147,7 @@ fn io(
         depth: case.depth.min(64),
         jobs: case.queues,
         job_kib: total_kib / case.queues,
+        memory: None,
         verify: case.target != Target::Null,
     }
     .run()?;
@@ -418,6 +420,7 @@ fn kill(victim: Victim, doing: &Doing) -> Checked<String> {
             depth: 16,
             jobs: 4,
             job_kib: 512,
+            memory: None,
             verify: true,
         }
         .run()?;
@@ -533,6 +536,7 @@ fn planted(plant: Plant, doing: &Doing) -> Checked<String> {
                 depth: 8,
                 jobs: 1,
                 job_kib: 1024,
+                memory: None,
                 verify: true,
             };
             let verified = fio.verified_after(|| {
