@@ -60,6 +60,8 @@ enum At {
     Page(u16, bool),
     /// Its requests are under way.
     Requests,
+    /// They are done, and the page cache is to forget what it read meanwhile.
+    Forget,
 }
 
 impl Job {
@@ -104,6 +106,11 @@ impl Job {
     /// Whether a signal that kills ends it.
     pub(super) fn is_killable(&self) -> bool {
         self.way == Way::Cached && self.op == BlockOp::Read
+    }
+
+    /// Whether it changes what is on the disk.
+    const fn moves_in(&self) -> bool {
+        !matches!(self.op, BlockOp::Read | BlockOp::Flush)
     }
 
     /// Whether another job waits for its end: what discards or writes zeroes keeps others of its kind out, and whatever goes by way of the cache.
@@ -218,7 +225,12 @@ impl World {
         let range = (job.first, job.count);
         match job.at {
             At::Lock | At::Requests => false,
-            At::WriteBack => !cache.writes(Writer::Step(job.step)),
+            // Then a write throws the pages of its range away, and has to lock each (`invalidate_inode_pages2_range`).
+            At::WriteBack => {
+                let locked = job.way == Way::Direct && job.moves_in() && cache.is_read(range);
+                !cache.writes(Writer::Step(job.step)) && !locked
+            }
+            At::Forget => !cache.is_read(range),
             At::Page(..) if job.excludes => !cache.is_under_way(range),
             At::Page(next, _) if job.op == BlockOp::Read => !cache.is_read((next, PAGE_SECTORS)),
             At::Page(..) => !cache.is_read(range),
@@ -272,6 +284,7 @@ impl World {
                 }
                 self.job_ends(run, index);
             }
+            (At::Forget, _) => self.job_is_done(run, index),
             (At::Lock | At::Requests, _) => {}
         }
     }
@@ -381,6 +394,20 @@ impl World {
         if job.left > 0 {
             return;
         }
+        // Whoever reads by way of the cache may have begun anew (`kiocb_invalidate_post_direct_write`).
+        let wrote = sectors > 0 && matches!(job.op, BlockOp::Write { .. }) && job.status.is_ok();
+        let (direct, range) = (job.way == Way::Direct, (job.first, job.count));
+        if wrote && direct && self.disk().is_some_and(|disk| disk.cache.is_read(range)) {
+            self.jobs[at].at = At::Forget;
+            return;
+        }
+        self.job_is_done(run, at);
+    }
+
+    /// Its requests are done; a flush may follow.
+    fn job_is_done(&mut self, run: &mut Run<'_>, at: usize) {
+        let (step, job) = (self.jobs[at].step, &mut self.jobs[at]);
+        job.at = At::Requests;
         if std::mem::take(&mut job.syncs) && job.status.is_ok() && self.has_write_cache() {
             let queue = self.jobs[at].queue;
             self.jobs[at].left = 1;
