@@ -158,8 +158,8 @@ pub struct ConformanceArgs {
     /// Only this script: a name of the written ones, `seed-7`, or a file that ends in .script. May be repeated.
     #[arg(long, value_name = "NAME")]
     pub only: Vec<String>,
-    /// Guests at a time.
-    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
+    /// Guests at a time. Each sleeps most of its time: twice as many as CPUs are about twice as fast as one for each.
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub jobs: u16,
     /// Go on where a campaign with this file left off: scripts that it names are not carried out again, those that agree are added to it. A
     /// script that was changed, or a kernel of another release, begins anew.
