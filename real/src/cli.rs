@@ -334,7 +334,7 @@ fn run_add(add: Add) -> Result<()> {
             .advice("take --batch without --data get-data")
             .class(Class::Usage));
     }
-    if options.shared.is_some() && options.data == Data::GetData {
+    if options.shared.is_some() && !DataMode::from(options.data).shares() {
         return Err(Error::new(
             "adding a device",
             "the kernel forgets where in shared memory the data of an announced write is",

@@ -12,11 +12,11 @@ use blkproof_engine::link::News;
 use blkproof_engine::record::{Recorded, Thread};
 use blkproof_engine::supervisor::{Deadlines, Supervisor};
 use blkproof_engine::sys::{DeviceGeometry, Exit};
-use blkproof_engine::uapi::{DevId, ShmemBufReg};
+use blkproof_engine::uapi::DevId;
 
 use crate::board::{Board, Name};
 use crate::driver::{self, Keeper, Spawned, SupervisorDriver};
-use crate::os;
+use crate::os::{self, Store};
 use crate::peer::Peer;
 use crate::process::{self, Process, SUPERVISOR_COMM};
 use crate::state_file::{Role, RunDir, StateFile};
@@ -72,9 +72,7 @@ pub fn serve(task: Task, store: Option<OwnedFd>, launcher: Peer) -> io::Result<E
     // Mapped for as long as this process lives. A device that comes back has it registered.
     let shared = task.shared.as_ref().filter(|_| !task.comes_back);
     let shared = shared.map(shared::map).transpose()?;
-    let plan = task.plan(shared.as_ref().zip(task.shared.as_ref()).map(|(memory, spec)| {
-        ShmemBufReg { addr: memory.address(), len: spec.bytes, read_only: false }
-    }));
+    let plan = task.plan(shared.as_ref().map(Store::registration));
 
     let shape = Shape { device: task.id.map(DevId), queues: task.queues, depth: task.depth };
     let tap = task.record.as_ref().map(|record| Tap::supervisor(record, shape)).transpose()?;

@@ -159,17 +159,12 @@ impl Task {
     }
 }
 
-/// What the worker is to do.
+/// What the worker is to do. The supervisor may be of an older program than the worker: what it does not say yet has a default.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct WorkOrder {
-    id: u32,
-    queues: u16,
-    depth: u16,
-    buffer_bytes: u32,
-    sectors: u64,
-    data: DataMode,
-    batch: bool,
-    shared_bytes: u64,
+    /// The device.
+    #[serde(flatten)]
+    pub device: DeviceGeometry,
     /// Where the bytes are.
     pub target: TargetSpec,
     /// What clients share with it.
@@ -178,36 +173,17 @@ pub struct WorkOrder {
     pub record: Option<WorkerRecording>,
 }
 
-impl WorkOrder {
-    /// To serve this device.
-    pub const fn new(
-        device: DeviceGeometry,
-        target: TargetSpec,
-        shared: Option<SharedSpec>,
-        record: Option<WorkerRecording>,
-    ) -> Self {
-        let DeviceGeometry { id, queues, depth, buffer_bytes, sectors, data, batch, shared_bytes } =
-            device;
-        Self {
-            id: id.0,
-            queues,
-            depth,
-            buffer_bytes,
-            sectors,
-            data,
-            batch,
-            shared_bytes,
-            target,
-            shared,
-            record,
-        }
-    }
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-    /// The device.
-    pub const fn device(&self) -> DeviceGeometry {
-        let Self { id, queues, depth, buffer_bytes, sectors, data, batch, shared_bytes, .. } =
-            *self;
-        let id = DevId(id);
-        DeviceGeometry { id, queues, depth, buffer_bytes, sectors, data, batch, shared_bytes }
+    #[test]
+    fn an_order_of_an_older_supervisor_is_understood() {
+        let order = r#"{"id":3,"queues":2,"depth":64,"buffer_bytes":4096,"sectors":8,"data":"zero-copy","batch":true,
+            "target":{"kind":"null","bytes":4096},"record":null}"#;
+        let order: WorkOrder = serde_json::from_str(order).expect("understood");
+        let DeviceGeometry { id, data, batch, shared_bytes, .. } = order.device;
+        assert_eq!((id, data, batch), (DevId(3), DataMode::ZeroCopy, true));
+        assert_eq!((shared_bytes, order.shared), (0, None));
     }
 }

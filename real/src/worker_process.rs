@@ -46,8 +46,8 @@ pub fn spawn(
     record: Option<WorkerRecording>,
 ) -> io::Result<Spawned> {
     let (link, child_link) = Peer::pair()?;
-    let order =
-        serde_json::to_string(&WorkOrder::new(device, target.clone(), shared.cloned(), record))?;
+    let (target, shared) = (target.clone(), shared.cloned());
+    let order = serde_json::to_string(&WorkOrder { device, target, shared, record })?;
     let mut child = Command::new(program)
         .arg0("blkproof")
         .args([SUBCOMMAND, &order])
@@ -85,7 +85,7 @@ fn work(order: &str) -> io::Result<Exit> {
     let order: WorkOrder = serde_json::from_str(order)?;
     let (link, file) = inherit::take()?;
     harden()?;
-    let device = order.device();
+    let device = order.device;
     let backend = match &order.target {
         TargetSpec::Null { .. } if device.data == DataMode::ZeroCopy => {
             Backend::Zeroes(Arc::new(fs::File::open("/dev/zero")?.into()))

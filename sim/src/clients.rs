@@ -7,18 +7,18 @@ use blkproof_engine::link::{Link, Order};
 use blkproof_engine::query::Query;
 use blkproof_engine::supervisor::{Errand, Plan, RESTARTS_MAX, Recovery, Stage, Supervisor};
 use blkproof_engine::sys::Exit;
-use blkproof_engine::uapi::{DevId, KernelSeries};
+use blkproof_engine::uapi::{DevId, KernelSeries, ShmemBufReg};
 
 use crate::choices::Site;
-use crate::config::{Memory, Subject, TargetKind};
+use crate::config::{Config, Memory, Subject, TargetKind};
 use crate::kernel::block::{BlockOp, Issuer};
 use crate::kernel::device::{Device, State};
 use crate::kernel::process::ProcessState;
 use crate::kernel::udev::Probe;
-use crate::run::{IDENTITY, Run, actor, lent};
+use crate::run::{IDENTITY, Run, actor};
 use crate::server::Program;
 use crate::specimens::STOP_CELL;
-use crate::world::{PAGE_SECTORS, ProcessId, ThreadId, World};
+use crate::world::{PAGE_SECTORS, ProcessId, SECTOR, ThreadId, World};
 
 /// Requests a client has in flight at the most.
 const IN_FLIGHT_MAX: u8 = 2;
@@ -40,9 +40,17 @@ const OPS_OF_DATA: usize = 2;
 const OPS_WITHOUT_CACHE: usize = 5;
 /// The pages of the memory of all processes that the engine registers: the first, and how many. Each client has a page for each request that it has in
 /// flight; so there is one before them, and one behind.
-pub(crate) const LENT_PAGES: (u16, u16) = (1, 2);
+const LENT_PAGES: (u16, u16) = (1, 2);
 /// Lengths that clients ask for, in sectors.
 const LENGTHS: [u16; 3] = [1, 2, 8];
+
+/// What the engine registers of the memory of all processes, whose pages are numbered from 0.
+pub(crate) fn lent(config: &Config) -> Option<ShmemBufReg> {
+    let (first, count) = LENT_PAGES;
+    let page = u64::from(PAGE_SECTORS) * SECTOR;
+    let (addr, len) = (u64::from(first) * page, u64::from(count) * page);
+    (config.memory == Memory::Shared).then_some(ShmemBufReg { addr, len, read_only: false })
+}
 
 /// A program that uses the block device.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -52,8 +60,6 @@ pub(crate) struct Client {
     pub(crate) in_flight: u8,
     /// A request failed, or there was no device to open.
     pub(crate) gave_up: bool,
-    /// Where the data of the request is that it is about to issue, if it is in the memory of all processes: a sector of that.
-    pub(crate) memory: Option<u16>,
 }
 
 /// Whoever gives orders.
@@ -83,7 +89,7 @@ pub(crate) struct Operator {
 
 impl Client {
     pub(crate) fn new() -> Self {
-        Self { open: false, in_flight: 0, gave_up: false, memory: None }
+        Self { open: false, in_flight: 0, gave_up: false }
     }
 
     fn is_done(&self, left: u32) -> bool {
@@ -177,8 +183,6 @@ impl World {
         let queue = run.choose(Site::Client, u32::from(queues)) as u16;
         self.requests_left -= 1;
         self.clients[index].in_flight += 1;
-        self.clients[index].memory =
-            op.moves_data().then(|| self.choose_memory(run, index, range.1)).flatten();
         if self.issue(run, Issuer::Client(index as u8), op, range, queue).is_err() {
             self.clients[index].in_flight -= 1;
             self.clients[index].gave_up = true;
@@ -186,8 +190,13 @@ impl World {
         }
     }
 
-    /// Where a client has the data of its next request: in its own memory, or at the beginning or the end of a page of its own that others see.
-    fn choose_memory(&self, run: &mut Run<'_>, index: usize, sectors: u16) -> Option<u16> {
+    /// Where a client has the data of a request that it issues: in its own memory, or at the beginning or the end of a page of its own that others see.
+    pub(crate) fn client_memory(
+        &self,
+        run: &mut Run<'_>,
+        index: usize,
+        sectors: u16,
+    ) -> Option<u16> {
         if run.config.memory == Memory::Own {
             return None;
         }
@@ -380,7 +389,7 @@ impl World {
         }
         let restart = run.config.restart;
         run.note(actor::OPERATOR, || "runs `recover`".into());
-        let shared_bytes = if run.config.memory == Memory::Shared { lent().len } else { 0 };
+        let shared_bytes = lent(run.config).map_or(0, |memory| memory.len);
         self.bring(run, Plan::Recover { id, identity: IDENTITY, restart, shared_bytes });
         self.operator.recoverer =
             self.links.launcher.map(|thread| self.threads[thread.index()].process);

@@ -217,6 +217,9 @@ pub fn read_config_line(config: &mut Config, key: &str, value: &str) -> Result<b
     fn number<T: std::str::FromStr>(value: &str) -> Result<T, Unknown> {
         value.parse().map_err(|_| unknown("number", value, "a number that fits"))
     }
+    fn flag(what: &'static str, value: &str) -> Result<bool, Unknown> {
+        value.parse().map_err(|_| unknown(what, value, "true or false"))
+    }
     match key {
         "subject" => config.subject = subject(value)?,
         "queues" => config.queues = number(value)?,
@@ -227,24 +230,15 @@ pub fn read_config_line(config: &mut Config, key: &str, value: &str) -> Result<b
         "target" => config.target = target(value)?,
         "data" => config.data = data(value)?,
         "batch" => {
-            config.commands = match value {
-                "true" => Commands::Batched,
-                "false" => Commands::Single,
-                _ => return Err(unknown("word for batch", value, "true or false")),
-            }
+            let batched = flag("word for batch", value)?;
+            config.commands = if batched { Commands::Batched } else { Commands::Single };
         }
         "shared" => {
-            config.memory = match value {
-                "true" => Memory::Shared,
-                "false" => Memory::Own,
-                _ => return Err(unknown("word for shared", value, "true or false")),
-            }
+            let shared = flag("word for shared", value)?;
+            config.memory = if shared { Memory::Shared } else { Memory::Own };
         }
         "recovery" => config.recovery = recovery(value)?,
-        "restart" => {
-            config.restart =
-                value.parse().map_err(|_| unknown("word for restart", value, "true or false"))?;
-        }
+        "restart" => config.restart = flag("word for restart", value)?,
         "deadlines" => {
             config.deadlines = match value {
                 "none" => Deadlines::NONE,

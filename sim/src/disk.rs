@@ -93,9 +93,10 @@ impl World {
             );
             return;
         }
-        let shared = place != Place::Tag;
-        let reads = matches!(op, BackendOp::Read { .. } | BackendOp::Sync) && !shared;
-        if orphan.is_some() && !reads && self.processes.iter().any(|process| process.char_open) {
+        // A read changes what others have only where it goes to a client's memory.
+        let reads = matches!(op, BackendOp::Read { .. } | BackendOp::Sync);
+        let changes = !reads || place != Place::Tag;
+        if orphan.is_some() && changes && self.processes.iter().any(|process| process.char_open) {
             run.violate(
                 "O9",
                 format!("{op:?} of a worker that is gone lands while another one serves"),

@@ -17,18 +17,17 @@ use std::hash::Hasher;
 use blkproof_engine::data::Place;
 use blkproof_engine::supervisor::{Plan, Recovery, Wanted};
 use blkproof_engine::sys::{Exit, MemoryOp};
-use blkproof_engine::uapi::ShmemBufReg;
 use siphasher::sip128::SipHasher13;
 
 use crate::choices::{Choices, Site};
-use crate::clients::LENT_PAGES;
-use crate::config::{Commands, Config, Memory, Subject};
+use crate::clients::lent;
+use crate::config::{Commands, Config, Subject};
 use crate::kernel::process::{ProcessState, describe};
 use crate::kernel::ring::RingState;
 use crate::kernel::udev::Probe;
 use crate::outcome::{Actor, Outcome, Record, Verdict};
 use crate::server::target;
-use crate::world::{BUFFER_SECTORS, PAGE_SECTORS, SECTOR, ThreadId, World};
+use crate::world::{BUFFER_SECTORS, SECTOR, ThreadId, World};
 use steps::Step;
 
 /// How long a start-up may take, in virtual time.
@@ -444,13 +443,6 @@ fn run_with(
     run.outcome(end.verdict, end.oracle, end.finding, waits)
 }
 
-/// The part of the memory of all processes that the engine registers. Its pages are numbered from 0.
-pub(crate) fn lent() -> ShmemBufReg {
-    let (first, count) = LENT_PAGES;
-    let page = u64::from(PAGE_SECTORS) * SECTOR;
-    ShmemBufReg { addr: u64::from(first) * page, len: u64::from(count) * page, read_only: false }
-}
-
 /// Sets the stage.
 fn begin(world: &mut World, run: &mut Run<'_>) {
     match run.config.subject {
@@ -465,7 +457,7 @@ fn begin(world: &mut World, run: &mut Run<'_>) {
                 batch: run.config.commands == Commands::Batched,
                 recovery: run.config.recovery,
                 identity: IDENTITY,
-                shared: (run.config.memory == Memory::Shared).then(lent),
+                shared: lent(run.config),
             };
             let plan = Plan::serve(wanted, run.config.restart, &target(run.config.target));
             world.bring(run, plan);

@@ -8,7 +8,7 @@ use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 use blkproof_engine::uapi::{
-    Errno, IoDesc, QueueId, Tag, UserCopyPosition, desc_map_bytes, desc_map_offset,
+    Errno, IoDesc, QueueId, ShmemBufReg, Tag, UserCopyPosition, desc_map_bytes, desc_map_offset,
 };
 use rustix::fs::FallocateFlags;
 use rustix::mm::{MapFlags, ProtFlags};
@@ -208,9 +208,10 @@ impl Store {
         Ok(Self { base: AtomicPtr::new(base.as_ptr()), bytes: AtomicU64::new(bytes), file })
     }
 
-    /// Where it begins: what REG_BUF is told.
-    pub fn address(&self) -> u64 {
-        self.base.load(Ordering::Relaxed).expose_provenance() as u64
+    /// What REG_BUF is told of it.
+    pub fn registration(&self) -> ShmemBufReg {
+        let addr = self.base.load(Ordering::Relaxed).expose_provenance() as u64;
+        ShmemBufReg { addr, len: self.bytes.load(Ordering::Relaxed), read_only: false }
     }
 
     /// Maps more of the memfd, if that is not mapped yet.

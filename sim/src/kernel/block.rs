@@ -218,8 +218,15 @@ impl World {
         };
         let memory = match issuer {
             Issuer::Script(step) if op.moves_data() => self.script_memory(step, start),
-            Issuer::Client(index) => self.clients[usize::from(index)].memory,
-            Issuer::Script(_) | Issuer::Udev | Issuer::Scan | Issuer::Cache | Issuer::Zones => None,
+            Issuer::Client(index) if op.moves_data() => {
+                self.client_memory(run, usize::from(index), sectors)
+            }
+            Issuer::Script(_)
+            | Issuer::Client(_)
+            | Issuer::Udev
+            | Issuer::Scan
+            | Issuer::Cache
+            | Issuer::Zones => None,
         };
         if let (Issuer::Client(_), Some(memory)) = (issuer, memory) {
             let there = if op == BlockOp::Read { stale } else { version };

@@ -429,13 +429,12 @@ pub(super) fn report_zones(disk: impl AsFd, zones: u32) -> io::Result<u32> {
 
 /// A sector of `struct blk_zone`: zones that want to be written in order, and zeroes. All are empty but the first, of which so many sectors are written.
 pub(super) fn zone_records((first, count): (u16, u16), of: u16, pointer: u16) -> [u8; SECTOR] {
-    const RECORD: usize = ZONE_RECORD;
     const SEQWRITE_REQ: u8 = 2;
     const EMPTY: u8 = 1;
     const IMPLICIT_OPEN: u8 = 2;
     const FULL: u8 = 14;
     let mut records = [0; SECTOR];
-    for (record, zone) in records.chunks_exact_mut(RECORD).zip(first..first + count) {
+    for (record, zone) in records.chunks_exact_mut(ZONE_RECORD).zip(first..first + count) {
         let (start, len) = (u64::from(zone) * u64::from(of), u64::from(of));
         // start, len, wp; type, cond; capacity.
         record[..8].copy_from_slice(&start.to_ne_bytes());
