@@ -22,8 +22,18 @@ pub enum Site {
     Address,
 }
 
+/// The bit of a source's number that says: this is not somebody who moves, but time that passes.
+pub const TIME: u64 = 1 << 63;
+
 /// A source of decisions.
 pub trait Choices {
     /// A number in `0..n`. `n` is at least 1; with `n == 1` nothing is decided, drawn or recorded.
     fn choose(&mut self, site: Site, n: u32) -> u32;
+
+    /// As [`choose`](Self::choose) at [`Site::Schedule`], with what stands behind each of the `n` steps: the source of an event
+    /// keeps its number as long as it is the same thread, ring, command or operation; time, marked by [`TIME`], has another one
+    /// each time that it passes. For strategies with priorities; who has none ignores it.
+    fn schedule(&mut self, n: u32, _source: &dyn Fn(u32) -> u64) -> u32 {
+        self.choose(Site::Schedule, n)
+    }
 }

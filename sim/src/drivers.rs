@@ -60,10 +60,16 @@ impl Random {
     }
 }
 
+impl Random {
+    /// 32 bits of a site's stream.
+    pub(crate) fn draw(&mut self, site: Site) -> u32 {
+        self.0[stream(site)].next_u32()
+    }
+}
+
 impl Choices for Random {
     fn choose(&mut self, site: Site, n: u32) -> u32 {
-        let draw = self.0[stream(site)].next_u32();
-        ((u64::from(draw) * u64::from(n)) >> 32) as u32
+        ((u64::from(self.draw(site)) * u64::from(n)) >> 32) as u32
     }
 }
 
@@ -91,6 +97,12 @@ impl<C: Choices> Choices for Recorder<C> {
     fn choose(&mut self, site: Site, n: u32) -> u32 {
         let value = self.source.choose(site, n);
         self.choices.push(Choice { site, n, value });
+        value
+    }
+
+    fn schedule(&mut self, n: u32, source: &dyn Fn(u32) -> u64) -> u32 {
+        let value = self.source.schedule(n, source);
+        self.choices.push(Choice { site: Site::Schedule, n, value });
         value
     }
 }

@@ -6,9 +6,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::config::Config;
-use crate::drivers::{Choice, Random, Recorder};
+use crate::drivers::{Choice, Recorder};
 use crate::outcome::{Outcome, Verdict};
 use crate::run::run;
+use crate::shard::Shard;
+use crate::strategy::Strategy;
+use crate::swarm::Swarm;
 
 /// How far to hunt.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -24,19 +27,43 @@ pub enum Extent {
 pub struct Hunt {
     /// The configuration; its `timeline` is not looked at.
     pub config: Config,
+    /// How schedules are chosen.
+    pub strategy: Strategy,
+    /// Whether each run gets a configuration of its own, and what it may vary.
+    pub swarm: Option<Swarm>,
     /// The first seed.
     pub first_seed: u64,
     /// How far.
     pub extent: Extent,
+    /// Which of the seeds are hunted here. With [`Extent::Seeds`] all shards together hunt that many.
+    pub shard: Shard,
     /// Threads, at least 1.
     pub jobs: usize,
     /// Whether to go on after the first finding.
     pub keep_going: bool,
 }
 
+impl Hunt {
+    /// Random choices from seed 0 on, on one thread, until something is found.
+    pub const fn new(config: Config, extent: Extent) -> Self {
+        Self {
+            config,
+            strategy: Strategy::Random,
+            swarm: None,
+            first_seed: 0,
+            extent,
+            shard: Shard::WHOLE,
+            jobs: 1,
+            keep_going: false,
+        }
+    }
+}
+
 /// A run that was not clean.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Finding {
+    /// Its configuration.
+    pub config: Config,
     /// Its seed.
     pub seed: u64,
     /// Its choices.
@@ -63,37 +90,50 @@ pub struct Bag {
 /// Hunts, up to the largest seed there is. `progress` is told the runs so far, from time to time; `stop` ends the hunt early. For a number of seeds
 /// the findings do not depend on `jobs`: the lowest seed counts.
 pub fn hunt(hunt: &Hunt, stop: &AtomicBool, progress: &(dyn Fn(u64) + Sync)) -> Bag {
+    hunt_telling(hunt, stop, progress, &|_| {})
+}
+
+/// As [`hunt`]; `found` is told at once of every finding that is the first of its verdict and oracle, or has a lower seed than those before.
+pub fn hunt_telling(
+    hunt: &Hunt,
+    stop: &AtomicBool,
+    progress: &(dyn Fn(u64) + Sync),
+    tell: &(dyn Fn(&Finding) + Sync),
+) -> Bag {
     let started = Instant::now();
     let next = AtomicU64::new(0);
     let done = AtomicU64::new(0);
-    // The lowest offset with a finding so far; offsets beyond it need not be run.
+    // The lowest of this shard's seeds with a finding so far, counted from 0; those beyond it need not be run.
     let lowest = AtomicU64::new(u64::MAX);
     let results: Mutex<BTreeMap<(Verdict, String), Finding>> = Mutex::new(BTreeMap::new());
     let found = AtomicU64::new(0);
     let steps = AtomicU64::new(0);
     let limit = match hunt.extent {
-        Extent::Seeds(seeds) => seeds,
+        Extent::Seeds(seeds) => hunt.shard.seeds(seeds),
         Extent::Time(_) => u64::MAX,
-    }
+    };
     // Seeds end with the largest; they do not begin again at 0, or the lowest would not be the first.
-    .min((u64::MAX - hunt.first_seed).saturating_add(1));
-    let config = Config { timeline: false, ..hunt.config.clone() };
+    let seed_of = |nth: u64| hunt.first_seed.checked_add(hunt.shard.offset(nth)?);
+    let base = Config { timeline: false, ..hunt.config.clone() };
+    let prepared = hunt.strategy.prepare(&base);
     let work = || {
         let mut own_steps = 0;
         loop {
-            let offset = next.fetch_add(1, Ordering::Relaxed);
+            let nth = next.fetch_add(1, Ordering::Relaxed);
             let out_of_time =
                 matches!(hunt.extent, Extent::Time(time) if started.elapsed() >= time);
-            if offset >= limit
+            if nth >= limit
                 || out_of_time
                 || stop.load(Ordering::Relaxed)
-                || (!hunt.keep_going && offset > lowest.load(Ordering::Relaxed))
+                || (!hunt.keep_going && nth > lowest.load(Ordering::Relaxed))
             {
                 break;
             }
-            let seed = hunt.first_seed + offset;
-            let mut recorder = Recorder::new(Random::new(seed));
-            let outcome = run(&config, &mut recorder);
+            let Some(seed) = seed_of(nth) else { break };
+            let drawn = hunt.swarm.as_ref().map(|swarm| swarm.draw(&base, seed));
+            let config = drawn.as_ref().unwrap_or(&base);
+            let mut recorder = Recorder::new(prepared.source(seed));
+            let outcome = run(config, &mut recorder);
             own_steps += outcome.steps;
             let runs = done.fetch_add(1, Ordering::Relaxed) + 1;
             if runs.is_multiple_of(64) {
@@ -103,12 +143,15 @@ pub fn hunt(hunt: &Hunt, stop: &AtomicBool, progress: &(dyn Fn(u64) + Sync)) -> 
                 continue;
             }
             found.fetch_add(1, Ordering::Relaxed);
-            lowest.fetch_min(offset, Ordering::Relaxed);
+            lowest.fetch_min(nth, Ordering::Relaxed);
             let key = (outcome.verdict, outcome.oracle.clone());
             let mut results = results.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             let better = results.get(&key).is_none_or(|known| seed < known.seed);
             if better {
-                results.insert(key, Finding { seed, choices: recorder.choices, outcome });
+                let (config, choices) = (config.clone(), recorder.choices);
+                let finding = Finding { config, seed, choices, outcome };
+                tell(&finding);
+                results.insert(key, finding);
             }
         }
         steps.fetch_add(own_steps, Ordering::Relaxed);
@@ -130,8 +173,8 @@ pub fn hunt(hunt: &Hunt, stop: &AtomicBool, progress: &(dyn Fn(u64) + Sync)) -> 
     };
     if !hunt.keep_going {
         bag.findings.truncate(1);
-        if let Some(first) = bag.findings.first() {
-            bag.schedules = (first.seed - hunt.first_seed).saturating_add(1);
+        if !bag.findings.is_empty() {
+            bag.schedules = lowest.into_inner().saturating_add(1);
             bag.found = 1;
         }
     }
@@ -144,13 +187,8 @@ mod tests {
     use crate::specimens::Specimen;
 
     fn bag(first_seed: u64, seeds: u64, jobs: usize, stop: bool) -> Bag {
-        let what = Hunt {
-            config: Specimen::SerialPrime.config(),
-            first_seed,
-            extent: Extent::Seeds(seeds),
-            jobs,
-            keep_going: false,
-        };
+        let config = Specimen::SerialPrime.config();
+        let what = Hunt { first_seed, jobs, ..Hunt::new(config, Extent::Seeds(seeds)) };
         hunt(&what, &AtomicBool::new(stop), &|_| {})
     }
 
@@ -161,6 +199,25 @@ mod tests {
             let first = bag.findings.first().expect("every seed of it is found");
             assert_eq!((first.seed, bag.schedules), (u64::MAX - 2, 1));
         }
+    }
+
+    #[test]
+    fn shards_hunt_all_seeds_once() {
+        let config = Specimen::AsyncInit.config();
+        let shards = [1, 2, 3].map(|index| Shard::new(index, 3).expect("a shard"));
+        let seeds = Mutex::new(Vec::new());
+        let whole = Hunt { keep_going: true, ..Hunt::new(config, Extent::Seeds(500)) };
+        let all = hunt(&whole, &AtomicBool::new(false), &|_| {});
+        let mut schedules = 0;
+        for shard in shards {
+            let part = Hunt { shard, ..whole.clone() };
+            let tell =
+                |finding: &Finding| seeds.lock().expect("no test has failed").push(finding.seed);
+            let bag = hunt_telling(&part, &AtomicBool::new(false), &|_| {}, &tell);
+            schedules += bag.schedules;
+        }
+        let lowest = seeds.into_inner().expect("no test has failed").into_iter().min();
+        assert_eq!((schedules, lowest), (500, all.findings.first().map(|first| first.seed)));
     }
 
     #[test]

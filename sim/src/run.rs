@@ -161,6 +161,8 @@ pub(crate) struct Run<'c> {
     hasher: SipHasher13,
     time_us: u64,
     step: u64,
+    /// How often time has passed.
+    fired: u64,
     /// The step at which something last got on.
     progress_at: u64,
     calm: bool,
@@ -233,6 +235,7 @@ impl<'c> Run<'c> {
             hasher: SipHasher13::new_with_keys(0x0073_696d, 0x7374_6570),
             time_us: 0,
             step: 0,
+            fired: 0,
             progress_at: 0,
             calm: false,
             killed: false,
@@ -270,6 +273,22 @@ impl<'c> Run<'c> {
             return 0;
         }
         let value = self.choices.choose(site, n);
+        self.chosen(site, n, value)
+    }
+
+    /// One of the steps that can be taken.
+    fn choose_step(&mut self, world: &World, enabled: &[Step]) -> Step {
+        let n = enabled.len() as u32;
+        if n == 1 {
+            return enabled[0];
+        }
+        let fired = self.fired;
+        let source = |index: u32| enabled[index as usize].source(world, fired);
+        let value = self.choices.schedule(n, &source);
+        enabled[self.chosen(Site::Schedule, n, value) as usize]
+    }
+
+    fn chosen(&mut self, site: Site, n: u32, value: u32) -> u32 {
         assert!(value < n, "a source of choices answered {value} for {n} at {site:?}");
         self.seen(u64::from(n) << 32 | u64::from(value));
         value
@@ -510,11 +529,12 @@ fn drive(world: &mut World, run: &mut Run<'_>) -> End {
             }
             run.idle.push(fingerprint);
         }
-        let step = pick(run, &enabled);
+        let step = pick(world, run, &enabled);
         run.step += 1;
         run.seen(step.code());
         if step == Step::Clock {
             world.early = if alone { 0 } else { world.early + 1 };
+            run.fired += 1;
             run.time_us += steps::advance(world, run);
         } else {
             world.early = 0;
@@ -573,9 +593,9 @@ fn strike(world: &mut World, run: &mut Run<'_>) {
 }
 
 /// Chooses among the steps that can be taken.
-fn pick(run: &mut Run<'_>, enabled: &[Step]) -> Step {
+fn pick(world: &World, run: &mut Run<'_>, enabled: &[Step]) -> Step {
     if !run.calm {
-        return enabled[run.choose(Site::Schedule, enabled.len() as u32) as usize];
+        return run.choose_step(world, enabled);
     }
     let moved = |step: &Step| {
         run.last_moved.iter().find(|(mover, _)| mover == step).map_or(0, |(_, when)| *when)

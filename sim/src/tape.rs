@@ -29,6 +29,8 @@ pub struct Tape {
     pub config: Config,
     /// The seed it was recorded from, if it was.
     pub seed: Option<u64>,
+    /// What made the choices of that seed, for people; empty for choices at random in the configuration as it was given.
+    pub driver: String,
     /// The version of blkproof that recorded it; empty if it does not say.
     pub version: String,
     /// The verdict.
@@ -69,6 +71,9 @@ impl Tape {
         if let Some(seed) = self.seed {
             let _ = writeln!(text, "seed: {seed}");
         }
+        if !self.driver.is_empty() {
+            let _ = writeln!(text, "driver: {}", self.driver);
+        }
         let _ = writeln!(text, "verdict: {}", self.verdict.name());
         let _ = writeln!(text, "hash: {:016x}", self.hash);
         let mut written = 0;
@@ -96,6 +101,7 @@ impl Tape {
         let mut tape = Self {
             config: Config::engine(),
             seed: None,
+            driver: String::new(),
             version: String::new(),
             verdict: Verdict::Clean,
             hash: 0,
@@ -127,6 +133,7 @@ impl Tape {
             seen.push(key);
             match key {
                 "recorded-by" => value.clone_into(&mut tape.version),
+                "driver" => value.clone_into(&mut tape.driver),
                 "seed" => tape.seed = Some(value.parse().map_err(|_| bad("seed"))?),
                 "verdict" => {
                     tape.verdict = Verdict::from_name(value).ok_or_else(|| bad("verdict"))?;
@@ -178,6 +185,7 @@ mod tests {
         Tape {
             config: Config::engine(),
             seed: Some(7),
+            driver: String::new(),
             version: "0.1.0".to_owned(),
             verdict: Verdict::Deadlock,
             hash: 0xab,

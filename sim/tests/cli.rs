@@ -48,6 +48,28 @@ fn a_hunt_writes_a_finding_that_replays() {
     assert!(text.contains("the same run") && text.contains("waits for"), "{text}");
 }
 
+/// What the seed alone does not tell, the tape does.
+#[test]
+fn a_finding_of_a_swarm_by_priorities_replays_and_repeats() {
+    let dir = findings("swarm");
+    let path = dir.to_str().expect("UTF-8");
+    let how = ["--specimen", "eintr-lost", "--faults", "signal=64,udev", "--swarm"];
+    let more = ["--driver", "pct=2", "--findings", path, "--json"];
+    let hunt = sim(&[&["hunt", "--seeds", "2000"][..], &how, &more].concat());
+    assert_eq!(hunt.status.code(), Some(11), "{}", String::from_utf8_lossy(&hunt.stderr));
+    let report = json(&hunt);
+    assert_eq!((&report["driver"], &report["swarm"]), (&"pct=2".into(), &"faults".into()));
+    let drawn = report["findings"][0]["config"]["faults"].as_str().expect("faults");
+    assert!(drawn.contains("signal=") && drawn != "signal=64,udev=96", "{drawn}");
+    let tape = report["tape"].as_str().expect("a tape");
+    let text = std::fs::read_to_string(tape).expect("a tape");
+    assert!(text.contains("driver: pct=2, swarm of faults\n"), "{text}");
+    assert_eq!(json(&sim(&["replay", tape, "--json"]))["same"], true);
+    let seed = report["seed"].to_string();
+    let run = json(&sim(&[&["run", "--seed", seed.as_str()][..], &how, &more].concat()));
+    assert_eq!(run["hash"], report["findings"][0]["hash"]);
+}
+
 #[test]
 fn the_lowest_seed_counts_whatever_the_jobs() {
     let dir = findings("jobs");
@@ -105,7 +127,7 @@ fn help_teaches() {
 
 #[test]
 fn wrong_usage_is_explained_with_exit_code_2() {
-    let cases: [(&[&str], &str); 16] = [
+    let cases: [(&[&str], &str); 18] = [
         (&[], "Usage"),
         (&["run", "--seed", "1"], "--specimen"),
         (&["run", "--specimen", "perfect", "--seed", "1"], "one of async-init"),
@@ -117,6 +139,8 @@ fn wrong_usage_is_explained_with_exit_code_2() {
         (&["run", "--specimen", "eintr-lost", "--seed", "1", "--recovery", "requeue"], "none"),
         (&["hunt", "--engine", "--time", "soon"], "30s"),
         (&["hunt", "--engine", "--seeds", "0"], "0"),
+        (&["hunt", "--engine", "--driver", "pct=0"], "pct=1"),
+        (&["run", "--engine", "--seed", "1", "--driver", "dfs"], "random, pct"),
         (&["demo", "--seeds", "0"], "0"),
         (&["hunt", "--engine", "--first-seed", "18446744073709551614", "--seeds", "3"], "largest"),
         (&["replay", "/nonexistent/tape"], "Check the path"),

@@ -5,7 +5,9 @@ mod support;
 use std::collections::BTreeSet;
 
 use blkproof_sim::config::{Config, Faults};
+use blkproof_sim::drivers::{Player, Recorder};
 use blkproof_sim::specimens::Specimen;
+use blkproof_sim::strategy::Strategy;
 use blkproof_sim::testing::for_each_seed;
 use support::{engine, run};
 
@@ -42,6 +44,25 @@ fn specimens_repeat_too() {
         let config = specimen.config();
         for_each_seed("specimens_repeat_too", 0..50, |seed| {
             assert_eq!(run(&config, seed), run(&config, seed), "{} {seed}", specimen.name());
+        });
+    }
+}
+
+/// A strategy is only another way of choosing: what it chose is a tape like any other.
+#[test]
+fn a_schedule_of_priorities_replays_as_an_ordinary_tape() {
+    let strategy = Strategy::Pct { depth: 3 };
+    let mut specimens = Specimen::all().iter().map(|one| one.config()).collect::<Vec<_>>();
+    specimens.push(Config { faults: Faults::ALL, ..Config::engine() });
+    for config in specimens {
+        let prepared = strategy.prepare(&config);
+        assert_eq!(prepared, strategy.prepare(&config));
+        for_each_seed("a_schedule_of_priorities_replays", 0..30, |seed| {
+            let mut recorder = Recorder::new(prepared.source(seed));
+            let outcome = blkproof_sim::run(&config, &mut recorder);
+            let mut player = Player::new(&recorder.choices);
+            assert_eq!(blkproof_sim::run(&config, &mut player), outcome, "seed {seed}");
+            assert_eq!((player.misaligned(), player.left_over()), (None, 0), "seed {seed}");
         });
     }
 }

@@ -13,6 +13,8 @@ use clap::{Parser, Subcommand, value_parser};
 use crate::config::{Commands, Config, Faults, Memory, Subject, TargetKind};
 use crate::describe::{self, Unknown};
 use crate::specimens::Specimen;
+use crate::strategy::Strategy;
+use crate::swarm::{Dimension, Swarm};
 
 /// A seeded simulator of ublk servers and the kernel they talk to.
 ///
@@ -27,6 +29,8 @@ use crate::specimens::Specimen;
   sim hunt --engine --faults all --time 30s       try to break the real engine
   sim hunt --engine --recovery reissue --restart --faults kill=12
                                                   lose workers, and no request
+  sim hunt --engine --faults all --swarm --driver pct=3 --time 10m
+                                                  by priorities, each run with its own sizes and faults
   sim run --engine --seed 7 --queues 2 --depth 4  one schedule
   sim replay findings/…/tape                      a recorded one, with its whole story
   sim script FILE                                 what the model makes of a script of system calls
@@ -99,6 +103,8 @@ pub(super) enum Command {
 pub(super) struct RunArgs {
     #[command(flatten)]
     pub(super) what: What,
+    #[command(flatten)]
+    pub(super) how: How,
     /// The seed
     #[arg(long)]
     pub(super) seed: u64,
@@ -110,6 +116,8 @@ pub(super) struct RunArgs {
 pub(super) struct HuntArgs {
     #[command(flatten)]
     pub(super) what: What,
+    #[command(flatten)]
+    pub(super) how: How,
     /// How many seeds
     #[arg(long, default_value_t = 10_000, conflicts_with = "time", value_parser = value_parser!(u64).range(1..))]
     pub(super) seeds: u64,
@@ -127,6 +135,17 @@ pub(super) struct HuntArgs {
     pub(super) keep_going: bool,
     #[command(flatten)]
     pub(super) output: Output,
+}
+
+/// What a seed stands for.
+#[derive(clap::Args, Debug)]
+pub(super) struct How {
+    /// How schedules are chosen: random, or pct=D, priorities that change D-1 times in a run (pct alone: 3)
+    #[arg(long, value_name = "random|pct[=D]", default_value_t)]
+    pub(super) driver: Strategy,
+    /// Give each run a random part of the faults with random rates, and (for --engine) random sizes, modes, targets and recovery wherever no option says what
+    #[arg(long)]
+    pub(super) swarm: bool,
 }
 
 #[derive(clap::Args, Debug)]
@@ -196,6 +215,23 @@ struct Asked {
 }
 
 impl What {
+    /// What a swarm may vary: what no option says. A known-bad server keeps its own configuration, but for the faults.
+    pub(super) fn swarm(&self) -> Swarm {
+        let free = |dimension: &Dimension| match dimension {
+            Dimension::Queues => self.queues.is_none(),
+            Dimension::Depth => self.depth.is_none(),
+            Dimension::Requests => self.requests.is_none(),
+            Dimension::Target => self.target.is_none(),
+            Dimension::Data => self.data.is_none(),
+            Dimension::Batch => !self.asked.batch,
+            Dimension::Shared => !self.asked.shared,
+            Dimension::Recovery => self.asked.recovery.is_none(),
+            Dimension::Mode => self.mode.is_none(),
+        };
+        let engine = self.specimen.is_none();
+        Swarm { free: Dimension::ALL.into_iter().filter(|one| engine && free(one)).collect() }
+    }
+
     /// The configuration: the subject's own, changed as asked.
     pub(super) fn config(&self) -> Result<Config, Unknown> {
         let mut config = self.specimen.map_or_else(Config::engine, Specimen::config);

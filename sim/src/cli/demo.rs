@@ -4,8 +4,9 @@ use std::time::Instant;
 
 use blkproof_engine::supervisor::Deadlines;
 
+use super::hunt::hunt_with_progress;
 use super::print::print;
-use super::{Failure, INTERRUPTED, MINIMISE_ATTEMPTS, hunt_with_progress, layout};
+use super::{Failure, INTERRUPTED, MINIMISE_ATTEMPTS, layout};
 use crate::config::Config;
 use crate::drivers::Player;
 use crate::hunt::{Extent, Hunt};
@@ -41,13 +42,7 @@ pub(super) fn demo(engine_seeds: u64) -> Result<u8, Failure> {
     print(&format!("   Source: {}\n\n", specimen.source()))?;
     let jobs = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let config = specimen.config();
-    let what = Hunt {
-        config: config.clone(),
-        first_seed: 0,
-        extent: Extent::Seeds(SEEDS_MAX),
-        jobs,
-        keep_going: false,
-    };
+    let what = Hunt { jobs, ..Hunt::new(config.clone(), Extent::Seeds(SEEDS_MAX)) };
     let bag = hunt_with_progress(&what);
     let Some(finding) = bag.findings.first() else {
         if bag.interrupted {
@@ -80,13 +75,9 @@ pub(super) fn demo(engine_seeds: u64) -> Result<u8, Failure> {
     for (deadlines, words) in
         [(Deadlines::DEFAULT, "with its deadlines"), (Deadlines::NONE, "waiting for ever")]
     {
-        let what = Hunt {
-            config: Config { faults: config.faults, deadlines, ..Config::engine() },
-            first_seed: 0,
-            extent: Extent::Seeds(engine_seeds.div_ceil(2)),
-            jobs,
-            keep_going: false,
-        };
+        let config = Config { faults: config.faults, deadlines, ..Config::engine() };
+        let extent = Extent::Seeds(engine_seeds.div_ceil(2));
+        let what = Hunt { jobs, ..Hunt::new(config, extent) };
         let bag = hunt_with_progress(&what);
         if let Some(finding) = bag.findings.first() {
             survived = false;

@@ -2,6 +2,7 @@
 
 mod args;
 mod demo;
+mod hunt;
 mod print;
 
 use std::fmt::Write as _;
@@ -10,19 +11,16 @@ use std::io::{self, IsTerminal as _, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
-use std::time::Duration;
 
 use blkproof_engine::uapi::KernelSeries;
 use clap::Parser as _;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 
 use crate::config::Config;
 use crate::describe::{config_lines, subject_name};
-use crate::drivers::{Player, Random, Recorder};
+use crate::drivers::{Player, Recorder};
 use crate::findings;
-use crate::hunt::{Bag, Extent, Finding, Hunt, hunt};
+use crate::hunt::Finding;
 use crate::minimise::{Story, minimise};
 use crate::outcome::{Outcome, Verdict};
 use crate::report::{self, Layout};
@@ -30,9 +28,11 @@ use crate::run::run;
 use crate::script::generate::generate;
 use crate::script::{Script, model};
 use crate::specimens::Specimen;
+use crate::strategy::Strategy;
+use crate::swarm::Swarm;
 use crate::tape::Tape;
 use crate::trace::{self, Recording};
-use args::{Args, Command, HuntArgs, RunArgs};
+use args::{Args, Command, How, RunArgs, What};
 use print::print;
 
 /// Usage errors, unreadable and unwritable files, tapes that do not fit this version.
@@ -70,7 +70,7 @@ pub fn main() -> ExitCode {
         Command::Demo { seeds } => demo::demo(seeds),
         Command::List { json } => list(json).map(|()| 0),
         Command::Run(args) => run_one(&args),
-        Command::Hunt(args) => run_hunt(&args),
+        Command::Hunt(args) => hunt::hunt(&args),
         Command::Replay { tape, json } => replay(&tape, json),
         Command::CheckTrace { files, kernel, json } => check_trace(&files, kernel, json),
         Command::Script { file: Some(file), .. } => script(&file).map(|()| 0),
@@ -199,39 +199,12 @@ fn check_trace(files: &[PathBuf], kernel: Option<KernelSeries>, json: bool) -> R
     }
 }
 
-/// A progress bar on standard error, if that is a terminal.
-fn bar(extent: Extent) -> ProgressBar {
-    let (bar, template) = match extent {
-        Extent::Seeds(seeds) => (
-            ProgressBar::new(seeds),
-            "{spinner} {human_pos}/{human_len} schedules  {per_sec}  about {eta} left",
-        ),
-        Extent::Time(_) => {
-            (ProgressBar::new_spinner(), "{spinner} {human_pos} schedules  {per_sec}  {elapsed}")
-        }
-    };
-    if !io::stderr().is_terminal() {
-        bar.set_draw_target(ProgressDrawTarget::hidden());
-    }
-    bar.set_style(
-        ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()),
-    );
-    bar.enable_steady_tick(Duration::from_millis(100));
-    bar
-}
-
-fn hunt_with_progress(what: &Hunt) -> Bag {
-    let bar = bar(what.extent);
-    let bag = hunt(what, &STOP, &|runs| bar.set_position(runs));
-    bar.finish_and_clear();
-    bag
-}
-
 /// The tape of a run.
-fn tape_of(config: &Config, seed: u64, story: &Story) -> Tape {
+fn tape_of(finding: &Finding, driver: &str, story: &Story) -> Tape {
     Tape {
-        config: config.clone(),
-        seed: Some(seed),
+        config: finding.config.clone(),
+        seed: Some(finding.seed),
+        driver: driver.to_owned(),
         version: format!("blkproof {}", env!("CARGO_PKG_VERSION")),
         verdict: story.outcome.verdict,
         hash: story.outcome.hash,
@@ -239,10 +212,11 @@ fn tape_of(config: &Config, seed: u64, story: &Story) -> Tape {
     }
 }
 
-/// Shortens a finding and keeps it on disk. Returns the story and the tape's path.
-fn keep(config: &Config, finding: &Finding, dir: &Path) -> Result<(Story, PathBuf), Failure> {
+/// Shortens a finding and keeps it on disk. Returns the story and the tape's path. `driver` is for the tape's header.
+fn keep(finding: &Finding, driver: &str, dir: &Path) -> Result<(Story, PathBuf), Failure> {
+    let config = &finding.config;
     let story = minimise(config, &finding.choices, MINIMISE_ATTEMPTS);
-    let tape = tape_of(config, finding.seed, &story);
+    let tape = tape_of(finding, driver, &story);
     let path = findings::write(dir, &tape, config, &story.outcome).map_err(|(path, error)| {
         Failure(format!(
             "writing the finding to {} failed: {error}. Name a writable directory with --findings DIR.",
@@ -253,11 +227,14 @@ fn keep(config: &Config, finding: &Finding, dir: &Path) -> Result<(Story, PathBu
 }
 
 fn run_one(args: &RunArgs) -> Result<u8, Failure> {
-    let config = args.what.config()?;
-    let mut recorder = Recorder::new(Random::new(args.seed));
+    let base = args.what.config()?;
+    let (swarm, driver) = how(&args.what, &args.how);
+    let config = swarm.map_or_else(|| base.clone(), |swarm| swarm.draw(&base, args.seed));
+    let mut recorder = Recorder::new(args.how.driver.prepare(&base).source(args.seed));
     let outcome = run(&config, &mut recorder);
     let clean = outcome.verdict == Verdict::Clean;
-    let finding = Finding { seed: args.seed, choices: recorder.choices, outcome };
+    let (seed, choices) = (args.seed, recorder.choices);
+    let finding = Finding { config: config.clone(), seed, choices, outcome };
     if clean {
         if args.output.json {
             print_json(&summary(&config, Some(args.seed), 1, None, &finding.outcome))?;
@@ -269,20 +246,35 @@ fn run_one(args: &RunArgs) -> Result<u8, Failure> {
         }
         return Ok(0);
     }
-    let (story, tape) = keep(&config, &finding, &args.output.findings)?;
+    let (story, tape) = keep(&finding, &driver, &args.output.findings)?;
     if args.output.json {
         print_json(&summary(&config, Some(args.seed), 1, Some(&tape), &story.outcome))?;
     } else {
-        print(&finding_text(&config, args.seed, &story, &tape))?;
+        print(&finding_text(&finding, &driver, &story, &tape))?;
     }
     Ok(story.outcome.verdict.exit_code())
 }
 
-fn finding_text(config: &Config, seed: u64, story: &Story, tape: &Path) -> String {
+/// What each run may vary, and for a tape's header what else than random choices in the given configuration a seed stands for.
+fn how(what: &What, how: &How) -> (Option<Swarm>, String) {
+    let swarm = how.swarm.then(|| what.swarm());
+    let mut driver = String::new();
+    if how.driver != Strategy::Random || swarm.is_some() {
+        driver = how.driver.to_string();
+    }
+    if let Some(swarm) = &swarm {
+        let _ = write!(driver, ", swarm of {swarm}");
+    }
+    (swarm, driver)
+}
+
+fn finding_text(finding: &Finding, driver: &str, story: &Story, tape: &Path) -> String {
     let layout = layout(40);
     let headline = report::headline(&story.outcome, layout);
     let mut text = report::wrap(&headline, "", "  ", layout.width);
-    let _ = writeln!(text, "{}, seed {seed}\n", subject_name(config.subject));
+    let by = if driver.is_empty() { String::new() } else { format!(" of {driver}") };
+    let subject = subject_name(finding.config.subject);
+    let _ = writeln!(text, "{subject}, seed {}{by}\n", finding.seed);
     text.push_str(&report::story(&story.outcome, layout));
     if !story.outcome.waits.is_empty() {
         text.push_str("\nWho waits for whom\n");
@@ -327,71 +319,6 @@ fn summary(
         "tape": tape.map(|tape| tape.display().to_string()),
         "config": config,
     })
-}
-
-fn run_hunt(args: &HuntArgs) -> Result<u8, Failure> {
-    let config = args.what.config()?;
-    let extent = args.time.map_or(Extent::Seeds(args.seeds), Extent::Time);
-    if args.time.is_none() && args.first_seed.checked_add(args.seeds - 1).is_none() {
-        return Err(Failure(format!(
-            "hunting {} seeds from {} failed: the largest seed is {}. Ask for fewer with --seeds.",
-            args.seeds,
-            args.first_seed,
-            u64::MAX
-        )));
-    }
-    let jobs = match args.jobs {
-        Some(jobs) => jobs.get().into(),
-        None => thread::available_parallelism().map_or(1, std::num::NonZero::get),
-    };
-    let what = Hunt {
-        config: config.clone(),
-        first_seed: args.first_seed,
-        extent,
-        jobs,
-        keep_going: args.keep_going,
-    };
-    let bag = hunt_with_progress(&what);
-    let stopped = bag.interrupted && bag.findings.is_empty();
-    let mut code = if stopped { INTERRUPTED } else { 0 };
-    let mut kept = Vec::new();
-    for finding in &bag.findings {
-        code = code.max(finding.outcome.verdict.exit_code());
-        kept.push((finding, keep(&config, finding, &args.output.findings)?));
-    }
-    if args.output.json {
-        let first = kept.first();
-        let outcomes: Vec<_> = kept
-            .iter()
-            .map(|(finding, (story, tape))| {
-                summary(&config, Some(finding.seed), bag.schedules, Some(tape), &story.outcome)
-            })
-            .collect();
-        print_json(&json!({
-            "verdict": first.map_or("clean", |(_, (story, _))| story.outcome.verdict.name()),
-            "seed": first.map(|(finding, _)| finding.seed),
-            "schedules": bag.schedules,
-            "steps": bag.steps,
-            "found": bag.found,
-            "interrupted": bag.interrupted,
-            "tape": first.map(|(_, (_, tape))| tape.display().to_string()),
-            "findings": outcomes,
-        }))?;
-        return Ok(code);
-    }
-    let interrupted = if bag.interrupted { ", interrupted" } else { "" };
-    let mut text = format!(
-        "{}: {} schedules, {} not clean{interrupted}\n",
-        subject_name(config.subject),
-        bag.schedules,
-        bag.found
-    );
-    for (finding, (story, tape)) in &kept {
-        text.push('\n');
-        text.push_str(&finding_text(&config, finding.seed, story, tape));
-    }
-    print(&text)?;
-    Ok(code)
 }
 
 /// Reads a file that may be anything, even endless.

@@ -2,6 +2,7 @@
 
 use blkproof_engine::sys::{Cqe, Ret, Token};
 
+use crate::choices::TIME;
 use crate::kernel::errno;
 use crate::kernel::process::{ProcessState, ThreadState};
 use crate::kernel::ring::RingState;
@@ -61,6 +62,21 @@ impl Step {
             Self::Clock => (14, 0),
         };
         kind << 32 | which as u64
+    }
+
+    /// The source of the event, for strategies with priorities. `fired` is how often time has passed: each time is a source
+    /// of its own, as timers have nothing to do with each other.
+    pub(crate) fn source(self, world: &World, fired: u64) -> u64 {
+        match self {
+            Self::Disk(index) => {
+                // Operations move up when one before them is done; whose they are stays.
+                let operation = &world.disk.in_flight[usize::from(index)];
+                let whose = u64::from(operation.queue) << 16 | u64::from(operation.tag);
+                Self::Disk(0).code() | whose
+            }
+            Self::Clock => TIME | fired,
+            step => step.code(),
+        }
     }
 }
 
