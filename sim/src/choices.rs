@@ -36,4 +36,10 @@ pub trait Choices {
     fn schedule(&mut self, n: u32, _source: &dyn Fn(u32) -> u64) -> u32 {
         self.choose(Site::Schedule, n)
     }
+
+    /// As [`choose`](Self::choose) among 256 at [`Site::Fault`], with the rate at which this kind of fault strikes, in 1/256: the last `rate`
+    /// alternatives. For who goes through all opportunities of a kind; anybody else ignores it.
+    fn fault(&mut self, _rate: u8) -> u32 {
+        self.choose(Site::Fault, 256)
+    }
 }

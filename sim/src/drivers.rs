@@ -105,6 +105,12 @@ impl<C: Choices> Choices for Recorder<C> {
         self.choices.push(Choice { site: Site::Schedule, n, value });
         value
     }
+
+    fn fault(&mut self, rate: u8) -> u32 {
+        let value = self.source.fault(rate);
+        self.choices.push(Choice { site: Site::Fault, n: 256, value });
+        value
+    }
 }
 
 /// A replay that went astray: the run asked something else than the tape answers.

@@ -296,7 +296,11 @@ impl<'c> Run<'c> {
 
     /// Whether a fault of that rate (in 1/256) strikes here. Choice 0 is *no*.
     pub(crate) fn fault(&mut self, rate: u8) -> bool {
-        rate > 0 && !self.calm && self.choose(Site::Fault, 256) >= 256 - u32::from(rate)
+        if rate == 0 || self.calm {
+            return false;
+        }
+        let value = self.choices.fault(rate);
+        self.chosen(Site::Fault, 256, value) >= 256 - u32::from(rate)
     }
 
     /// Whether the planted bug strikes here: once, at the first opportunity.

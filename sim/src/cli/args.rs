@@ -12,6 +12,7 @@ use clap::{Parser, Subcommand, value_parser};
 
 use crate::config::{Commands, Config, Faults, Memory, Subject, TargetKind};
 use crate::describe::{self, Unknown};
+use crate::shard::Shard;
 use crate::specimens::Specimen;
 use crate::strategy::Strategy;
 use crate::swarm::{Dimension, Swarm};
@@ -31,12 +32,15 @@ use crate::swarm::{Dimension, Swarm};
                                                   lose workers, and no request
   sim hunt --engine --faults all --swarm --driver pct=3 --time 10m
                                                   by priorities, each run with its own sizes and faults
+  sim hunt --engine --nth-fault 1                 every single fault at every opportunity
+  sim hunt --engine --faults all --shard 2/8 --results part2
+  sim merge part*                                 a hunt on eight machines
   sim run --engine --seed 7 --queues 2 --depth 4  one schedule
   sim replay findings/…/tape                      a recorded one, with its whole story
   sim script FILE                                 what the model makes of a script of system calls
   sim check-trace DIR                             is what `blkproof add --record DIR` recorded a run of the model?
 
-Exit codes: 0 clean; 1 check-trace: not a run of the model; 2 usage, or a tape that does not fit; 10 safety violation; 11 deadlock;
+Exit codes: 0 clean; 1 check-trace: not a run of the model, merge: not complete; 2 usage, or a tape that does not fit; 10 safety violation; 11 deadlock;
 12 livelock or missed bound; 13 data loss; 130 interrupted with nothing found."
 )]
 pub(super) struct Args {
@@ -66,6 +70,18 @@ pub(super) enum Command {
     Replay {
         /// The tape, as `run` and `hunt` write them
         tape: PathBuf,
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Merge the results of a hunt that was spread over machines
+    #[command(
+        after_help = "Exit codes: 0 every part ended, nothing found; 1 a part is missing or did not end, nothing found; 2 usage, or not the files of one hunt; else of what was found, as for `hunt`."
+    )]
+    Merge {
+        /// Files that `sim hunt --results` wrote
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
         /// Print one JSON object
         #[arg(long)]
         json: bool,
@@ -118,9 +134,12 @@ pub(super) struct HuntArgs {
     pub(super) what: What,
     #[command(flatten)]
     pub(super) how: How,
-    /// How many seeds
-    #[arg(long, default_value_t = 10_000, conflicts_with = "time", value_parser = value_parser!(u64).range(1..))]
-    pub(super) seeds: u64,
+    /// Let the n-th opportunity of each kind of fault strike, for every n: 1 fault in a run, or every 2 of them (all kinds, unless --faults names some)
+    #[arg(long, value_name = "1|2", conflicts_with_all = ["driver", "swarm"], value_parser = value_parser!(u8).range(1..=2))]
+    pub(super) nth_fault: Option<u8>,
+    /// How many seeds; 10000 if not given, and 1 with --nth-fault
+    #[arg(long, conflicts_with = "time", value_parser = value_parser!(u64).range(1..))]
+    pub(super) seeds: Option<u64>,
     /// How long, e.g. 30s, 5m, 1h
     #[arg(long, value_parser = duration)]
     pub(super) time: Option<Duration>,
@@ -134,7 +153,23 @@ pub(super) struct HuntArgs {
     #[arg(long)]
     pub(super) keep_going: bool,
     #[command(flatten)]
+    pub(super) part: Part,
+    #[command(flatten)]
     pub(super) output: Output,
+}
+
+/// A hunt of many machines.
+#[derive(clap::Args, Debug)]
+pub(super) struct Part {
+    /// Hunt the i-th of n parts only, e.g. 2/8. Without it a Slurm array (SLURM_ARRAY_TASK_ID) or an Indexed Job of Kubernetes (JOB_COMPLETION_INDEX) says which
+    #[arg(long, value_name = "i/n")]
+    pub(super) shard: Option<Shard>,
+    /// How many parts there are, where JOB_COMPLETION_INDEX says which one this is: the job's `completions` (or set JOB_COMPLETION_COUNT)
+    #[arg(long, value_name = "N", conflicts_with = "shard", value_parser = value_parser!(u64).range(1..))]
+    pub(super) shards: Option<u64>,
+    /// Append results to this file as JSON lines, each as soon as it is known; `sim merge` merges such files
+    #[arg(long, value_name = "FILE")]
+    pub(super) results: Option<PathBuf>,
 }
 
 /// What a seed stands for.

@@ -3,8 +3,11 @@
 mod args;
 mod demo;
 mod hunt;
+mod merge;
+mod nth;
 mod print;
 
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Read as _, Write as _};
@@ -71,6 +74,7 @@ pub fn main() -> ExitCode {
         Command::List { json } => list(json).map(|()| 0),
         Command::Run(args) => run_one(&args),
         Command::Hunt(args) => hunt::hunt(&args),
+        Command::Merge { files, json } => merge::merge(&files, json),
         Command::Replay { tape, json } => replay(&tape, json),
         Command::CheckTrace { files, kernel, json } => check_trace(&files, kernel, json),
         Command::Script { file: Some(file), .. } => script(&file).map(|()| 0),
@@ -87,6 +91,25 @@ pub fn main() -> ExitCode {
             ExitCode::from(USAGE)
         }
     }
+}
+
+/// Reads a command line as the program does, and does nothing.
+///
+/// # Errors
+/// What is wrong with it, for people; also for `--help` and `--version`, which end the program.
+pub fn understand(arguments: impl IntoIterator<Item = OsString>) -> Result<(), String> {
+    let args = Args::try_parse_from(arguments).map_err(|error| error.to_string())?;
+    let what = match &args.command {
+        Command::Run(args) => &args.what,
+        Command::Hunt(args) => &args.what,
+        Command::Demo { .. }
+        | Command::List { .. }
+        | Command::Merge { .. }
+        | Command::Replay { .. }
+        | Command::CheckTrace { .. }
+        | Command::Script { .. } => return Ok(()),
+    };
+    what.config().map(|_| ()).map_err(|unknown| unknown.to_string())
 }
 
 /// The layout for standard output.
