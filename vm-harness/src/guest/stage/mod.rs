@@ -23,13 +23,14 @@ use std::time::{Duration, Instant};
 use blkproof_engine::control::{Command, Kind, PAYLOAD_BYTES_MAX, Reply};
 use blkproof_engine::uapi::{ControlOp, CtrlCmd, DevId, DevInfo, DeviceState};
 use blkproof_sim::script::{
-    CONTROLLER, Event, Observation, Op, PathName, SHARED_PAGES, Script, Site, State, Step, Trace,
+    CONTROLLER, Event, Observation, Op, PathName, RingKind, SHARED_PAGES, Script, Site, State, Step,
+    Trace,
 };
 use io_uring::squeue;
 use rustix::fs::MemfdFlags;
 use rustix::process::{Pid, Signal, WaitOptions};
 use rustix::system::{delete_module, init_module};
-use rustix::thread::{CpuSet, sched_setaffinity};
+use rustix::thread::{CpuSet, MembarrierCommand, membarrier, sched_setaffinity};
 
 use self::cue::{Answer, Cue, Device};
 use self::ear::{Ear, Heard};
@@ -155,6 +156,8 @@ struct Stage {
     notes: Vec<String>,
     /// A scheduler's module was loaded.
     scheduler: bool,
+    /// There is a ring that a thread of the kernel submits for.
+    poller: bool,
 }
 
 impl Stage {
@@ -180,6 +183,7 @@ impl Stage {
             work: WORK[0],
             notes: Vec::new(),
             scheduler: false,
+            poller: false,
         };
         stage.process(CONTROLLER, false)?;
         Ok(stage)
@@ -277,6 +281,7 @@ impl Stage {
                     part.busy = Some(number);
                     self.ops.insert(number, op.clone());
                 }
+                self.poller |= matches!(op, Op::Ring(asked) if asked.kind == RingKind::Sqpoll);
                 if op.is_control() {
                     self.controls.insert(number, (part.company, part.tid, op.clone()));
                 }
@@ -320,7 +325,7 @@ impl Stage {
     /// Waits until nothing moves any more, and notes what there is to see.
     fn rest(&mut self, number: u16) -> io::Result<Observation> {
         let begun = Instant::now();
-        let mut calm = 0;
+        let (mut calm, mut caught_up) = (0, false);
         let waits = loop {
             thread::sleep(SAMPLE);
             let over = begun.elapsed() > REST;
@@ -330,6 +335,7 @@ impl Stage {
                 busy |= self.hear()? && calm > 0;
             }
             calm = if busy { 0 } else { calm + 1 };
+            caught_up &= !busy;
             if over {
                 self.notes.push(format!("step {number}: it does not come to rest"));
             }
@@ -343,10 +349,19 @@ impl Stage {
                 }
                 self.work = WORK[1];
             }
-            // What waits at no place that has a name, for a grace period perhaps, goes on by itself.
+            // What waits at no place that has a name goes on by itself.
             let waits = self.waits();
-            if over || waits.iter().all(|(_, sleep, op)| sleep.site(op) != Site::Elsewhere) {
+            let named = waits.iter().all(|(_, sleep, op)| sleep.site(op) != Site::Elsewhere);
+            // Of what waits or was woken some may only be late: a queue is frozen when a grace period is over, and a poller goes on when
+            // its CPU gets its turn from the host.
+            let may_be_late = !caught_up && (self.poller || !waits.is_empty());
+            if over || named && !may_be_late {
                 break waits;
+            }
+            if named {
+                // Every CPU has come by the scheduler when it returns (`synchronize_rcu`).
+                membarrier(MembarrierCommand::Global)?;
+                caught_up = true;
             }
             calm = 0;
         };
