@@ -38,6 +38,10 @@ doc:
 fuzz-build:
     cargo build --locked -p fuzz
 
+# Fuzz every target for so many seconds each. With libFuzzer, or without where it cannot be linked. Example: just fuzz 60
+fuzz seconds="60" *targets:
+    fuzz/fuzz.sh {{seconds}} {{targets}}
+
 # Real block devices on real kernels in QEMU. Examples: just vm-e2e; just vm-e2e --kernel 7.3
 vm-e2e *args:
     cargo build --release --locked -p real -p vm-harness

@@ -2,7 +2,12 @@
 //!
 //! Each target is a function of bytes that panics on a finding. The binaries of the same names feed them: with the
 //! feature `libfuzzer` from libFuzzer, without it from the files named on the command line, so that a crash file replays on
-//! stable.
+//! a plain build. `fuzz.sh` (`just fuzz 60`) runs them all; [`mutate`] does where libFuzzer cannot be linked.
+
+pub mod corpus;
+pub mod engine;
+pub mod mutate;
+pub mod texts;
 
 use std::process::ExitCode;
 use std::{env, fs};
@@ -14,6 +19,34 @@ use blkproof_engine::uapi::{BatchIo, DevInfo, Errno, IoDesc, Params, ShmemBufReg
 use blkproof_sim::choices::{Choices, Site};
 use blkproof_sim::config::Config;
 use blkproof_sim::outcome::Verdict;
+
+pub use engine::engine;
+pub use texts::{cli, tape};
+
+/// A target: a function of bytes that panics on a finding.
+pub type Target = fn(&[u8]);
+
+/// Every target, with its name.
+pub const TARGETS: [(&str, Target); 6] = [
+    ("uapi", uapi),
+    ("tag", tag),
+    ("engine", engine),
+    ("simulation", simulation),
+    ("tape", tape),
+    ("cli", cli),
+];
+
+/// The target that must be found, or else whoever looks is blind.
+pub const PLANTED: (&str, Target) = ("planted", planted);
+
+/// Panics on inputs with `bug!` in them. One comparison leads to the next, so that coverage shows the way.
+pub fn planted(data: &[u8]) {
+    for window in data.windows(4) {
+        if window[0] == b'b' && window[1] == b'u' && window[2] == b'g' {
+            assert_ne!(window[3], b'!', "planted");
+        }
+    }
+}
 
 /// Decisions taken from bytes; after their end, always the first alternative.
 #[derive(Clone, Debug)]
@@ -137,9 +170,8 @@ pub fn tag(data: &[u8]) {
     }
 }
 
-/// The real engine in the simulated world, its decisions taken from bytes: no schedule may break it.
-pub fn simulation(data: &[u8]) {
-    let Some((shape, schedule)) = data.split_first() else { return };
+/// The configuration that a byte stands for.
+pub fn shape(shape: u8) -> Config {
     let mut config = Config::engine();
     config.queues = 1 + u16::from(shape & 1);
     config.depth = 1 + u16::from(shape >> 1 & 1);
@@ -150,6 +182,13 @@ pub fn simulation(data: &[u8]) {
     } else {
         blkproof_sim::config::Faults::ALL
     };
+    config
+}
+
+/// The real engine in the simulated world, its decisions taken from bytes: no schedule may break it.
+pub fn simulation(data: &[u8]) {
+    let Some((shape, schedule)) = data.split_first() else { return };
+    let config = self::shape(*shape);
     let outcome = blkproof_sim::run::run(&config, &mut Bytes::new(schedule));
     assert_eq!(outcome.verdict, Verdict::Clean, "{}: {}", outcome.oracle, outcome.finding);
 }

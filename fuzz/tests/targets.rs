@@ -17,6 +17,21 @@ proptest! {
     }
 
     #[test]
+    fn engine(data in vec(any::<u8>(), 0..600)) {
+        blkproof_fuzz::engine(&data);
+    }
+
+    #[test]
+    fn tape(data in vec(any::<u8>(), 0..200)) {
+        blkproof_fuzz::tape(&data);
+    }
+
+    #[test]
+    fn cli(data in vec(any::<u8>(), 0..100)) {
+        blkproof_fuzz::cli(&data);
+    }
+
+    #[test]
     fn simulation(data in vec(any::<u8>(), 0..400)) {
         blkproof_fuzz::simulation(&data);
     }
