@@ -1,4 +1,4 @@
-//! Fuzzes [`blkproof_fuzz::engine`].
+//! Fuzzes [`blkproof_fuzz::engine()`].
 #![cfg_attr(feature = "libfuzzer", no_main)]
 
 #[cfg(feature = "libfuzzer")]
