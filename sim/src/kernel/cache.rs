@@ -23,6 +23,8 @@ pub(crate) struct Cache {
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Page {
     first: u16,
+    /// The folio that it belongs to, from which sector to which: one page, or all those that were written together when none of them was there.
+    folio: (u16, u16),
     /// The byte that all of it is.
     pub(crate) byte: Option<u8>,
     /// It was read or written.
@@ -71,12 +73,19 @@ impl Request {
 impl Page {
     /// An empty page.
     const fn new(first: u16) -> Self {
-        Self { first, byte: None, filled: false, dirty: false, left: 0, failed: false }
+        let folio = (first, first + PAGE_SECTORS);
+        Self { first, folio, byte: None, filled: false, dirty: false, left: 0, failed: false }
     }
 
     /// Whether a range has a part of it.
     const fn is_within(&self, (first, count): (u16, u16)) -> bool {
         self.first < first + count && self.first + PAGE_SECTORS > first
+    }
+
+    /// Whether a range has a part of its folio, which is written back and thrown away as a whole.
+    const fn is_touched(&self, (first, count): (u16, u16)) -> bool {
+        let (begin, end) = self.folio;
+        begin < first + count && end > first
     }
 
     const fn is_under_way(&self) -> bool {
@@ -114,9 +123,29 @@ impl Cache {
         self.pages.iter_mut().find(|page| page.first == first)
     }
 
-    /// Pages that a range touches.
+    /// Pages of the folios that a range touches.
     fn within(&self, range: (u16, u16)) -> impl Iterator<Item = &Page> {
-        self.pages.iter().filter(move |page| page.is_within(range))
+        self.pages.iter().filter(move |page| page.is_touched(range))
+    }
+
+    /// Pages are about to be written together. Those that are not there become one folio, as large as the place allows (`__filemap_get_folio`
+    /// with an order, since the block device's page cache has large folios: 6.15).
+    pub(crate) fn fill_together(&mut self, (first, count): (u16, u16)) {
+        let end = first + count;
+        let mut at = first;
+        while at < end {
+            let mut size = PAGE_SECTORS;
+            let fits = |size: u16| at.is_multiple_of(size) && at + size <= end;
+            while fits(2 * size) && !self.pages.iter().any(|page| page.is_within((at, 2 * size))) {
+                size *= 2;
+            }
+            if size > PAGE_SECTORS {
+                for page in (at..at + size).step_by(usize::from(PAGE_SECTORS)) {
+                    self.page_or_new(page).folio = (at, at + size);
+                }
+            }
+            at += size;
+        }
     }
 
     /// What a new file has heard of.
@@ -179,19 +208,30 @@ impl Cache {
         (page.byte, page.filled, page.dirty) = (Some(byte), true, true);
     }
 
-    /// A range is thrown away, whether or not it is dirty.
+    /// The folios that a range touches are thrown away (`invalidate_inode_pages2_range`).
+    pub(crate) fn drop_folios(&mut self, range: (u16, u16)) {
+        self.pages.retain(|page| !page.is_touched(range));
+    }
+
+    /// A range is thrown away, whether or not it is dirty (`truncate_bdev_range`).
     pub(crate) fn drop_range(&mut self, range: (u16, u16)) {
         self.pages.retain(|page| !page.is_within(range));
+        // What is left of a folio is split (`truncate_inode_partial_folio`).
+        for page in self.pages.iter_mut().filter(|page| page.is_touched(range)) {
+            page.folio = (page.first, page.first + PAGE_SECTORS);
+        }
     }
 
     /// What is neither dirty nor under way is thrown away (`invalidate_bdev`).
     pub(crate) fn drop_clean(&mut self) {
-        self.pages.retain(|page| page.dirty || page.is_under_way());
+        self.drop_clean_of((0, u16::MAX));
     }
 
     /// The same within a range.
     pub(crate) fn drop_clean_of(&mut self, range: (u16, u16)) {
-        self.pages.retain(|page| !page.is_within(range) || page.dirty || page.is_under_way());
+        let busy = |page: &&Page| page.dirty || page.is_under_way();
+        let kept: Vec<_> = self.pages.iter().filter(busy).map(|page| page.folio).collect();
+        self.pages.retain(|page| !page.is_touched(range) || kept.contains(&page.folio));
     }
 
     /// Nobody has the disk open any more.
@@ -247,10 +287,14 @@ impl World {
         queue: u16,
     ) {
         let Some(cache) = self.cache() else { return };
+        let (mut begin, mut end) = (first, first.saturating_add(count));
+        for page in cache.within((first, count)) {
+            (begin, end) = (begin.min(page.folio.0), end.max(page.folio.1));
+        }
         let dirty = cache.within((first, count)).filter(|page| page.dirty);
         let mut todo: Vec<u16> = dirty.map(|page| page.first).collect();
         todo.reverse();
-        cache.passes.push(Pass { by, first, end: first.saturating_add(count), queue, todo });
+        cache.passes.push(Pass { by, first: begin, end, queue, todo });
         self.settle_cache(run);
     }
 
@@ -413,6 +457,24 @@ mod tests {
         assert!(!cache.errors_since(&mut last));
         cache.errors.happens();
         assert!(cache.errors_since(&mut last) && cache.errors_since(&mut first));
+    }
+
+    #[test]
+    fn what_is_written_together_is_one_folio() {
+        let mut cache = Cache::default();
+        cache.put(24, 1);
+        cache.fill_together((0, 32));
+        let folios: Vec<_> = cache.pages.iter().map(|page| page.folio).collect();
+        assert_eq!(folios, [(0, 16), (0, 16), (24, 32)], "none over what was there");
+        cache.fill_together((8, 8));
+        assert_eq!(cache.within((0, 4)).count(), 2);
+        cache.drop_range((0, 8));
+        assert!(
+            !cache.has(0) && cache.within((8, 1)).count() == 1 && cache.within((0, 8)).count() == 0
+        );
+        cache.fill_together((32, 16));
+        cache.drop_folios((40, 1));
+        assert!(!cache.has(32) && !cache.has(40));
     }
 
     #[test]

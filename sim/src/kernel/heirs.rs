@@ -1,11 +1,12 @@
 //! fork, exec, and who holds what after them.
 
+use crate::choices::Site;
 use crate::kernel::process::ThreadState;
 use crate::kernel::ring::RingState;
 use crate::run::Run;
 use crate::script::Actor;
 use crate::server::Program;
-use crate::world::{ProcessId, RingId, ThreadId, World};
+use crate::world::{ProcessId, RequestId, RingId, ThreadId, World};
 
 impl World {
     /// A child process with one thread, which sleeps. It has the files, the rings and copies of the mappings of its parent, and no
@@ -46,6 +47,7 @@ impl World {
             self.requests_are_forgotten(other);
         }
         self.works_off(run, thread);
+        self.others_go_on(run, thread);
         let own = |ring: &RingId| self.rings[ring.index()].owner == thread;
         let rings: Vec<_> = (0..self.rings.len()).map(RingId::from_index).filter(own).collect();
         for ring in rings {
@@ -60,7 +62,26 @@ impl World {
         self.close_on_exec(run, process);
     }
 
+    /// Requests that waited for a tag which is free by now may reach the thread before it cancels its commands, or not.
+    fn others_go_on(&mut self, run: &mut Run<'_>, thread: ThreadId) {
+        let admitted = |world: &Self| {
+            let mut requests = (0..world.requests.len()).map(RequestId::from_index);
+            requests.find(|id| {
+                let request = world.requests[id.index()].as_ref();
+                request.is_some_and(|request| world.can_admit(*id, request))
+            })
+        };
+        while let Some(id) = admitted(self) {
+            if run.choose(Site::Schedule, 2) == 0 {
+                return;
+            }
+            self.admit(run, id);
+            self.works_off(run, thread);
+        }
+    }
+
     fn close_on_exec(&mut self, run: &mut Run<'_>, process: ProcessId) {
+        self.processes[process.index()].executed = true;
         for index in 0..self.threads.len() {
             if self.threads[index].process != process {
                 continue;

@@ -32,6 +32,8 @@ pub(crate) struct Process {
     pub(crate) char_open: bool,
     /// And it stays so when it executes another program.
     pub(crate) char_kept: bool,
+    /// It executes another program: the address space that it had is gone.
+    pub(crate) executed: bool,
     /// It is stopped by a signal.
     pub(crate) halted: bool,
     /// It has CAP_SYS_ADMIN.
@@ -168,6 +170,7 @@ impl World {
             geometry: None,
             char_open: false,
             char_kept: false,
+            executed: false,
             halted: false,
             admin: true,
             attached: None,

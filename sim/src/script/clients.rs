@@ -1,5 +1,7 @@
 //! What clients of a script ask of the disk: it becomes one request or several, one after another where the kernel does it so.
 
+use blkproof_engine::uapi::KernelSeries;
+
 use super::model::{event, uniform};
 use super::{Actor, Event};
 use crate::choices::Site;
@@ -265,7 +267,7 @@ impl World {
                     return;
                 }
                 if job.op != BlockOp::Read {
-                    cache.drop_range(range);
+                    cache.drop_folios(range);
                 }
                 self.job_asks(run, step);
             }
@@ -279,6 +281,11 @@ impl World {
                 self.loads(run, index, next, asked);
             }
             (At::Page(..), _) => {
+                let large =
+                    self.device.as_ref().is_some_and(|one| one.kernel >= KernelSeries::V6_18);
+                if let (true, Some(cache)) = (large, self.cache()) {
+                    cache.fill_together(range);
+                }
                 for page in (job.first..job.first + job.count).step_by(usize::from(PAGE_SECTORS)) {
                     self.store_page(page, step as u8);
                 }

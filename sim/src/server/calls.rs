@@ -26,10 +26,11 @@ impl World {
     /// Whether a process may map the descriptors (`ublk_ch_mmap`).
     fn may_map(&mut self, run: &mut Run<'_>, process: ProcessId) -> bool {
         let Some(device) = &mut self.device else { return false };
-        // `ub->mm` is an address that is compared and not held: that of a process which is gone may be another's by now.
+        // `ub->mm` is an address that is compared and not held: that of a process which is gone, or is another program, may be another's by now.
         let first = *device.mm.get_or_insert(process);
+        let had_it = &self.processes[first.index()];
         let gone = device.kernel < KernelSeries::V7_3
-            && self.processes[first.index()].state >= ProcessState::Zombie;
+            && (had_it.executed || had_it.state >= ProcessState::Zombie);
         if first != process && gone && run.choose(Site::Address, 2) == 1 {
             device.mm = Some(process);
         }
