@@ -26,6 +26,10 @@ loom:
 demo:
     cargo run --release --locked -p sim -- demo
 
+# Every known-bad server is found, as it says.
+museum *args:
+    cargo run --release --locked -p sim -- museum {{args}}
+
 # Many random schedules of the real engine under every fault class (a campaign, not CI). Example: just hunt 10m
 hunt time="60s":
     cargo run --release --locked -p sim -- hunt --engine --faults all --time {{time}}

@@ -22,7 +22,7 @@ pub fn of(target: &str) -> Vec<(String, Vec<u8>)> {
         "tag" => numbered((0..3).map(|seed| noise(seed, 32)).collect()),
         "engine" => numbered(machines()),
         "simulation" => numbered((0..4).map(schedule).collect()),
-        "tape" => numbered(vec![tape(&Specimen::EintrLost.config()), tape(&engine())]),
+        "tape" => numbered(vec![tape(&Specimen::named("eintr-lost").config()), tape(&engine())]),
         "cli" => numbered(command_lines()),
         "planted" => numbered(vec![b"a bug".to_vec(), b"none!".to_vec()]),
         _ => Vec::new(),

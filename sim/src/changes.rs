@@ -6,7 +6,7 @@ use blkproof_engine::sys::Exit;
 use blkproof_engine::uapi::KernelSeries;
 
 use crate::choices::Site;
-use crate::config::{Commands, Subject, TargetKind};
+use crate::config::{Commands, TargetKind};
 use crate::kernel::device::State;
 use crate::kernel::process::{ProcessState, describe};
 use crate::run::{IDENTITY, Run, actor};
@@ -41,8 +41,8 @@ impl World {
     pub(crate) fn ask_for_resize(&mut self, run: &mut Run<'_>) {
         self.budget.resizes -= 1;
         let sectors = SIZES[run.choose(Site::Fault, SIZES.len() as u32) as usize];
-        if run.config.target == TargetKind::File && self.disk.sectors.len() < sectors {
-            self.disk.sectors.resize(sectors, 0);
+        if run.config.target == TargetKind::File {
+            self.disk.grow(sectors);
         }
         let errand = Errand::Resize { sectors: sectors as u64 };
         self.ask_for_change(run, errand, &format!("runs `resize`, to {sectors} sectors"));
@@ -74,7 +74,7 @@ impl World {
             || faults.stop > 0
             || faults.stall > 0
             || faults.rival > 0
-            || run.config.subject != Subject::Engine;
+            || !run.config.subject.is_engine();
         // What a device like this one cannot be asked on this kernel.
         let (kernel, recovers) = (run.config.kernel, run.config.recovery != Recovery::None);
         let cannot = |problem: Problem| match problem {

@@ -10,7 +10,7 @@ use blkproof_engine::sys::Exit;
 use blkproof_engine::uapi::{DevId, KernelSeries, ShmemBufReg};
 
 use crate::choices::Site;
-use crate::config::{Config, Memory, Subject, TargetKind};
+use crate::config::{Config, Memory, TargetKind};
 use crate::kernel::block::{BlockOp, Issuer};
 use crate::kernel::device::{Device, State};
 use crate::kernel::process::ProcessState;
@@ -291,7 +291,7 @@ impl World {
             return;
         }
         let excused = run.killed || run.rivalled || run.config.faults.stall > 0;
-        if !excused && run.config.subject == Subject::Engine {
+        if !excused && run.config.subject.is_engine() {
             run.violate("L2", "the supervisor ended and left the device behind".into());
             return;
         }
@@ -439,18 +439,13 @@ impl World {
         self.operator.stop_sent = true;
         run.abandoned = true;
         run.note(actor::OPERATOR, || "asks to stop".into());
-        match run.config.subject {
-            Subject::Engine => {
-                self.links.orders.push_back(Order::Stop);
-                self.notify(self.links.commanded, Link::Operator);
-            }
-            Subject::Specimen(_) => {
-                if let Some(server) = self.operator.server {
-                    let cells = &mut self.processes[server.index()].cells;
-                    if let Some(cell) = cells.get_mut(STOP_CELL) {
-                        *cell = 1;
-                    }
-                }
+        if self.links.commanded.is_some() {
+            self.links.orders.push_back(Order::Stop);
+            self.notify(self.links.commanded, Link::Operator);
+        } else if let Some(server) = self.operator.server {
+            let cells = &mut self.processes[server.index()].cells;
+            if let Some(cell) = cells.get_mut(STOP_CELL) {
+                *cell = 1;
             }
         }
     }

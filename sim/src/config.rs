@@ -115,6 +115,16 @@ pub struct Faults {
     pub resize: u8,
 }
 
+impl Subject {
+    /// Whether it is the engine that is judged, be it with a rule broken: whatever is not explained is its fault.
+    pub fn is_engine(self) -> bool {
+        match self {
+            Self::Engine => true,
+            Self::Specimen(specimen) => specimen.is_mutant(),
+        }
+    }
+}
+
 impl Config {
     /// The engine under no adversity: two queues of two tags, mem, deadlines as `blkproof` uses them.
     pub const fn engine() -> Self {

@@ -8,6 +8,9 @@ use blkproof_engine::uapi::KernelSeries;
 use crate::config::{Commands, Config, Faults, Memory, Subject, TargetKind};
 use crate::specimens::Specimen;
 
+/// CPUs of the simulated machine, unless a specimen needs fewer.
+const CPUS_MAX: u16 = 4;
+
 /// A word that means nothing here.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Unknown {
@@ -32,7 +35,7 @@ fn unknown(what: &'static str, got: &str, expected: impl Into<String>) -> Unknow
 }
 
 /// The subject's name.
-pub const fn subject_name(subject: Subject) -> &'static str {
+pub fn subject_name(subject: Subject) -> &'static str {
     match subject {
         Subject::Engine => "engine",
         Subject::Specimen(specimen) => specimen.name(),
@@ -56,7 +59,7 @@ pub fn subject(name: &str) -> Result<Subject, Unknown> {
 /// With the names there are.
 pub fn specimen(name: &str) -> Result<Specimen, Unknown> {
     Specimen::from_name(name).ok_or_else(|| {
-        let names: Vec<_> = Specimen::all().iter().map(|specimen| specimen.name()).collect();
+        let names: Vec<_> = Specimen::all().map(Specimen::name).collect();
         unknown("specimen", name, format!("one of {}", names.join(", ")))
     })
 }
@@ -190,7 +193,7 @@ pub fn faults(text: &str) -> Result<Faults, Unknown> {
 /// The configuration as `key: value` lines, for a tape's header. Everything but whether a timeline is kept.
 pub fn config_lines(config: &Config) -> Vec<(&'static str, String)> {
     let deadlines = if config.deadlines == Deadlines::NONE { "none" } else { "default" };
-    vec![
+    let mut lines = vec![
         ("subject", subject_name(config.subject).to_owned()),
         ("queues", config.queues.to_string()),
         ("depth", config.depth.to_string()),
@@ -206,7 +209,11 @@ pub fn config_lines(config: &Config) -> Vec<(&'static str, String)> {
         ("deadlines", deadlines.to_owned()),
         ("faults", faults_text(&config.faults)),
         ("steps-max", config.steps_max.to_string()),
-    ]
+    ];
+    if config.cpus != CPUS_MAX {
+        lines.push(("cpus", config.cpus.to_string()));
+    }
+    lines
 }
 
 /// Reads one `key: value` into a configuration. `Ok(false)` if the key is not one of a configuration.
@@ -248,6 +255,7 @@ pub fn read_config_line(config: &mut Config, key: &str, value: &str) -> Result<b
         }
         "faults" => config.faults = faults(value)?,
         "steps-max" => config.steps_max = number(value)?,
+        "cpus" => config.cpus = number(value)?,
         _ => return Ok(false),
     }
     Ok(true)
@@ -262,6 +270,9 @@ pub fn validate(config: &Config) -> Result<(), Unknown> {
         let got = config.queues.to_string();
         return Err(unknown("number of queues", &got, "1 to 4: the simulated machine has 4 CPUs"));
     }
+    if !(1..=CPUS_MAX).contains(&config.cpus) {
+        return Err(unknown("number of CPUs", &config.cpus.to_string(), "1 to 4"));
+    }
     if !(1..=128).contains(&config.depth) {
         return Err(unknown("depth", &config.depth.to_string(), "1 to 128"));
     }
@@ -275,21 +286,21 @@ pub fn validate(config: &Config) -> Result<(), Unknown> {
             "another on Linux 6.12, which lacks it",
         ));
     }
-    if config.recovery != Recovery::None && matches!(config.subject, Subject::Specimen(_)) {
+    if config.recovery != Recovery::None && !config.subject.is_engine() {
         let got = config.recovery.name();
         return Err(unknown("kind of recovery", got, "none: no known-bad server recovers"));
     }
-    if config.data != DataMode::Copy && config.subject != Subject::Engine {
+    if config.data != DataMode::Copy && !config.subject.is_engine() {
         return Err(unknown(
             "data mode",
             data_name(config.data),
             "copy: a specimen knows no other",
         ));
     }
-    if config.commands == Commands::Batched && config.subject != Subject::Engine {
+    if config.commands == Commands::Batched && !config.subject.is_engine() {
         return Err(unknown("batch", "true", "false: a specimen knows none"));
     }
-    if config.memory == Memory::Shared && config.subject != Subject::Engine {
+    if config.memory == Memory::Shared && !config.subject.is_engine() {
         return Err(unknown("shared", "true", "false: a specimen knows no shared memory"));
     }
     if config.memory == Memory::Shared && !config.data.shares() {
@@ -325,7 +336,8 @@ mod tests {
         one.target = TargetKind::File;
         one.data = DataMode::UserCopy;
         (one.recovery, one.restart) = (Recovery::Reissue, true);
-        one.subject = Subject::Specimen(Specimen::SerialPrime);
+        one.cpus = 1;
+        one.subject = Subject::Specimen(Specimen::named("serial-prime"));
         let mut other = Config::engine();
         for (key, value) in config_lines(&one) {
             assert_eq!(read_config_line(&mut other, key, &value), Ok(true));

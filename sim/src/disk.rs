@@ -4,8 +4,10 @@ use blkproof_engine::data::Place;
 use blkproof_engine::sys::BackendOp;
 
 use crate::choices::Site;
+use crate::config::TargetKind;
 use crate::kernel::errno;
-use crate::run::Run;
+use crate::oracle::{ANY, Allowed};
+use crate::run::{Run, Sabotage};
 use crate::world::{
     BUFFER_SECTORS, DEVICE_SECTORS, RequestId, RingId, SECTOR, ThreadId, TimerKind, Version, World,
 };
@@ -19,6 +21,8 @@ const LATE_MS: [u64; 3] = [2, 50, 700];
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Disk {
     pub(crate) sectors: Vec<Version>,
+    /// What of it a crash of the host would leave.
+    pub(crate) durable: Vec<Version>,
     /// Operations under way.
     pub(crate) in_flight: Vec<Operation>,
 }
@@ -43,7 +47,16 @@ pub(crate) struct Operation {
 
 impl Disk {
     pub(crate) fn new() -> Self {
-        Self { sectors: vec![0; DEVICE_SECTORS], in_flight: Vec::new() }
+        let blank = vec![0; DEVICE_SECTORS];
+        Self { sectors: blank.clone(), durable: blank, in_flight: Vec::new() }
+    }
+
+    /// Gives the file at least this size.
+    pub(crate) fn grow(&mut self, sectors: usize) {
+        if self.sectors.len() < sectors {
+            self.sectors.resize(sectors, 0);
+            self.durable.resize(sectors, 0);
+        }
     }
 }
 
@@ -74,6 +87,26 @@ impl World {
     pub(crate) fn disk_timer(&mut self) {
         if let Some(operation) = self.disk.in_flight.iter_mut().find(|one| one.late) {
             operation.late = false;
+        }
+    }
+
+    /// What clients were told to be durable is: what a crash of the host would leave of these sectors is allowed (O6).
+    pub(crate) fn promised(&self, run: &Run<'_>, start: usize, allowed: &Allowed) {
+        if run.config.target != TargetKind::File {
+            return;
+        }
+        for (index, allowed) in allowed.iter().enumerate() {
+            let sector = start + index;
+            let left = self.disk.durable.get(sector).copied().unwrap_or(0);
+            if !allowed.contains(&left) && !allowed.contains(&ANY) {
+                run.violate(
+                    "O6",
+                    format!(
+                        "sector {sector} was said to be durable as one of {allowed:?}; a crash of the host now would leave version {left}"
+                    ),
+                );
+                return;
+            }
         }
     }
 
@@ -131,8 +164,8 @@ impl World {
                 }
                 len as i32
             }
-            (_, BackendOp::Write { offset, buffer, len, durable: _ }) => {
-                let len = short(verdict, len);
+            (_, BackendOp::Write { offset, buffer, len: whole, durable }) => {
+                let len = short(verdict, whole);
                 let (to, from, n) =
                     (sector(offset), sector(u64::from(buffer)), sector(u64::from(len)));
                 let request = pages.and_then(|id| self.requests[id.index()].as_ref());
@@ -144,9 +177,22 @@ impl World {
                 } else if let Some(source) = orphan.as_ref().or(self.buffers.get(buffer_index)) {
                     self.disk.sectors[to..to + n].copy_from_slice(&source[from..from + n]);
                 }
-                len as i32
+                if durable && run.sabotage != Some(Sabotage::SkipFua) {
+                    let written = &self.disk.sectors[to..to + n];
+                    self.disk.durable[to..to + n].copy_from_slice(written);
+                }
+                if run.sabotage == Some(Sabotage::TakeShortForWhole) {
+                    whole as i32
+                } else {
+                    len as i32
+                }
             }
-            (_, BackendOp::Sync) => 0,
+            (_, BackendOp::Sync) => {
+                if run.sabotage != Some(Sabotage::SkipFlush) {
+                    self.disk.durable.clone_from(&self.disk.sectors);
+                }
+                0
+            }
             (_, BackendOp::PunchHole { offset, len } | BackendOp::ZeroRange { offset, len }) => {
                 self.disk.sectors[sector(offset)..sector(offset + len)].fill(0);
                 0

@@ -187,7 +187,7 @@ mod tests {
     use crate::specimens::Specimen;
 
     fn bag(first_seed: u64, seeds: u64, jobs: usize, stop: bool) -> Bag {
-        let config = Specimen::SerialPrime.config();
+        let config = Specimen::named("serial-prime").config();
         let what = Hunt { first_seed, jobs, ..Hunt::new(config, Extent::Seeds(seeds)) };
         hunt(&what, &AtomicBool::new(stop), &|_| {})
     }
@@ -203,7 +203,7 @@ mod tests {
 
     #[test]
     fn shards_hunt_all_seeds_once() {
-        let config = Specimen::AsyncInit.config();
+        let config = Specimen::named("async-init").config();
         let shards = [1, 2, 3].map(|index| Shard::new(index, 3).expect("a shard"));
         let seeds = Mutex::new(Vec::new());
         let whole = Hunt { keep_going: true, ..Hunt::new(config, Extent::Seeds(500)) };

@@ -13,6 +13,7 @@ pub mod drivers;
 pub mod findings;
 pub mod hunt;
 pub mod minimise;
+pub mod museum;
 pub mod nth;
 pub mod outcome;
 pub mod pct;

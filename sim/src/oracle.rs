@@ -94,6 +94,16 @@ impl Register {
         }
     }
 
+    /// What was begun and must be durable when it is complete: for each sector, what a crash may leave then (O6). Itself, and what is under way
+    /// beside it; what begins until then comes to it as to a read.
+    pub(crate) fn durable_write_begins(&self, start: usize, sectors: usize) -> Allowed {
+        let under_way = |index: usize| {
+            let pending = self.sectors[index].iter().filter(|candidate| candidate.pending);
+            pending.map(|candidate| candidate.holds).collect()
+        };
+        (start..start + sectors).map(under_way).collect()
+    }
+
     /// A read is issued.
     pub(crate) fn read_begins(&self, start: usize, sectors: usize) -> Allowed {
         (start..start + sectors)

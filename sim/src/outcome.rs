@@ -20,6 +20,16 @@ impl Verdict {
     pub const ALL: [Self; 5] =
         [Self::Clean, Self::Safety, Self::Deadlock, Self::Livelock, Self::DataLoss];
 
+    /// What is wrong where the rule or condition of that name finds something ([`Outcome::oracle`]).
+    pub fn of(oracle: &str) -> Self {
+        match oracle {
+            "deadlock" => Self::Deadlock,
+            "livelock" | "start-up bound" => Self::Livelock,
+            "O5" | "O6" | "O8" => Self::DataLoss,
+            _ => Self::Safety,
+        }
+    }
+
     /// The verdict of that [`name`](Self::name).
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|verdict| verdict.name() == name)

@@ -27,6 +27,7 @@ use crate::kernel::ring::RingState;
 use crate::kernel::udev::Probe;
 use crate::outcome::{Actor, Outcome, Record, Verdict};
 use crate::server::target;
+use crate::specimens::start_process;
 use crate::world::{BUFFER_SECTORS, SECTOR, ThreadId, World};
 use steps::Step;
 
@@ -62,6 +63,36 @@ pub enum Sabotage {
     LateDescriptor,
     /// A write does not reach the store: O5.
     LoseWrite,
+    /// What a failed backend operation came to is not looked at: deadlock (S20).
+    SwallowError,
+    /// EAGAIN of the backend is passed on as an error: L1 (S23, H23).
+    PassOnAgain,
+    /// A short write of the backend is taken for a whole one: O5 (S22, H21).
+    TakeShortForWhole,
+    /// A flush does not reach the disk: O6 (S34).
+    SkipFlush,
+    /// A write with FUA is written as any other: O6.
+    SkipFua,
+    /// The disk is said to have no volatile cache: O6.
+    HideCache,
+    /// What a worker holds in memory goes with it: O5 (H37).
+    StoreInProcess,
+    /// A commit names the buffer that the next request is to use: O5 (H17).
+    RotateBuffers,
+    /// While a thread waits, pages of its buffers are given back: O5 (S24).
+    DropIdlePages,
+    /// A completion of the backend is taken for that of another request: O4 (S26).
+    WakeAnother,
+    /// A write is committed with 0: O3 (H22).
+    CommitNothing,
+    /// Sector numbers lose their upper bits: O5 (S35).
+    TruncateSector,
+    /// Every queue reads the descriptors of the first: O1 (S12).
+    OneStride,
+    /// The descriptor does not say that the pages are not registered: L1 (S33).
+    IgnoreFallback,
+    /// A helper process inherits the character device, and lives: deadlock (H29).
+    LeakFile,
     /// Zeroes do not reach the store: O8.
     LoseZeroes,
     /// An abort is not seen: deadlock.
@@ -341,7 +372,7 @@ impl<'c> Run<'c> {
         lost || self.rivalled
             || self.disk_failed
             || faults.stall > 0
-            || self.config.subject != Subject::Engine
+            || (!self.config.subject.is_engine() && (self.killed || self.abandoned))
     }
 
     pub(crate) fn add_actor(&mut self, name: &str) {
@@ -447,7 +478,11 @@ fn run_with(
 ) -> Outcome {
     assert!((1..=4).contains(&config.queues), "the simulated machine has 4 CPUs");
     assert!((1..=128).contains(&config.depth), "a queue has 1 to 128 tags");
-    let mut run = Run::new(config, choices, sabotage);
+    let broken_rule = match config.subject {
+        Subject::Specimen(specimen) if !repaired => specimen.broken_rule(),
+        Subject::Specimen(_) | Subject::Engine => None,
+    };
+    let mut run = Run::new(config, choices, sabotage.or(broken_rule));
     run.repaired = repaired;
     let mut world = World::new(config);
     let end = match contained::contain(|| drive(&mut world, &mut run)) {
@@ -468,8 +503,12 @@ fn run_with(
 
 /// Sets the stage.
 fn begin(world: &mut World, run: &mut Run<'_>) {
-    match run.config.subject {
-        Subject::Engine => {
+    let main = match run.config.subject {
+        Subject::Engine => None,
+        Subject::Specimen(specimen) => specimen.main(run.repaired),
+    };
+    match main {
+        None => {
             let buffer_bytes = (BUFFER_SECTORS as u64 * SECTOR) as u32;
             let wanted = Wanted {
                 id: None,
@@ -485,7 +524,7 @@ fn begin(world: &mut World, run: &mut Run<'_>) {
             let plan = Plan::serve(wanted, run.config.restart, &target(run.config.target));
             world.bring(run, plan);
         }
-        Subject::Specimen(specimen) => crate::specimens::start(world, run, specimen),
+        Some(main) => start_process(world, run, main),
     }
 }
 
@@ -494,12 +533,7 @@ fn drive(world: &mut World, run: &mut Run<'_>) -> End {
     let mut enabled = Vec::with_capacity(32);
     loop {
         if let Some(violation) = run.violation.borrow_mut().take() {
-            let verdict = if matches!(violation.oracle, "O5" | "O8") {
-                Verdict::DataLoss
-            } else {
-                Verdict::Safety
-            };
-            return End::new(verdict, violation.oracle, violation.text);
+            return End::new(Verdict::of(violation.oracle), violation.oracle, violation.text);
         }
         if let Some(end) = goal(world, run) {
             return end;
@@ -631,8 +665,7 @@ fn goal(world: &World, run: &Run<'_>) -> Option<End> {
         && faults.stop == 0
         && run.node_delay_us < PATIENCE_US
         && faults.stall == 0
-        && faults.rival == 0
-        && run.config.subject == Subject::Engine;
+        && faults.rival == 0;
     if must_succeed {
         if !world.is_up() {
             let why = world.links.down_told.map_or(String::new(), |told| format!(": {told}"));

@@ -78,10 +78,10 @@ fn the_engine_survives_every_two_faults() {
 #[test]
 fn the_one_fault_that_matters_is_found() {
     let faults = Faults { signal: 1, ..Faults::NONE };
-    let what = Loop { keep_going: false, ..all(faults, &Specimen::EintrLost.config()) };
+    let what = Loop { keep_going: false, ..all(faults, &Specimen::named("eintr-lost").config()) };
     let covered = covered(&what);
     let struck = covered.findings.first().expect("a finding");
-    assert_eq!(struck.finding.outcome.verdict, Specimen::EintrLost.expected());
+    assert_eq!(struck.finding.outcome.verdict, Specimen::named("eintr-lost").expected());
     println!("{} after {} runs", struck.by, covered.schedules);
     let mut player = Player::new(&struck.finding.choices);
     let again = blkproof_sim::run(&struck.finding.config, &mut player);

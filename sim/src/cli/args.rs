@@ -35,6 +35,7 @@ use crate::swarm::{Dimension, Swarm};
   sim hunt --engine --nth-fault 1                 every single fault at every opportunity
   sim hunt --engine --faults all --shard 2/8 --results part2
   sim merge part*                                 a hunt on eight machines
+  sim museum                                      find what is wrong with every known-bad server
   sim run --engine --seed 7 --queues 2 --depth 4  one schedule
   sim replay findings/…/tape                      a recorded one, with its whole story
   sim script FILE                                 what the model makes of a script of system calls
@@ -62,6 +63,14 @@ pub(super) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Hunt every known-bad server, and say what it took to find each
+    #[command(
+        after_help = "Each specimen is hunted five times on the kernel it is at home on, by each driver, and once on every other kernel on which it must
+be found. The table gives the schedules that the hunt in the middle of the five needed, and its time.
+
+Exit codes: 0 every one is found, as it states; 1 one is not; 2 usage; 130 interrupted."
+    )]
+    Museum(MuseumArgs),
     /// Run one schedule
     Run(RunArgs),
     /// Run many schedules, until one is not clean
@@ -113,6 +122,22 @@ pub(super) enum Command {
         #[arg(long, default_value = "7.3", requires = "seed", value_parser = describe::kernel)]
         kernel: KernelSeries,
     },
+}
+
+#[derive(clap::Args, Debug)]
+pub(super) struct MuseumArgs {
+    /// Only these; `sim list` names them
+    #[arg(value_name = "SPECIMEN", value_parser = describe::specimen)]
+    pub(super) only: Vec<Specimen>,
+    /// Seconds that one hunt may take
+    #[arg(long, default_value_t = 10, value_parser = value_parser!(u16).range(1..=3600))]
+    pub(super) seconds: u16,
+    /// Specimens hunted at a time; one for each CPU if not given
+    #[arg(long)]
+    pub(super) jobs: Option<NonZero<u8>>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(super) json: bool,
 }
 
 #[derive(clap::Args, Debug)]

@@ -35,11 +35,11 @@ fn story(outcome: &Outcome) -> String {
 /// Shows it all. `engine_seeds` are shared between the engine's two configurations.
 pub(super) fn demo(engine_seeds: u64) -> Result<u8, Failure> {
     let started = Instant::now();
-    let specimen = Specimen::AsyncInit;
+    let specimen = Specimen::named("async-init");
     let width = layout(0).width;
-    let hunting = format!("Hunting {}: {}.", specimen.name(), specimen.summary());
+    let hunting = format!("Hunting {}: {}.", specimen.name(), specimen.exhibit().summary);
     print(&wrap(&hunting, "1. ", "   ", width))?;
-    print(&format!("   Source: {}\n\n", specimen.source()))?;
+    print(&format!("   Source: {}\n\n", specimen.exhibit().source))?;
     let jobs = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let config = specimen.config();
     let what = Hunt { jobs, ..Hunt::new(config.clone(), Extent::Seeds(SEEDS_MAX)) };

@@ -4,6 +4,7 @@ mod args;
 mod demo;
 mod hunt;
 mod merge;
+mod museum;
 mod nth;
 mod print;
 
@@ -30,7 +31,7 @@ use crate::report::{self, Layout};
 use crate::run::run;
 use crate::script::generate::generate;
 use crate::script::{Script, model};
-use crate::specimens::Specimen;
+use crate::specimens::{Exhibit, Specimen};
 use crate::strategy::Strategy;
 use crate::swarm::Swarm;
 use crate::tape::Tape;
@@ -72,6 +73,7 @@ pub fn main() -> ExitCode {
     let result = match args.command {
         Command::Demo { seeds } => demo::demo(seeds),
         Command::List { json } => list(json).map(|()| 0),
+        Command::Museum(args) => museum::museum(&args),
         Command::Run(args) => run_one(&args),
         Command::Hunt(args) => hunt::hunt(&args),
         Command::Merge { files, json } => merge::merge(&files, json),
@@ -105,6 +107,7 @@ pub fn understand(arguments: impl IntoIterator<Item = OsString>) -> Result<(), S
         Command::Demo { .. }
         | Command::List { .. }
         | Command::Merge { .. }
+        | Command::Museum(_)
         | Command::Replay { .. }
         | Command::CheckTrace { .. }
         | Command::Script { .. } => return Ok(()),
@@ -130,24 +133,34 @@ fn print_json(value: &serde_json::Value) -> Result<(), Failure> {
 fn list(json: bool) -> Result<(), Failure> {
     if json {
         let all: Vec<_> = Specimen::all()
-            .iter()
             .map(|specimen| {
+                let exhibit = specimen.exhibit();
+                let kernels: Vec<_> = exhibit.kernels.iter().map(ToString::to_string).collect();
                 json!({
-                    "name": specimen.name(),
+                    "name": exhibit.name,
+                    "classes": exhibit.classes,
+                    "kernels": kernels,
+                    "engine": specimen.is_mutant(),
                     "expected": specimen.expected().name(),
-                    "source": specimen.source(),
-                    "summary": specimen.summary(),
+                    "oracles": exhibit.oracles,
+                    "source": exhibit.source,
+                    "summary": exhibit.summary,
                 })
             })
             .collect();
         return print_json(&json!({ "specimens": all }));
     }
-    let mut text =
-        "Known-bad servers. Hunt one with: sim hunt --specimen NAME --seeds 10000\n".to_owned();
+    let mut text = "Known-bad servers, and the engine with one rule broken. Hunt one with: sim hunt --specimen NAME\n".to_owned();
     for specimen in Specimen::all() {
-        let _ = writeln!(text, "\n{:<24} {}", specimen.name(), specimen.summary());
-        let (expected, source) = (specimen.expected().name(), specimen.source());
-        let _ = writeln!(text, "{:<24} found as {expected}; source: {source}", "");
+        let Exhibit { name, classes, source, summary, oracles, .. } = specimen.exhibit();
+        let _ = writeln!(text, "\n{name:<33} {summary}");
+        let (found, classes) = (oracles.join(" or "), classes.join(", "));
+        let _ = writeln!(
+            text,
+            "{:<33} {classes}; found as {} ({found}); source: {source}",
+            "",
+            specimen.expected().name()
+        );
     }
     print(&text)
 }

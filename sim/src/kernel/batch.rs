@@ -7,7 +7,6 @@ use blkproof_engine::sys::{Cqe, Token};
 use blkproof_engine::uapi::{AutoBufReg, FETCH_BATCH_TAG_BYTES, Features, KernelSeries};
 
 use crate::choices::Site;
-use crate::config::Subject;
 use crate::kernel::device::Device;
 use crate::kernel::errno;
 use crate::kernel::process::Work;
@@ -186,7 +185,7 @@ impl World {
 
     /// A commit that no engine may send.
     fn objects(&self, run: &Run<'_>, (queue, tag): (u16, u16), errno: i32) {
-        if run.config.subject != Subject::Engine {
+        if !run.config.subject.is_engine() {
             return;
         }
         let state = self.device.as_ref().filter(|device| tag < device.depth);
@@ -254,7 +253,7 @@ impl World {
             Some(device) if queue >= device.queues => Some(errno::EINVAL),
             Some(device) => {
                 let hw = &device.hw[usize::from(queue)];
-                if hw.batch.aborted && run.config.subject == Subject::Engine {
+                if hw.batch.aborted && run.config.subject.is_engine() {
                     run.violate("O11", format!("queue {queue} is fetched after its abort"));
                 }
                 (hw.canceling || hw.force_abort).then_some(errno::ENODEV)

@@ -193,7 +193,10 @@ impl World {
             // Nothing remembers what scripts write: they look themselves.
             (BlockOp::Write { .. }, Issuer::Script(step)) => version = self.script_writes(step),
             (BlockOp::Write { .. }, Issuer::Cache) => version = self.cached_byte(start).into(),
-            (_, Issuer::Script(_) | Issuer::Cache) | (BlockOp::Flush, _) => {}
+            (_, Issuer::Script(_) | Issuer::Cache) => {}
+            (BlockOp::Flush, _) => {
+                allowed = self.register.read_begins(0, self.capacity() as usize);
+            }
             (BlockOp::Read, Issuer::Scan) if run.config.quiet => {}
             (BlockOp::ReportZones(_) | BlockOp::Zone(_) | BlockOp::ResetZones, _) => {}
             (BlockOp::Write { .. }, _) => {
@@ -208,6 +211,10 @@ impl World {
         }
         // Without a cache every write is durable; without FUA a flush makes it so (`blk_insert_flush`).
         let (asked, fua) = (op, op == BlockOp::Write { fua: true });
+        let writes = matches!(op, BlockOp::Write { .. } | BlockOp::WriteZeroes { .. });
+        if writes && version > 0 && (fua || !cache) {
+            allowed = self.register.durable_write_begins(first, count);
+        }
         let op = if fua { BlockOp::Write { fua: cache && knows_fua } } else { op };
         run.seen(u64::from(start) << 32 | u64::from(sectors) << 16 | u64::from(queue));
         let stale = match issuer {
@@ -578,7 +585,11 @@ impl World {
         match request.asked {
             BlockOp::Write { .. } | BlockOp::WriteZeroes { .. } => {
                 self.register.write_ends(request.version, start, sectors, ok);
+                if ok {
+                    self.promised(run, start, &request.allowed);
+                }
             }
+            BlockOp::Flush if ok => self.promised(run, 0, &request.allowed),
             // It may have done nothing, and be right.
             BlockOp::Discard => self.register.write_ends(request.version, start, sectors, false),
             BlockOp::Read if ok => {

@@ -5,7 +5,6 @@ use blkproof_engine::sys::{Cqe, Token};
 use blkproof_engine::uapi::{Errno, KernelSeries};
 
 use crate::choices::Site;
-use crate::config::Subject;
 use crate::kernel::block::BlockOp;
 use crate::kernel::device::Device;
 use crate::kernel::errno;
@@ -452,7 +451,7 @@ impl World {
     ) {
         let res = match self.may_get_data(thread, queue, tag) {
             Err(errno) => {
-                if matches!(run.config.subject, Subject::Engine) {
+                if run.config.subject.is_engine() {
                     let text =
                         format!("NEED_GET_DATA of queue {queue} tag {tag} refused ({errno})");
                     run.violate("O1", text);

@@ -115,7 +115,8 @@ impl World {
                 if self.refuse(run) {
                     failed(errno::ENOMEM)
                 } else {
-                    let ours = self.may_map(run, process);
+                    let open = self.processes[process.index()].char_open;
+                    let ours = open && self.may_map(run, process);
                     match &mut self.device {
                         Some(device) if ours && queue.0 < device.queues => {
                             device.file_refs += 1;
@@ -176,6 +177,9 @@ impl World {
         device.file_refs += 1;
         device.tgid = Some(process);
         self.processes[process.index()].char_open = true;
+        if run.sabotage == Some(Sabotage::LeakFile) && run.strikes() {
+            device.file_refs += 1;
+        }
         run.progress();
         Ok(())
     }
@@ -190,6 +194,9 @@ impl World {
         self.processes[worker.index()].geometry = Some(device);
         self.processes[supervisor.index()].attached = Some(worker);
         self.links.supervisor = Some(thread);
+        if run.sabotage == Some(Sabotage::StoreInProcess) {
+            self.store.fill(0);
+        }
         // Every worker has links of its own.
         self.links.down.clear();
         self.links.up.clear();

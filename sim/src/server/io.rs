@@ -11,7 +11,7 @@ use blkproof_engine::sys::{
     BackendOp, ControlIo, Cqe, LauncherIo, MemoryOp, QueueIo, Ring, SqFull, Sqe, SupervisorIo,
     Token, WorkerIo,
 };
-use blkproof_engine::uapi::{IoDesc, QueueId, Tag};
+use blkproof_engine::uapi::{IoDesc, ParamAttrs, QueueId, RequestFlags, RequestOp, Tag};
 
 use crate::choices::Site;
 use crate::kernel::data::Copied;
@@ -20,7 +20,7 @@ use crate::kernel::errno;
 use crate::kernel::ring::Entry;
 use crate::kernel::tags::TagState;
 use crate::run::{Run, Sabotage, actor};
-use crate::world::{BUFFER_SECTORS, RingId, SECTOR, ThreadId, Version, World};
+use crate::world::{BUFFER_SECTORS, PAGE_SECTORS, RingId, SECTOR, ThreadId, Version, World};
 
 /// Which machine a thread is, as far as rings and links are concerned.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -94,6 +94,12 @@ impl Ring for Io<'_, '_, '_> {
                 Some(Sabotage::ShortCommit) if result > 512 && self.run.strikes() => {
                     sqe = Sqe::Commit { tag, result: result - 512, address };
                 }
+                Some(Sabotage::CommitNothing) if self.asks(tag, RequestOp::Write) => {
+                    sqe = Sqe::Commit { tag, result: 0, address };
+                }
+                Some(Sabotage::RotateBuffers) if self.asks(tag, RequestOp::Read) => {
+                    self.rotate_buffers(tag);
+                }
                 Some(_) | None => {}
             }
         }
@@ -141,6 +147,20 @@ impl Ring for Io<'_, '_, '_> {
         let lists = &mut self.world.rings[ring.index()].lists;
         match cqe.token {
             Token::Tags if cqe.res >= 0 => lists.last = lists.told.pop_front(),
+            Token::Backend(_) if cqe.res == -errno::EIO => {
+                if self.run.sabotage == Some(Sabotage::SwallowError) {
+                    return self.reap();
+                }
+            }
+            Token::Backend(_) if cqe.res == -errno::EAGAIN => {
+                if self.run.sabotage == Some(Sabotage::PassOnAgain) {
+                    cqe.res = -errno::EIO;
+                }
+            }
+            Token::Backend(tag) if self.run.sabotage == Some(Sabotage::WakeAnother) => {
+                let other = self.world.disk.in_flight.iter().find(|other| other.ring == ring);
+                cqe.token = Token::Backend(other.map_or(tag, |other| Tag(other.tag)));
+            }
             Token::Commits
                 if cqe.res > 0 && self.run.sabotage == Some(Sabotage::ForgetUnconsumed) =>
             {
@@ -168,6 +188,23 @@ impl Ring for Io<'_, '_, '_> {
 }
 
 impl Io<'_, '_, '_> {
+    /// Whether the request that this queue has under a tag is such a one.
+    fn asks(&self, tag: Tag, op: RequestOp) -> bool {
+        let Role::Queue(queue) = self.role else { return false };
+        let request = self.world.request_of(queue, tag.0);
+        let request = request.and_then(|id| self.world.requests[id.index()].as_ref());
+        request.is_some_and(|request| World::describe_request(request).op() == Some(op))
+    }
+
+    /// The buffer of a tag and that of the next change places.
+    fn rotate_buffers(&mut self, tag: Tag) {
+        let Role::Queue(queue) = self.role else { return };
+        let depth = self.run.config.depth;
+        let one = self.world.buffer_index(queue, tag.0);
+        let other = self.world.buffer_index(queue, (tag.0 + 1) % depth);
+        self.world.buffers.swap(one, other);
+    }
+
     fn ring(&self) -> Option<RingId> {
         self.world.threads[self.thread.index()].ring
     }
@@ -340,7 +377,15 @@ impl ControlIo for Io<'_, '_, '_> {
         if self.sq_space() == 0 {
             return Err(SqFull);
         }
-        let entry = Entry::Control(sequence, command.clone());
+        let mut command = command.clone();
+        if let (Command::SetParams(_, params), Some(Sabotage::HideCache)) =
+            (&mut command, self.run.sabotage)
+        {
+            if let Some(basic) = &mut params.basic {
+                basic.attrs = ParamAttrs(basic.attrs.0 & !ParamAttrs::VOLATILE_CACHE.0);
+            }
+        }
+        let entry = Entry::Control(sequence, command);
         self.world.rings[ring.index()].sq.push_back(entry);
         Ok(())
     }
@@ -414,7 +459,14 @@ impl QueueIo for Io<'_, '_, '_> {
 
     fn descriptor(&self, tag: Tag) -> IoDesc {
         let Role::Queue(queue) = self.role else { return IoDesc::default() };
-        self.world.descriptor(self.run, queue, tag.0)
+        let queue = if self.run.sabotage == Some(Sabotage::OneStride) { 0 } else { queue };
+        let mut desc = self.world.descriptor(self.run, queue, tag.0);
+        match self.run.sabotage {
+            Some(Sabotage::TruncateSector) => desc.start_sector &= u64::from(PAGE_SECTORS) - 1,
+            Some(Sabotage::IgnoreFallback) => desc.op_flags &= !RequestFlags::NEED_REG_BUF.0,
+            Some(_) | None => {}
+        }
+        desc
     }
 
     fn memory(&mut self, tag: Tag, place: Place, op: MemoryOp) -> i32 {

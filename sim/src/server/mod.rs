@@ -16,7 +16,7 @@ use blkproof_engine::worker::Worker;
 use crate::config::TargetKind;
 use crate::kernel::errno;
 use crate::kernel::process::{ProcessState, ThreadState};
-use crate::run::Run;
+use crate::run::{Run, Sabotage};
 use crate::specimens::{Act, Server, Sys};
 use crate::world::{DEVICE_SECTORS, ThreadId, TimerKind, World};
 use io::{Io, Role};
@@ -182,7 +182,12 @@ impl World {
                 continue;
             }
             match call {
-                Call::Enter { submit, wait } => self.enter(run, thread, submit, wait),
+                Call::Enter { submit, wait } => {
+                    if wait > 0 && run.sabotage == Some(Sabotage::DropIdlePages) {
+                        self.drop_idle_pages(thread);
+                    }
+                    self.enter(run, thread, submit, wait);
+                }
                 Call::Sleep { ms } => {
                     self.arm(u64::from(ms) * 1000, TimerKind::Sleep(thread));
                     self.threads[thread.index()].state = ThreadState::Sleeping;
@@ -209,6 +214,17 @@ impl World {
         self.threads[thread.index()].program = Some(program);
     }
 
+    /// A thread that is about to wait gives the pages of its buffers back, whatever is under way on them.
+    fn drop_idle_pages(&mut self, thread: ThreadId) {
+        for index in 0..self.disk.in_flight.len() {
+            let operation = &self.disk.in_flight[index];
+            if operation.thread == thread && operation.pages.is_none() {
+                let buffer = self.buffer_index(operation.queue, operation.tag);
+                self.buffers[buffer].fill(0);
+            }
+        }
+    }
+
     /// A specimen does something that is not a system call of the engine's.
     fn act(&mut self, thread: ThreadId, act: Act) {
         let process = self.threads[thread.index()].process;
@@ -224,6 +240,7 @@ impl World {
                 ThreadState::Ready(Ret::Done)
             }
             Act::Await(cell) => ThreadState::Awaiting(cell),
+            Act::Vanish => ThreadState::Dead,
             Act::Exit => ThreadState::Calling(Call::Exit(blkproof_engine::sys::Exit::Finished)),
         };
     }

@@ -12,6 +12,7 @@ use crate::kernel::ring::Entry;
 use crate::run::{Run, Sabotage, actor};
 use crate::server::{Program, target};
 use crate::specimens::Server;
+use crate::specimens::queue_thread::Habit;
 use crate::world::{BUFFER_SECTORS, RingId, SECTOR, ThreadId, World};
 
 /// The operator asked to stop.
@@ -24,10 +25,18 @@ pub(crate) const READY: usize = 2;
 pub(crate) const ENDED: usize = 3;
 /// All of them have.
 pub(crate) const JOINED: usize = 4;
+/// START_DEV has returned.
+pub(crate) const STARTED: usize = 5;
+/// A queue could not be set up.
+pub(crate) const FAILED: usize = 6;
+/// Threads that are expected to be primed and to end; 0: one for each queue.
+const EXPECTED: usize = 7;
+/// Nobody ever sets it.
+pub(crate) const NEVER: usize = 8;
 /// The first cell of a specimen's own.
-pub(crate) const OWN: usize = 5;
+pub(crate) const OWN: usize = 9;
 /// Cells of a process.
-const CELLS: usize = 24;
+const CELLS: usize = 32;
 /// Locks of a process.
 const LOCKS: usize = 2;
 
@@ -51,6 +60,8 @@ pub(crate) enum Act {
     Yield,
     /// End the thread; the main thread ends the process.
     Exit,
+    /// End the thread without anything that belongs to its end: its ring stays open.
+    Vanish,
 }
 
 /// What a specimen's thread can do without waiting.
@@ -76,9 +87,23 @@ impl Sys<'_, '_> {
     pub(crate) fn count(&mut self, counter: usize, flag: usize) {
         let count = self.get(counter) + 1;
         self.set(counter, count);
-        if count == u64::from(self.queues()) {
+        let expected = match self.get(EXPECTED) {
+            0 => u64::from(self.queues()),
+            threads => threads,
+        };
+        if count == expected {
             self.set(flag, 1);
         }
+    }
+
+    /// So many threads are expected to be primed and to end, not one for each queue.
+    pub(crate) fn expect(&mut self, threads: u16) {
+        self.set(EXPECTED, u64::from(threads));
+    }
+
+    /// Queues that ADD_DEV asked for.
+    pub(crate) fn queues_asked(&self) -> u16 {
+        self.run.config.queues
     }
 
     /// Queues of the device.
@@ -99,6 +124,20 @@ impl Sys<'_, '_> {
     /// The thread's ring.
     pub(crate) fn ring(&self) -> RingId {
         self.world.threads[self.thread.index()].ring.expect("a specimen sets its ring up first")
+    }
+
+    /// Whether the thread has one.
+    pub(crate) fn has_ring(&self) -> bool {
+        self.world.threads[self.thread.index()].ring.is_some()
+    }
+
+    /// Registers the character device in the thread's ring, which holds it from then on.
+    pub(crate) fn register_file(&mut self) {
+        let ring = self.ring();
+        if let Some(device) = &mut self.world.device {
+            device.file_refs += 1;
+            self.world.rings[ring.index()].holds_file = true;
+        }
     }
 
     /// Makes another thread's ring the one that this thread enters.
@@ -161,8 +200,18 @@ impl Sys<'_, '_> {
     /// Closes the character device and gives up every mapping of this thread.
     pub(crate) fn close_char(&mut self) {
         let process = self.world.threads[self.thread.index()].process;
-        self.world.unmap(self.run, self.thread);
+        self.unmap();
         self.world.close_char(self.run, process);
+    }
+
+    /// Gives up every mapping of this thread.
+    pub(crate) fn unmap(&mut self) {
+        self.world.unmap(self.run, self.thread);
+    }
+
+    /// Whether a tag that this thread was given is a write.
+    pub(crate) fn is_write(&self, queue: u16, tag: Tag) -> bool {
+        self.world.descriptor(self.run, queue, tag.0).op() == Some(RequestOp::Write)
     }
 
     /// Says that the device is up.
@@ -232,6 +281,13 @@ impl Lane {
     }
 }
 
+impl Lane {
+    /// Whatever is under way is not waited for any more.
+    fn forget(&mut self) {
+        self.waiting = false;
+    }
+}
+
 /// How a part of the start-up stands.
 pub(crate) enum Prepared {
     /// Not there yet.
@@ -247,6 +303,10 @@ pub(crate) trait Prepare {
     /// Whether a lock is held around START_DEV.
     fn start_lock(&self) -> Option<u8> {
         None
+    }
+    /// What the main thread may do wrong.
+    fn habit(&self) -> Habit {
+        Habit::Right
     }
 }
 
@@ -303,7 +363,7 @@ impl<P: Prepare> Main<P> {
 
     pub(crate) fn step(&mut self, ret: Ret, sys: &mut Sys<'_, '_>) -> Act {
         let max_io_buf_bytes = (BUFFER_SECTORS as u64 * SECTOR) as u32;
-        let (id, pid) = (self.id, sys.pid());
+        let (id, pid, habit) = (self.id, sys.pid(), self.prepare.habit());
         let mut ret = ret;
         loop {
             let exchanged = match self.stage {
@@ -313,6 +373,10 @@ impl<P: Prepare> Main<P> {
                         entries: 8,
                         mode: RingMode::Control,
                     }));
+                }
+                Stage::Adding if !sys.has_ring() => {
+                    self.stage = Stage::Boot;
+                    return Act::Sleep { ms: 10 };
                 }
                 Stage::Adding => {
                     let info = DevInfo {
@@ -332,7 +396,14 @@ impl<P: Prepare> Main<P> {
                     Prepared::Done => Ok(0),
                 },
                 Stage::LockingStart => Ok(0),
-                Stage::Starting => self.lane.exchange(sys, || Command::StartDev(id, pid)),
+                Stage::Starting => {
+                    let pid = if habit == Habit::WrongPid { pid + 1 } else { pid };
+                    if habit == Habit::StartsTwice && matches!(ret, Ret::Failed(_)) {
+                        sys.say("was interrupted, and sends START_DEV again");
+                        self.lane.forget();
+                    }
+                    self.lane.exchange(sys, || Command::StartDev(id, pid))
+                }
                 Stage::UnlockingStart => Ok(0),
                 Stage::Serving => {
                     if sys.get(STOP_CELL) == 0 {
@@ -348,7 +419,9 @@ impl<P: Prepare> Main<P> {
                     Ok(0)
                 }
                 Stage::Closing => {
-                    sys.close_char();
+                    if habit != Habit::DeletesItsOwn {
+                        sys.close_char();
+                    }
                     Ok(0)
                 }
                 Stage::Deleting => self.lane.exchange(sys, || Command::DelDev(id)),
@@ -375,7 +448,12 @@ impl<P: Prepare> Main<P> {
                     }
                 }
                 Stage::LockingStart => Stage::Starting,
+                Stage::Starting if res < 0 => {
+                    sys.say("START_DEV failed: takes the device down");
+                    Stage::Stopping
+                }
                 Stage::Starting => {
+                    sys.set(STARTED, 1);
                     self.stage = Stage::UnlockingStart;
                     match self.prepare.start_lock() {
                         Some(lock) => return Act::Unlock(lock),
@@ -414,7 +492,7 @@ impl OpenAndSpawn {
         &mut self,
         ret: Ret,
         sys: &mut Sys<'_, '_>,
-        thread: impl Fn(u16) -> Server,
+        threads: impl FnOnce(&mut Sys<'_, '_>),
     ) -> Option<Act> {
         if self.open {
             return None;
@@ -428,10 +506,15 @@ impl OpenAndSpawn {
             return Some(Act::Sleep { ms: 100 });
         }
         self.open = true;
-        for queue in 0..sys.queues() {
-            sys.spawn(&format!("queue {queue}"), queue, thread(queue));
-        }
+        threads(sys);
         None
+    }
+}
+
+/// A thread for each queue.
+pub(crate) fn one_for_each(sys: &mut Sys<'_, '_>, thread: impl Fn(u16) -> Server) {
+    for queue in 0..sys.queues() {
+        sys.spawn(&format!("queue {queue}"), queue, thread(queue));
     }
 }
 
@@ -445,10 +528,16 @@ pub(crate) fn await_ready(sys: &Sys<'_, '_>) -> Prepared {
 pub(crate) enum SetUp {
     Ring,
     Map,
+    Mapped,
     Done,
 }
 
 impl SetUp {
+    /// Whether the call before did not succeed.
+    pub(crate) const fn has_failed(self, ret: Ret) -> bool {
+        matches!(self, Self::Map | Self::Mapped) && matches!(ret, Ret::Failed(_))
+    }
+
     /// The next call, or `None` when all is set up.
     pub(crate) fn step(&mut self, sys: &Sys<'_, '_>, queue: u16) -> Option<Act> {
         match self {
@@ -458,14 +547,17 @@ impl SetUp {
                 Some(Act::Call(Call::SetupRing(RingSpec { entries, mode: sys.mode() })))
             }
             Self::Map => {
-                *self = Self::Done;
+                *self = Self::Mapped;
                 Some(Act::Call(Call::MapQueue {
                     queue: QueueId(queue),
                     memory: TagMemory::Buffer,
                     buffers: 0,
                 }))
             }
-            Self::Done => None,
+            Self::Mapped | Self::Done => {
+                *self = Self::Done;
+                None
+            }
         }
     }
 }
@@ -479,11 +571,13 @@ pub(crate) const fn fetch(tag: u16) -> Entry {
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Loop {
     dead: u16,
+    /// Aborts that a habit has not seen yet.
+    news: Vec<u16>,
 }
 
 impl Loop {
     pub(crate) const fn new() -> Self {
-        Self { dead: 0 }
+        Self { dead: 0, news: Vec::new() }
     }
 
     /// Takes one completion of a request; counts aborts.
@@ -495,11 +589,24 @@ impl Loop {
                 }
                 if cqe.res == -errno::ENODEV {
                     self.dead += 1;
+                    self.news.push(tag.0);
                 }
                 // Any other result is an error that nobody thought of.
             }
         }
         None
+    }
+
+    /// Aborted tags.
+    pub(crate) const fn dead(&self) -> u16 {
+        self.dead
+    }
+
+    /// A tag whose command failed, which is to count as new again.
+    pub(crate) fn failed_tag(&mut self) -> Option<u16> {
+        let tag = self.news.pop()?;
+        self.dead -= 1;
+        Some(tag)
     }
 
     /// Whether every tag was aborted.

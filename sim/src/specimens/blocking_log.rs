@@ -43,7 +43,7 @@ impl Prepare for Spawn {
     fn step(&mut self, ret: Ret, sys: &mut Sys<'_, '_>) -> Prepared {
         let repaired = self.repaired;
         let thread = |queue| Server::Logging(Logging::new(queue, repaired));
-        if let Some(act) = self.open.step(ret, sys, thread) {
+        if let Some(act) = self.open.step(ret, sys, |sys| base::one_for_each(sys, thread)) {
             return Prepared::Act(act);
         }
         if !self.writer {

@@ -37,7 +37,7 @@ pub(crate) fn main(repaired: bool) -> Server {
 impl Prepare for Spawn {
     fn step(&mut self, ret: Ret, sys: &mut Sys<'_, '_>) -> Prepared {
         let thread = |queue| Server::Submitter(Submitter::new(queue));
-        if let Some(act) = self.open.step(ret, sys, thread) {
+        if let Some(act) = self.open.step(ret, sys, |sys| base::one_for_each(sys, thread)) {
             return Prepared::Act(act);
         }
         if !self.handlers {

@@ -23,8 +23,8 @@ use std::time::{Duration, Instant};
 use blkproof_engine::control::{Command, Kind, PAYLOAD_BYTES_MAX, Reply};
 use blkproof_engine::uapi::{ControlOp, CtrlCmd, DevId, DevInfo, DeviceState};
 use blkproof_sim::script::{
-    CONTROLLER, Event, Observation, Op, PathName, RingKind, SHARED_PAGES, Script, Site, State, Step,
-    Trace,
+    CONTROLLER, Event, Observation, Op, PathName, RingKind, SHARED_PAGES, Script, Site, State,
+    Step, Trace,
 };
 use io_uring::squeue;
 use rustix::fs::MemfdFlags;
