@@ -52,7 +52,7 @@ fn specimens_repeat_too() {
 #[test]
 fn a_schedule_of_priorities_replays_as_an_ordinary_tape() {
     let strategy = Strategy::Pct { depth: 3 };
-    let mut specimens = Specimen::all().iter().map(|one| one.config()).collect::<Vec<_>>();
+    let mut specimens = Specimen::all().map(Specimen::config).collect::<Vec<_>>();
     specimens.push(Config { faults: Faults::ALL, ..Config::engine() });
     for config in specimens {
         let prepared = strategy.prepare(&config);

@@ -84,8 +84,13 @@ impl World {
             ControlOp::SetParams => Self::may_set_params(control),
             ControlOp::GetParams => Self::may_get_params(control, data),
             ControlOp::StartDev => {
-                let started = data != 0 && device.params.has_basic();
-                if started { Next::Go(Pc::StartWait) } else { Next::error(errno::EINVAL) }
+                if data == 0 || !device.params.has_basic() {
+                    return Next::error(errno::EINVAL);
+                }
+                if let Some(device) = &mut self.device {
+                    device.started_with = device.params;
+                }
+                Next::Go(Pc::StartWait)
             }
             ControlOp::StopDev => Next::Go(Pc::StopLock),
             ControlOp::DelDev | ControlOp::DelDevAsync => Next::Go(Pc::DelLock),

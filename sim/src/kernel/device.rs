@@ -48,6 +48,8 @@ pub(crate) struct Device {
     /// As ADD_DEV answered it.
     pub(crate) info: DevInfo,
     pub(crate) params: Stored,
+    /// What they were when the last START_DEV began. Before 7.3 the limits are those, whatever is set while it waits.
+    pub(crate) started_with: Stored,
     pub(crate) state: State,
     /// The server's thread group while started.
     pub(crate) pid: Option<u32>,
@@ -192,6 +194,7 @@ impl Device {
             depth,
             info,
             params: Stored::NOTHING,
+            started_with: Stored::NOTHING,
             state: State::Dead,
             pid: None,
             mutex: None,

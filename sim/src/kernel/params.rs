@@ -40,6 +40,11 @@ impl Stored {
         self.0[DEV_SECTORS..][..8].copy_from_slice(&sectors.to_ne_bytes());
     }
 
+    /// Sectors of the disk, also where what was set was refused.
+    pub(crate) fn sectors(&self) -> u64 {
+        u64::from_ne_bytes(*self.0[DEV_SECTORS..].first_chunk().expect("there are more bytes"))
+    }
+
     /// Whether a device may be started with them.
     pub(crate) fn has_basic(&self) -> bool {
         self.types() & BASIC != 0

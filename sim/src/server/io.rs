@@ -147,15 +147,16 @@ impl Ring for Io<'_, '_, '_> {
         let lists = &mut self.world.rings[ring.index()].lists;
         match cqe.token {
             Token::Tags if cqe.res >= 0 => lists.last = lists.told.pop_front(),
-            Token::Backend(_) if cqe.res == -errno::EIO => {
-                if self.run.sabotage == Some(Sabotage::SwallowError) {
-                    return self.reap();
-                }
+            Token::Backend(_)
+                if cqe.res == -errno::EIO && self.run.sabotage == Some(Sabotage::SwallowError) =>
+            {
+                return self.reap();
             }
-            Token::Backend(_) if cqe.res == -errno::EAGAIN => {
-                if self.run.sabotage == Some(Sabotage::PassOnAgain) {
-                    cqe.res = -errno::EIO;
-                }
+            Token::Backend(_)
+                if cqe.res == -errno::EAGAIN
+                    && self.run.sabotage == Some(Sabotage::PassOnAgain) =>
+            {
+                cqe.res = -errno::EIO;
             }
             Token::Backend(tag) if self.run.sabotage == Some(Sabotage::WakeAnother) => {
                 let other = self.world.disk.in_flight.iter().find(|other| other.ring == ring);
@@ -380,10 +381,9 @@ impl ControlIo for Io<'_, '_, '_> {
         let mut command = command.clone();
         if let (Command::SetParams(_, params), Some(Sabotage::HideCache)) =
             (&mut command, self.run.sabotage)
+            && let Some(basic) = &mut params.basic
         {
-            if let Some(basic) = &mut params.basic {
-                basic.attrs = ParamAttrs(basic.attrs.0 & !ParamAttrs::VOLATILE_CACHE.0);
-            }
+            basic.attrs = ParamAttrs(basic.attrs.0 & !ParamAttrs::VOLATILE_CACHE.0);
         }
         let entry = Entry::Control(sequence, command);
         self.world.rings[ring.index()].sq.push_back(entry);

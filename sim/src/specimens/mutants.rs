@@ -3,6 +3,11 @@
 //! What the rule is for shows in what finds its absence. The configurations are as small as they can be: the data mode, the recovery and the
 //! adversity in which the rule matters.
 
+#![expect(
+    clippy::needless_pass_by_value,
+    reason = "a setting changes a configuration, and is a function pointer"
+)]
+
 use blkproof_engine::data::DataMode;
 use blkproof_engine::supervisor::Recovery;
 use blkproof_engine::uapi::KernelSeries;

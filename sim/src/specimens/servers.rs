@@ -1,5 +1,10 @@
 //! The catalogue of servers that are written by hand.
 
+#![expect(
+    clippy::needless_pass_by_value,
+    reason = "a setting changes a configuration, and is a function pointer"
+)]
+
 use blkproof_engine::sys::RingMode;
 use blkproof_engine::uapi::KernelSeries;
 
