@@ -20,6 +20,7 @@ pub(crate) struct Cache {
 }
 
 /// A page.
+#[expect(clippy::struct_excessive_bools, reason = "each is one independent fact")]
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Page {
     first: u16,
@@ -33,6 +34,8 @@ pub(crate) struct Page {
     dirty: bool,
     /// Requests under way that read it, or write it back.
     left: u8,
+    /// A part of it came.
+    heard: bool,
     /// A part of it could not be read.
     failed: bool,
 }
@@ -74,7 +77,8 @@ impl Page {
     /// An empty page.
     const fn new(first: u16) -> Self {
         let folio = (first, first + PAGE_SECTORS);
-        Self { first, folio, byte: None, filled: false, dirty: false, left: 0, failed: false }
+        let (filled, dirty, heard, failed) = (false, false, false, false);
+        Self { first, folio, byte: None, filled, dirty, left: 0, heard, failed }
     }
 
     /// Whether a range has a part of it.
@@ -272,6 +276,12 @@ impl World {
         }
     }
 
+    /// The queue that a thread of the kernel asks, which runs on any CPU.
+    pub(crate) fn queue_of_any_worker(&self, run: &mut Run<'_>) -> u16 {
+        let queues = self.device.as_ref().map_or(1, |device| device.queues);
+        run.choose(Site::Client, u32::from(queues)) as u16
+    }
+
     /// Whether somebody is still writing back.
     pub(crate) fn is_writing_back(&self, by: Writer) -> bool {
         let disk = self.disk();
@@ -313,7 +323,7 @@ impl World {
         };
         let parts = disk.limits.split(op, (first, PAGE_SECTORS));
         if let Some(page) = disk.cache.page_mut(first) {
-            (page.left, page.failed) = (parts.len() as u8, false);
+            (page.left, page.heard, page.failed) = (parts.len() as u8, false, false);
         }
         for part in parts {
             if self.issue(run, Issuer::Cache, op, part, queue).is_err() {
@@ -352,7 +362,8 @@ impl World {
         match data {
             // It stays, empty.
             Err(()) => page.failed = true,
-            Ok(byte) => page.byte = if start == first || page.byte == byte { byte } else { None },
+            Ok(byte) if page.heard && page.byte != byte => page.byte = None,
+            Ok(byte) => (page.byte, page.heard) = (byte, true),
         }
         page.filled = page.left == 0 && !page.failed;
     }

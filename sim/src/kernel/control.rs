@@ -530,7 +530,8 @@ impl World {
                 }
             }
             Pc::StopMark if self.disk_mut().is_some_and(Gendisk::hides_what_is_to_be_written) => {
-                self.write_back(run, Writer::Removal, (0, u16::MAX), 0);
+                let queue = self.queue_of_any_worker(run);
+                self.write_back(run, Writer::Removal, (0, u16::MAX), queue);
                 run.progress();
                 run.kernel(|| format!("ST3: {name} writes back what clients wrote"));
                 Next::Go(Pc::StopSync)

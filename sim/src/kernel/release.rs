@@ -133,7 +133,8 @@ impl World {
             ReleaseStep::Mark
                 if device.disk.as_mut().is_some_and(Gendisk::hides_what_is_to_be_written) =>
             {
-                self.write_back(run, Writer::Removal, (0, u16::MAX), 0);
+                let queue = self.queue_of_any_worker(run);
+                self.write_back(run, Writer::Removal, (0, u16::MAX), queue);
                 ReleaseStep::Sync
             }
             ReleaseStep::Mark | ReleaseStep::Sync => {

@@ -38,6 +38,8 @@ pub(crate) struct Job {
     status: Result<(), i32>,
     /// The byte that all data read so far is.
     read: Option<u8>,
+    /// Some was.
+    heard: bool,
 }
 
 /// How it is done.
@@ -86,6 +88,7 @@ impl Job {
             left: 0,
             status: Ok(()),
             read: None,
+            heard: false,
         }
     }
 
@@ -396,7 +399,8 @@ impl World {
         if status.is_err() && (last || job.status.is_ok()) {
             job.status = status;
         }
-        job.read = if start == job.first || job.read == data { data } else { None };
+        job.read = if job.heard && job.read != data { None } else { data };
+        job.heard = true;
         job.left -= 1;
         if job.left > 0 {
             return;
