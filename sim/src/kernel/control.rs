@@ -645,8 +645,7 @@ impl World {
         if device.stopping {
             return Next::error(errno::EBUSY);
         }
-        let latest = device.kernel == KernelSeries::V7_3;
-        let params = if latest { device.params } else { device.started_with }.parts();
+        let params = device.started_with.parts();
         let basic = params.basic.unwrap_or_default();
         if basic.max_sectors < u32::from(PAGE_SECTORS) {
             // The block layer takes no requests smaller than a page. Only 6.18 lets them get this far.

@@ -48,7 +48,7 @@ pub(crate) struct Device {
     /// As ADD_DEV answered it.
     pub(crate) info: DevInfo,
     pub(crate) params: Stored,
-    /// What they were when the last START_DEV began. Before 7.3 the limits are those, whatever is set while it waits.
+    /// What they were when the last START_DEV began. The limits are those, whatever is set while it waits; the size is what is set then.
     pub(crate) started_with: Stored,
     pub(crate) state: State,
     /// The server's thread group while started.
