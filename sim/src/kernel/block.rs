@@ -212,7 +212,7 @@ impl World {
         // Without a cache every write is durable; without FUA a flush makes it so (`blk_insert_flush`).
         let (asked, fua) = (op, op == BlockOp::Write { fua: true });
         let writes = matches!(op, BlockOp::Write { .. } | BlockOp::WriteZeroes { .. });
-        if writes && version > 0 && (fua || !cache) {
+        if writes && matches!(issuer, Issuer::Client(_)) && (fua || !cache) {
             allowed = self.register.durable_write_begins(first, count);
         }
         let op = if fua { BlockOp::Write { fua: cache && knows_fua } } else { op };

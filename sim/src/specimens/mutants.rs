@@ -274,7 +274,7 @@ pub(super) static MUTANTS: &[Exhibit] = &[
         classes: &["S12"],
         source: "go-ublk's mmapQueues; zig-ublk's queue.zig:89 (queues 1 and up alias queue 0)",
         summary: "every queue reads the descriptors of the first one",
-        oracles: &["O1", "O3"],
+        oracles: &["O1", "O3", "O5", "O8"],
         kernels: EVERY_KERNEL,
         nature: Nature::Mutant(Sabotage::OneStride),
         setting: calm,
