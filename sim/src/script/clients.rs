@@ -15,6 +15,7 @@ use crate::server::Program;
 use crate::world::{PAGE_SECTORS, SECTOR, ThreadId, Version, World};
 
 /// What an actor waits for.
+#[expect(clippy::struct_excessive_bools, reason = "each is one independent fact")]
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Job {
     /// The step that asked for it.
