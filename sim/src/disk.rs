@@ -4,7 +4,6 @@ use blkproof_engine::data::Place;
 use blkproof_engine::sys::BackendOp;
 
 use crate::choices::Site;
-use crate::config::TargetKind;
 use crate::kernel::errno;
 use crate::oracle::{ANY, Allowed};
 use crate::run::{Run, Sabotage};
@@ -92,9 +91,6 @@ impl World {
 
     /// What clients were told to be durable is: what a crash of the host would leave of these sectors is allowed (O6).
     pub(crate) fn promised(&self, run: &Run<'_>, start: usize, allowed: &Allowed) {
-        if run.config.target != TargetKind::File {
-            return;
-        }
         for (index, allowed) in allowed.iter().enumerate() {
             let sector = start + index;
             let left = self.disk.durable.get(sector).copied().unwrap_or(0);

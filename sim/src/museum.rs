@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use blkproof_engine::uapi::KernelSeries;
 
 use crate::config::Config;
+use crate::hunt::{Extent, Finding, Hunt, hunt};
 use crate::outcome::{Outcome, Verdict};
-use crate::run::run;
 use crate::specimens::Specimen;
 use crate::strategy::Strategy;
 
@@ -123,24 +123,18 @@ fn search(
     (budget, stop): (Duration, &AtomicBool),
 ) -> Search {
     let config = Config { kernel, ..specimen.config() };
-    let prepared = driver.prepare(&config);
+    let what = Hunt { strategy: driver, first_seed, ..Hunt::new(config, Extent::Time(budget)) };
     let started = Instant::now();
-    for schedules in 1.. {
-        let seed = first_seed + schedules - 1;
-        let outcome = run(&config, &mut prepared.source(seed));
-        let time = started.elapsed();
-        if specimen.is_found_by(&outcome) {
-            return Search::Found { seed, schedules, time };
-        }
-        if outcome.verdict != Verdict::Clean {
-            let Outcome { verdict, oracle, finding, .. } = outcome;
-            return Search::Stray { seed, verdict, oracle, finding };
-        }
-        if time >= budget || stop.load(Ordering::Relaxed) {
-            return Search::Missed { schedules };
-        }
+    let bag = hunt(&what, stop, &|_| {});
+    let (schedules, time) = (bag.schedules, started.elapsed());
+    let Some(Finding { seed, outcome, .. }) = bag.findings.into_iter().next() else {
+        return Search::Missed { schedules };
+    };
+    if specimen.is_found_by(&outcome) {
+        return Search::Found { seed, schedules, time };
     }
-    unreachable!("there are more seeds than time")
+    let Outcome { verdict, oracle, finding, .. } = outcome;
+    Search::Stray { seed, verdict, oracle, finding }
 }
 
 fn show(specimen: Specimen, budget: Duration, stop: &AtomicBool) -> Shown {

@@ -15,14 +15,12 @@ use blkproof_sim::testing::{for_each_seed, replaying};
 
 /// Runs until the bug is caught; every catch must be by that oracle.
 fn caught(sabotage: Sabotage, verdict: Verdict, oracle: &str) {
-    let config = Config {
-        target: TargetKind::Mem,
-        deadlines: Deadlines::NONE,
-        requests: 8,
-        steps_max: 2_000,
-        ..Config::engine()
-    };
-    caught_in(&config, sabotage, verdict, oracle);
+    caught_in(&patient(TargetKind::Mem, 8), sabotage, verdict, oracle);
+}
+
+/// The engine without deadlines.
+fn patient(target: TargetKind, requests: u32) -> Config {
+    Config { target, deadlines: Deadlines::NONE, requests, steps_max: 2_000, ..Config::engine() }
 }
 
 fn caught_in(config: &Config, sabotage: Sabotage, verdict: Verdict, oracle: &str) {
@@ -95,14 +93,7 @@ fn an_ignored_abort_is_a_deadlock() {
 #[test]
 fn o6_sees_what_a_crash_would_lose() {
     for sabotage in [Sabotage::SkipFlush, Sabotage::SkipFua, Sabotage::HideCache] {
-        let config = Config {
-            target: TargetKind::File,
-            deadlines: Deadlines::NONE,
-            requests: 24,
-            steps_max: 2_000,
-            ..Config::engine()
-        };
-        caught_in(&config, sabotage, Verdict::DataLoss, "O6");
+        caught_in(&patient(TargetKind::File, 24), sabotage, Verdict::DataLoss, "O6");
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use blkproof_engine::supervisor::Deadlines;
 
-use super::hunt::hunt_with_progress;
+use super::hunt::{hunt_with_progress, jobs};
 use super::print::print;
 use super::{Failure, INTERRUPTED, MINIMISE_ATTEMPTS, layout};
 use crate::config::Config;
@@ -40,7 +40,7 @@ pub(super) fn demo(engine_seeds: u64) -> Result<u8, Failure> {
     let hunting = format!("Hunting {}: {}.", specimen.name(), specimen.exhibit().summary);
     print(&wrap(&hunting, "1. ", "   ", width))?;
     print(&format!("   Source: {}\n\n", specimen.exhibit().source))?;
-    let jobs = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let jobs = jobs(None);
     let config = specimen.config();
     let what = Hunt { jobs, ..Hunt::new(config.clone(), Extent::Seeds(SEEDS_MAX)) };
     let bag = hunt_with_progress(&what);

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _};
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::thread;
@@ -23,7 +24,7 @@ use crate::shard::{Assigned, Shard, assigned};
 /// Seeds of a hunt that says neither how many nor how long.
 const SEEDS: u64 = 10_000;
 
-/// A progress bar on standard error, if that is a terminal.
+/// A progress bar for schedules.
 pub(super) fn bar(total: Option<u64>, time: Option<Duration>) -> ProgressBar {
     let (bar, template) = match (total, time) {
         (Some(total), _) => (
@@ -39,11 +40,16 @@ pub(super) fn bar(total: Option<u64>, time: Option<Duration>) -> ProgressBar {
             "{spinner} {human_pos} schedules  {per_sec}  {elapsed}  {msg}",
         ),
     };
-    if !io::stderr().is_terminal() {
-        bar.set_draw_target(ProgressDrawTarget::hidden());
-    }
     if let Some(time) = time {
         bar.set_prefix(format!("{}s", time.as_secs()));
+    }
+    shown(bar, template)
+}
+
+/// The bar, on standard error if that is a terminal.
+pub(super) fn shown(bar: ProgressBar, template: &str) -> ProgressBar {
+    if !io::stderr().is_terminal() {
+        bar.set_draw_target(ProgressDrawTarget::hidden());
     }
     bar.set_style(
         ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()),
@@ -72,10 +78,10 @@ fn hunt_with(what: &Hunt, tell: &(dyn Fn(&Finding) + Sync)) -> Bag {
 }
 
 /// Threads, as asked for or one for each CPU.
-pub(super) fn jobs(args: &HuntArgs) -> usize {
-    match args.jobs {
+pub(super) fn jobs(asked: Option<NonZero<u8>>) -> usize {
+    match asked {
         Some(jobs) => jobs.get().into(),
-        None => thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        None => thread::available_parallelism().map_or(1, NonZero::get),
     }
 }
 
@@ -244,7 +250,7 @@ fn seeds(args: &HuntArgs, config: Config, part: Assigned) -> Result<u8, Failure>
         swarm,
         first_seed: args.first_seed,
         shard: part.shard,
-        jobs: jobs(args),
+        jobs: jobs(args.jobs),
         keep_going: args.keep_going,
         ..Hunt::new(config, extent)
     };

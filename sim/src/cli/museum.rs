@@ -1,15 +1,14 @@
 //! `sim museum`: every specimen is hunted, and the table says what it took.
 
 use std::fmt::Write as _;
-use std::io::{self, IsTerminal as _};
 use std::sync::atomic::Ordering;
-use std::thread;
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
 use super::args::MuseumArgs;
+use super::hunt::{jobs, shown as shown_bar};
 use super::print::print;
 use super::{Failure, INTERRUPTED, STOP, print_json};
 use crate::museum::{DRIVERS, Hunted, Search, Shown, round};
@@ -23,12 +22,9 @@ pub(super) fn museum(args: &MuseumArgs) -> Result<u8, Failure> {
     let specimens: Vec<Specimen> =
         if args.only.is_empty() { Specimen::all().collect() } else { args.only.clone() };
     let budget = Duration::from_secs(args.seconds.into());
-    let jobs = args.jobs.map_or_else(
-        || thread::available_parallelism().map_or(1, usize::from),
-        |jobs| usize::from(jobs.get()),
-    );
-    let bar = bar(specimens.len() as u64);
-    let shown = round(&specimens, budget, jobs, &STOP, &|_| bar.inc(1));
+    let bar = ProgressBar::new(specimens.len() as u64);
+    let bar = shown_bar(bar, "{spinner} {pos}/{len} specimens  {elapsed}");
+    let shown = round(&specimens, budget, jobs(args.jobs), &STOP, &|_| bar.inc(1));
     bar.finish_and_clear();
     let found = shown.iter().filter(|one| one.is_found()).count();
     if args.json {
@@ -50,20 +46,6 @@ pub(super) fn museum(args: &MuseumArgs) -> Result<u8, Failure> {
         false if STOP.load(Ordering::Relaxed) => INTERRUPTED,
         false => MISSED,
     })
-}
-
-/// A progress bar on standard error, if that is a terminal.
-fn bar(specimens: u64) -> ProgressBar {
-    let bar = ProgressBar::new(specimens);
-    if !io::stderr().is_terminal() {
-        bar.set_draw_target(ProgressDrawTarget::hidden());
-    }
-    let template = "{spinner} {pos}/{len} specimens  {elapsed}";
-    bar.set_style(
-        ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()),
-    );
-    bar.enable_steady_tick(Duration::from_millis(100));
-    bar
 }
 
 fn describe(shown: &Shown) -> Value {

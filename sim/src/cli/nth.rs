@@ -32,7 +32,7 @@ pub(super) fn hunt(
         seeds: args.seeds.unwrap_or(1),
         time: args.time,
         shard: part.shard,
-        jobs: jobs(args),
+        jobs: jobs(args.jobs),
         keep_going: args.keep_going,
     };
     let campaign = Campaign::begin(args, part, Header::of_loop(&what))?;

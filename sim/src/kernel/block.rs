@@ -3,6 +3,7 @@
 use blkproof_engine::uapi::{Errno, IoDesc, RequestFlags, RequestOp};
 
 use crate::choices::Site;
+use crate::config::TargetKind;
 use crate::kernel::errno;
 use crate::kernel::merge::Member;
 use crate::kernel::process::Work;
@@ -188,12 +189,15 @@ impl World {
         let (cache, knows_fua) = alive.map_or((false, false), |disk| (disk.write_cache, disk.fua));
         let frozen = self.device.as_ref().is_some_and(|device| device.frozen);
         let (first, count) = (usize::from(start), usize::from(sectors));
+        // What a client is promised to be durable: by a file only.
+        let promises = run.config.target == TargetKind::File && matches!(issuer, Issuer::Client(_));
         let (mut version, mut allowed) = (0, Allowed::new());
         match (op, issuer) {
             // Nothing remembers what scripts write: they look themselves.
             (BlockOp::Write { .. }, Issuer::Script(step)) => version = self.script_writes(step),
             (BlockOp::Write { .. }, Issuer::Cache) => version = self.cached_byte(start).into(),
             (_, Issuer::Script(_) | Issuer::Cache) => {}
+            (BlockOp::Flush, _) if !promises => {}
             (BlockOp::Flush, _) => {
                 allowed = self.register.read_begins(0, self.capacity() as usize);
             }
@@ -212,7 +216,7 @@ impl World {
         // Without a cache every write is durable; without FUA a flush makes it so (`blk_insert_flush`).
         let (asked, fua) = (op, op == BlockOp::Write { fua: true });
         let writes = matches!(op, BlockOp::Write { .. } | BlockOp::WriteZeroes { .. });
-        if writes && matches!(issuer, Issuer::Client(_)) && (fua || !cache) {
+        if writes && promises && (fua || !cache) {
             allowed = self.register.durable_write_begins(first, count);
         }
         let op = if fua { BlockOp::Write { fua: cache && knows_fua } } else { op };
