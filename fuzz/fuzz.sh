@@ -10,7 +10,7 @@ cd "$(dirname "$0")/.."
 seconds=${1:-60}
 shift || true
 targets=("$@")
-((${#targets[@]})) || targets=(uapi tag engine simulation tape cli)
+((${#targets[@]})) || targets=(uapi tag engine simulation tape cli blkproof-cli)
 [[ $seconds =~ ^[1-9][0-9]*$ ]] || { echo "Usage: fuzz/fuzz.sh SECONDS [TARGET…]" >&2; exit 2; }
 
 host=$(rustc -vV | sed -n 's/^host: //p')

@@ -23,7 +23,8 @@ pub fn of(target: &str) -> Vec<(String, Vec<u8>)> {
         "engine" => numbered(machines()),
         "simulation" => numbered((0..4).map(schedule).collect()),
         "tape" => numbered(vec![tape(&Specimen::named("eintr-lost").config()), tape(&engine())]),
-        "cli" => numbered(command_lines()),
+        "cli" => numbered(lines(&SIM_LINES)),
+        "blkproof-cli" => numbered(lines(&BLKPROOF_LINES)),
         "planted" => numbered(vec![b"a bug".to_vec(), b"none!".to_vec()]),
         _ => Vec::new(),
     }
@@ -85,16 +86,27 @@ fn tape(config: &Config) -> Vec<u8> {
     tape.to_text().into_bytes()
 }
 
-fn command_lines() -> Vec<Vec<u8>> {
-    [
-        "run --engine --seed 7 --queues 2 --depth 4 --faults kill=3,disk",
-        "hunt --engine --faults all --swarm --driver pct=3 --time 10m --shard 2/8 --results part",
-        "hunt --specimen eintr-lost --nth-fault 1 --json --findings=dir",
-        "merge one two --json",
-        "script --seed 4 --kernel 6.18",
-    ]
-    .map(|line| line.replace(' ', "\n").into_bytes())
-    .to_vec()
+const SIM_LINES: [&str; 5] = [
+    "run --engine --seed 7 --queues 2 --depth 4 --faults kill=3,disk",
+    "hunt --engine --faults all --swarm --driver pct=3 --time 10m --shard 2/8 --results part",
+    "hunt --specimen eintr-lost --nth-fault 1 --json --findings=dir",
+    "merge one two --json",
+    "script --seed 4 --kernel 6.18",
+];
+
+const BLKPROOF_LINES: [&str; 7] = [
+    "add null --size 1T -n 3 -q 4 -d 64 --batch",
+    "add mem --size=1.5G --buffer 32M --data user-copy --shared lent --recovery reissue --restart",
+    "add loop --data zero-copy --foreground --record=dir -- disk.img",
+    "del --all --if-unused",
+    "resize 0 --size 8K",
+    "list -n 4294967295 --json",
+    "dump 7 --json",
+];
+
+/// Command lines as inputs: a line for each word.
+fn lines(commands: &[&str]) -> Vec<Vec<u8>> {
+    commands.iter().map(|line| line.replace(' ', "\n").into_bytes()).collect()
 }
 
 #[cfg(test)]

@@ -1,9 +1,10 @@
-//! Fuzz targets over the engine and the simulator.
+//! Fuzz targets over the engine, the simulator and what users type.
 //!
 //! Each target is a function of bytes that panics on a finding. The binaries of the same names feed them: with the
 //! feature `libfuzzer` from libFuzzer, without it from the files named on the command line, so that a crash file replays on
 //! a plain build. `fuzz.sh` (`just fuzz 60`) runs them all; [`mutate`] does where libFuzzer cannot be linked.
 
+pub mod blkproof_cli;
 pub mod corpus;
 pub mod engine;
 pub mod mutate;
@@ -20,6 +21,7 @@ use blkproof_sim::choices::{Choices, Site};
 use blkproof_sim::config::Config;
 use blkproof_sim::outcome::Verdict;
 
+pub use blkproof_cli::blkproof_cli;
 pub use engine::engine;
 pub use texts::{cli, tape};
 
@@ -27,13 +29,14 @@ pub use texts::{cli, tape};
 pub type Target = fn(&[u8]);
 
 /// Every target, with its name.
-pub const TARGETS: [(&str, Target); 6] = [
+pub const TARGETS: [(&str, Target); 7] = [
     ("uapi", uapi),
     ("tag", tag),
     ("engine", engine),
     ("simulation", simulation),
     ("tape", tape),
     ("cli", cli),
+    ("blkproof-cli", blkproof_cli),
 ];
 
 /// The target that must be found, or else whoever looks is blind.

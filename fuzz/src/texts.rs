@@ -1,6 +1,7 @@
 //! What people write: tapes, and command lines of `sim`.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt as _;
 
 use blkproof_sim::tape::Tape;
 
@@ -25,20 +26,13 @@ pub fn tape(data: &[u8]) {
 
 /// Whatever the arguments are (a line each), `sim` understands them or says why not, and does nothing else.
 pub fn cli(data: &[u8]) {
-    let words = data.split(|byte| *byte == b'\n').map(word);
-    let arguments = std::iter::once(OsString::from("sim")).chain(words);
+    let arguments = std::iter::once(OsString::from("sim")).chain(words(data));
     if let Err(problem) = blkproof_sim::cli::understand(arguments) {
         assert!(!problem.trim().is_empty(), "an error says something");
     }
 }
 
-#[cfg(unix)]
-fn word(bytes: &[u8]) -> OsString {
-    use std::os::unix::ffi::OsStrExt as _;
-    std::ffi::OsStr::from_bytes(bytes).to_owned()
-}
-
-#[cfg(not(unix))]
-fn word(bytes: &[u8]) -> OsString {
-    String::from_utf8_lossy(bytes).into_owned().into()
+/// The arguments that an input stands for: a line each, of any bytes.
+pub fn words(data: &[u8]) -> impl Iterator<Item = OsString> {
+    data.split(|byte| *byte == b'\n').map(|word| OsStr::from_bytes(word).to_owned())
 }

@@ -1,29 +1,18 @@
-//! The commands of the program `blkproof`.
+//! What `blkproof` takes on its command line: reading it does nothing else.
 
-use std::fmt::Write as _;
-use std::fs::File;
-use std::io::{self, Read as _, Write as _};
-use std::path::{Path, PathBuf};
-use std::process::ExitCode;
-use std::time::Duration;
+use std::ffi::OsString;
+use std::fmt;
+use std::path::PathBuf;
 
 use blkproof_engine::data::DataMode;
 use blkproof_engine::supervisor::Recovery;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use serde::Serialize;
 
-use crate::deletion::{self, Deleted};
-use crate::devices::{self, Listed};
-use crate::dump::PendingDump;
-use crate::error::{Attempt, Class, Error, Result};
+use crate::error::{Class, Error};
 use crate::os::PAGE_BYTES;
-use crate::state_file::RunDir;
 use crate::tap::Recording;
-use crate::task::{SECTOR, TargetSpec, Task};
-use crate::{
-    change, control, dump, launcher, query, recovery, shared, store, supervisor_process,
-    worker_process,
-};
+use crate::task::{SECTOR, SharedSpec, TargetSpec, Task};
+use crate::{supervisor_process, worker_process};
 
 /// Serve Linux block devices from user space (ublk).
 ///
@@ -31,7 +20,7 @@ use crate::{
 /// supervisor, which commands the driver, and a worker, which serves the requests.
 #[derive(Debug, Parser)]
 #[command(name = "blkproof", version, max_term_width = 100, after_help = EXAMPLES)]
-pub struct Cli {
+struct Cli {
     #[command(subcommand)]
     command: Command,
 }
@@ -54,8 +43,9 @@ device was killed.
 
 State is kept in /run/blkproof, or in the directory that BLKPROOF_RUN_DIR names.";
 
-#[derive(Debug, Subcommand)]
-enum Command {
+/// A command.
+#[derive(Clone, PartialEq, Eq, Debug, Subcommand)]
+pub enum Command {
     /// Add a device, and print the path of its block device once it is LIVE
     #[command(subcommand)]
     Add(Add),
@@ -102,10 +92,16 @@ enum Command {
     },
     /// Runs a supervisor. Started by `add`
     #[command(name = supervisor_process::SUBCOMMAND, hide = true)]
-    Supervise { task: String },
+    Supervise {
+        /// A [`Task`] as JSON
+        task: String,
+    },
     /// Runs a worker. Started by a supervisor
     #[command(name = worker_process::SUBCOMMAND, hide = true)]
-    Work { order: String },
+    Work {
+        /// A [`WorkOrder`](crate::task::WorkOrder) as JSON
+        order: String,
+    },
 }
 
 const DEL_EXAMPLES: &str = "\
@@ -142,14 +138,16 @@ const DUMP_HELP: &str = "\
 Asks the supervisor and the worker of a device; they answer even while they are stuck in the kernel.
 A process that is not there is shown as Gone, one that does not answer as Silent.";
 
-#[derive(Debug, Subcommand)]
-enum Add {
+/// `add`: the target, and what is said of the device.
+#[derive(Clone, PartialEq, Eq, Debug, Subcommand)]
+pub enum Add {
     /// A device that forgets what is written and reads as zeroes
     #[command(after_help = "Example:\n  blkproof add null --size 1T -q 4 -d 64")]
     Null {
         /// Size of the device: bytes, or with K, M, G, T; a multiple of 512
         #[arg(long, default_value = "250G", value_parser = parse_size)]
         size: u64,
+        /// The options of every target
         #[command(flatten)]
         options: AddOptions,
     },
@@ -159,6 +157,7 @@ enum Add {
         /// Size of the device: bytes, or with K, M, G, T; a multiple of 512
         #[arg(long, value_parser = parse_size)]
         size: u64,
+        /// The options of every target
         #[command(flatten)]
         options: AddOptions,
     },
@@ -167,53 +166,55 @@ enum Add {
     Loop {
         /// The file or block device; it gives the device its size
         file: PathBuf,
+        /// The options of every target
         #[command(flatten)]
         options: AddOptions,
     },
 }
 
-#[derive(Debug, Clone, Args)]
-struct AddOptions {
+/// The options of `add`, whatever the target.
+#[derive(Clone, PartialEq, Eq, Debug, Args)]
+pub struct AddOptions {
     /// The device's number, N in /dev/ublkbN [default: the lowest free one]
     #[arg(short = 'n', long, value_parser = clap::value_parser!(u32).range(0..1 << 20))]
-    id: Option<u32>,
+    pub id: Option<u32>,
     /// Hardware queues, each served by a thread of its own; the kernel grants no more than there are CPUs
     #[arg(short, long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=4096))]
-    queues: u16,
+    pub queues: u16,
     /// Requests in flight on each queue
     #[arg(short, long, default_value_t = 128, value_parser = clap::value_parser!(u16).range(1..=4096))]
-    depth: u16,
+    pub depth: u16,
     /// The largest request, and in copy mode the memory pinned for each one in flight: 4K to 32M, a multiple of 4K
     #[arg(long, value_name = "SIZE", default_value = "128K", value_parser = parse_buffer)]
-    buffer: u32,
+    pub buffer: u32,
     /// How data gets from the kernel to the server and back
     #[arg(long, value_enum, value_name = "MODE", default_value_t = Data::Copy)]
-    data: Data,
+    pub data: Data,
     /// Fetch and commit many requests by one command: Linux 7.3 or later and a depth of 2; otherwise a command for each, and `add` says so
     #[arg(long)]
-    batch: bool,
+    pub batch: bool,
     /// Memory that clients share with the server: a file on tmpfs or hugetlbfs, up to 4G, which they map as well. What they read into it and write from it
     /// nobody copies between kernel and server. Linux 7.3; before it makes no difference, and `add` says so. Not with --data get-data, nor with --record
     #[arg(long, value_name = "FILE", conflicts_with = "record")]
-    shared: Option<PathBuf>,
+    pub shared: Option<PathBuf>,
     /// What becomes of the device when its worker dies, until it has another one
     #[arg(long, value_name = "MODE", value_enum)]
-    recovery: Option<RecoveryMode>,
+    pub recovery: Option<RecoveryMode>,
     /// Give the device another worker by itself when its own dies: up to 5 times in quick succession (a minute of service counts
     /// anew); then it waits for `blkproof recover`. With --recovery
     #[arg(long, requires = "recovery")]
-    restart: bool,
+    pub restart: bool,
     /// Stay in the foreground; SIGINT and SIGTERM stop and delete the device
     #[arg(long)]
-    foreground: bool,
+    pub foreground: bool,
     /// Record what the device's processes do at the border to the kernel, in this directory, for `sim check-trace`
     #[arg(long, value_name = "DIR")]
-    record: Option<PathBuf>,
+    pub record: Option<PathBuf>,
 }
 
 /// `--recovery`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum RecoveryMode {
+pub enum RecoveryMode {
     /// Requests that the worker held fail, all others wait for the next one
     Requeue,
     /// All requests wait, and the next worker is given again what the last one held: none fails
@@ -233,9 +234,8 @@ impl From<RecoveryMode> for Recovery {
 }
 
 /// `--data`.
-#[expect(clippy::enum_variant_names, reason = "the modes' own names")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Data {
+pub enum Data {
     /// The driver copies it to and from buffers of the server. Every kernel and target
     Copy,
     /// As copy, but the driver announces each write and copies it when the server asks: an exercise of the protocol that only costs,
@@ -258,347 +258,162 @@ impl From<Data> for DataMode {
     }
 }
 
-#[derive(Debug, Args)]
-struct ListOptions {
+/// The options of `list`.
+#[derive(Clone, PartialEq, Eq, Debug, Args)]
+pub struct ListOptions {
     /// Only the device with this number
     #[arg(short = 'n', long)]
-    id: Option<u32>,
+    pub id: Option<u32>,
     /// Print JSON
     #[arg(long)]
-    json: bool,
+    pub json: bool,
 }
 
-#[derive(Debug, Args)]
+/// Which devices `del` is about: one, or all.
+#[derive(Clone, PartialEq, Eq, Debug, Args)]
 #[group(required = true, multiple = false)]
-struct DelOptions {
+pub struct DelOptions {
     /// The device's number, N in /dev/ublkbN
-    id: Option<u32>,
+    pub id: Option<u32>,
     /// Every ublk device of this machine
     #[arg(long)]
-    all: bool,
+    pub all: bool,
 }
 
-#[derive(Debug, Args)]
-struct DelCommand {
+/// `del`.
+#[derive(Clone, PartialEq, Eq, Debug, Args)]
+pub struct DelCommand {
+    /// Which devices
     #[command(flatten)]
-    which: DelOptions,
+    pub which: DelOptions,
     /// Only if nobody has the block device open: not mounted, no client. Linux 7.3
     #[arg(long)]
-    if_unused: bool,
+    pub if_unused: bool,
 }
 
-/// Runs the program.
-pub fn main() -> ExitCode {
-    let result = match Cli::parse().command {
-        Command::Supervise { task } => return supervisor_process::main(&task),
-        Command::Work { order } => return worker_process::main(&order),
-        Command::Add(add) => run_add(add),
-        Command::List(options) => run_list(&options),
-        Command::Del(options) => run_del(&options),
-        Command::Recover { id } => run_recover(id),
-        Command::Handover { id } => run_handover(id),
-        Command::Resize { id, size } => run_resize(id, size),
-        Command::Features { json } => run_features(json),
-        Command::Dump { id, json } => run_dump(id, json),
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("blkproof: {error}");
-            ExitCode::from(error.exit_code())
+/// Why a command line is none.
+#[derive(Debug)]
+pub enum Refusal {
+    /// The parser does not know it. `--help` and `--version` end here, too.
+    Parser(clap::Error),
+    /// Its parts do not go together.
+    Senseless(Error),
+}
+
+impl Refusal {
+    /// What the program exits with: 2, or 0 after `--help` and `--version`.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Parser(error) => u8::from(error.use_stderr()) * 2,
+            Self::Senseless(error) => error.exit_code(),
+        }
+    }
+
+    /// Tells the user: help on standard output, all else on standard error.
+    pub fn print(&self) {
+        match self {
+            // A reader that has gone needs no help.
+            Self::Parser(error) => drop(error.print()),
+            Self::Senseless(error) => eprintln!("blkproof: {error}"),
         }
     }
 }
 
-fn run_add(add: Add) -> Result<()> {
-    let (target, store, options) = match add {
-        Add::Null { size, options } => (TargetSpec::Null { bytes: size }, None, options),
-        Add::Mem { size: _, options } if options.data == Data::ZeroCopy => {
-            return Err(Error::new(
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Parser(error) => error.fmt(f),
+            Self::Senseless(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+/// Reads a command line, the program's name first, and does nothing else.
+///
+/// # Errors
+/// Why it is none.
+pub fn understand(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, Refusal> {
+    let command = Cli::try_parse_from(arguments).map_err(Refusal::Parser)?.command;
+    if let Command::Add(add) = &command {
+        add.check().map_err(Refusal::Senseless)?;
+    }
+    Ok(command)
+}
+
+impl Add {
+    /// The options.
+    pub const fn options(&self) -> &AddOptions {
+        match self {
+            Self::Null { options, .. } | Self::Mem { options, .. } | Self::Loop { options, .. } => {
+                options
+            }
+        }
+    }
+
+    /// What the parser cannot say: data modes that something else does not go with.
+    fn check(&self) -> Result<(), Error> {
+        let options = self.options();
+        let senseless = |attempted: &str, answered: &str, advice: &str| {
+            Err(Error::new(attempted, answered).advice(advice).class(Class::Usage))
+        };
+        if matches!(self, Self::Mem { .. }) && options.data == Data::ZeroCopy {
+            return senseless(
                 "adding a mem device",
                 "its bytes have no file that could use a request's pages in place",
-            )
-            .advice("take --data user-copy, which copies once")
-            .class(Class::Usage));
-        }
-        Add::Mem { size, options } => {
-            (TargetSpec::Mem { bytes: size }, Some(store::memory(size)?), options)
-        }
-        Add::Loop { file, options } => {
-            let (target, store) = store::backing_file(&file, Duration::ZERO)?;
-            (target, Some(store), options)
-        }
-    };
-    if options.batch && options.data == Data::GetData {
-        return Err(Error::new("adding a device", "in a batch no write is announced")
-            .advice("take --batch without --data get-data")
-            .class(Class::Usage));
-    }
-    if options.shared.is_some() && !DataMode::from(options.data).shares() {
-        return Err(Error::new(
-            "adding a device",
-            "the kernel forgets where in shared memory the data of an announced write is",
-        )
-        .advice("take --shared without --data get-data")
-        .class(Class::Usage));
-    }
-    let shared = options.shared.as_deref().map(shared::look).transpose()?;
-    control::probe()?;
-    let AddOptions {
-        id,
-        queues,
-        depth,
-        buffer,
-        data,
-        batch,
-        shared: _,
-        recovery,
-        restart,
-        foreground,
-        record,
-    } = options;
-    let record = record.as_deref().map(recording).transpose()?;
-    let task = Task {
-        id,
-        queues,
-        depth,
-        buffer_bytes: buffer,
-        data: data.into(),
-        batch,
-        target,
-        recovery: recovery.map_or(Recovery::None, Recovery::from),
-        restart,
-        identity: random()?,
-        log: None,
-        comes_back: false,
-        record,
-        shared,
-    };
-    if foreground {
-        return launcher::foreground(task, store, announce);
-    }
-    announce(&launcher::detach(task, store.as_ref())?);
-    Ok(())
-}
-
-/// Everything that can go wrong with a recording at once, before there is a device.
-fn recording(dir: &Path) -> Result<Recording> {
-    Recording::new(dir, query::features()?)
-        .map_err(|error| Error::new(format!("recording into {}", dir.display()), error))
-}
-
-/// A number that no other device has.
-fn random() -> Result<u64> {
-    let mut bytes = [0; 8];
-    let read = File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes));
-    read.attempting(|| "reading /dev/urandom".into())?;
-    Ok(u64::from_ne_bytes(bytes))
-}
-
-/// The one line of `add`, and of `recover`.
-fn announce(path: &Path) {
-    // A reader that has gone does not make the device any less LIVE.
-    let _ = print(&format!("{}\n", path.display()));
-}
-
-fn run_list(options: &ListOptions) -> Result<()> {
-    control::probe()?;
-    let run_dir = RunDir::from_environment();
-    let (mut found, mut failed) = (Vec::new(), Vec::new());
-    let ids = options.id.map_or_else(|| devices::ids(&run_dir), |id| [id].into());
-    for id in ids {
-        match devices::look(&run_dir, id) {
-            Ok(device) => found.extend(device),
-            // One device that cannot be asked is no reason to keep quiet about the others.
-            Err(error) if options.id.is_none() => {
-                eprintln!("blkproof: device {id}: {error}");
-                failed.push(id.to_string());
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    if let (Some(id), true) = (options.id, found.is_empty()) {
-        return Err(unknown(id));
-    }
-    if options.json {
-        print_json(&found)?;
-    } else {
-        print(&table(&found))?;
-        for Listed { id, error, .. } in &found {
-            if let Some(error) = error {
-                eprintln!("blkproof: device {id}: {error}");
-            }
-        }
-    }
-    if failed.is_empty() {
-        return Ok(());
-    }
-    Err(Error::new(
-        "listing every device",
-        format!("these could not be asked: {}", failed.join(", ")),
-    ))
-}
-
-fn table(devices: &[Listed]) -> String {
-    let number =
-        |value: Option<u32>| value.map_or_else(|| "-".to_owned(), |value| value.to_string());
-    let mut text = format!(
-        "{:>4} {:<8} {:<7} {:>16} {:>6} {:>5} {:<15} {:>8} {:>10} {}\n",
-        "ID", "STATE", "TARGET", "BYTES", "QUEUES", "DEPTH", "DATA", "WORKER", "SUPERVISOR", "PATH"
-    );
-    for device in devices {
-        let _ = writeln!(
-            text,
-            "{:>4} {:<8} {:<7} {:>16} {:>6} {:>5} {:<15} {:>8} {:>10} {}",
-            device.id,
-            device.state,
-            device.target,
-            device.size_bytes,
-            device.queues,
-            device.depth,
-            data_of(device),
-            number(device.worker_pid),
-            number(device.supervisor_pid),
-            device.path.display(),
-        );
-    }
-    text
-}
-
-/// How a device's data moves: `user-copy+batch`.
-fn data_of(device: &Listed) -> String {
-    let data = device.data.map_or("-", DataMode::name);
-    if device.batch == Some(true) { format!("{data}+batch") } else { data.to_owned() }
-}
-
-fn run_del(command: &DelCommand) -> Result<()> {
-    control::probe()?;
-    let run_dir = RunDir::from_environment();
-    let Some(id) = command.which.id else {
-        return delete_all(&run_dir, command.if_unused);
-    };
-    if deletion::delete(&run_dir, id, command.if_unused)? == Deleted::WasGone {
-        eprintln!("blkproof: device {id} had gone already; removed what was left of it");
-    }
-    Ok(())
-}
-
-fn delete_all(run_dir: &RunDir, if_unused: bool) -> Result<()> {
-    let mut failed = Vec::new();
-    for id in devices::ids(run_dir) {
-        if let Err(error) = deletion::delete(run_dir, id, if_unused) {
-            eprintln!("blkproof: device {id}: {error}");
-            failed.push(id.to_string());
-        }
-    }
-    if failed.is_empty() {
-        return Ok(());
-    }
-    Err(Error::new(
-        "deleting every device",
-        format!("these are still there: {}", failed.join(", ")),
-    ))
-}
-
-fn run_recover(id: u32) -> Result<()> {
-    control::probe()?;
-    announce(&recovery::recover(&RunDir::from_environment(), id)?);
-    Ok(())
-}
-
-fn run_handover(id: u32) -> Result<()> {
-    control::probe()?;
-    announce(&change::hand_over(&RunDir::from_environment(), id)?);
-    Ok(())
-}
-
-fn run_resize(id: u32, size: Option<u64>) -> Result<()> {
-    control::probe()?;
-    let bytes = change::resize(&RunDir::from_environment(), id, size)?;
-    // A reader that has gone does not make the device any smaller.
-    let _ = print(&format!("{bytes}\n"));
-    Ok(())
-}
-
-#[derive(Serialize)]
-struct FeaturesJson {
-    bits: u64,
-    features: Vec<String>,
-}
-
-fn run_features(json: bool) -> Result<()> {
-    control::probe()?;
-    let features = query::features()?;
-    let name = |(bit, name): (u8, Option<&str>)| {
-        name.map_or_else(
-            || format!("bit {bit}"),
-            |name| name.trim_start_matches("UBLK_F_").to_owned(),
-        )
-    };
-    let names: Vec<_> = features.iter().map(name).collect();
-    if json {
-        return print_json(&FeaturesJson { bits: features.0, features: names });
-    }
-    print(&(names.join("\n") + "\n"))
-}
-
-fn run_dump(id: u32, json: bool) -> Result<()> {
-    let run_dir = RunDir::from_environment();
-    let Some(state) = run_dir.read(id) else {
-        return Err(Error::new(
-            format!("asking the processes of device {id}"),
-            format!("{} names none", run_dir.state(id).display()),
-        )
-        .advice(
-            "`blkproof list` shows the devices; only those that blkproof serves can be asked",
-        ));
-    };
-    let dump = dump::collect(&run_dir, id);
-    for (name, process) in [("supervisor", state.supervisor), ("worker", state.worker)] {
-        if dump.machines.iter().any(|machine| machine.name == name && machine.state == dump::SILENT)
-        {
-            let pid = process.pid;
-            eprintln!(
-                "blkproof: the {name}, process {pid}, does not answer: /proc/{pid}/status tells whether it was stopped"
+                "take --data user-copy, which copies once",
             );
         }
+        if options.batch && options.data == Data::GetData {
+            return senseless(
+                "adding a device",
+                "in a batch no write is announced",
+                "take --batch without --data get-data",
+            );
+        }
+        if options.shared.is_some() && !DataMode::from(options.data).shares() {
+            return senseless(
+                "adding a device",
+                "the kernel forgets where in shared memory the data of an announced write is",
+                "take --shared without --data get-data",
+            );
+        }
+        Ok(())
     }
-    if json {
-        return print_json(&dump);
-    }
-    let mut text = String::new();
-    for machine in &dump.machines {
-        let _ = writeln!(text, "{}: {}", machine.name, machine.state);
-        for pending in &machine.pending {
-            let PendingDump { waits_for, owner, otherwise } = pending;
-            let _ =
-                writeln!(text, "  waits for {waits_for} ({owner} owes it; otherwise {otherwise})");
+}
+
+impl AddOptions {
+    /// What the supervisor is to do: serve `target`, with a number that no other device has, and with what was found out about the files
+    /// that `record` and `shared` name.
+    pub fn task(
+        &self,
+        target: TargetSpec,
+        identity: u64,
+        record: Option<Recording>,
+        shared: Option<SharedSpec>,
+    ) -> Task {
+        Task {
+            id: self.id,
+            queues: self.queues,
+            depth: self.depth,
+            buffer_bytes: self.buffer,
+            data: self.data.into(),
+            batch: self.batch,
+            target,
+            recovery: self.recovery.map_or(Recovery::None, Recovery::from),
+            restart: self.restart,
+            identity,
+            log: None,
+            comes_back: false,
+            record,
+            shared,
         }
     }
-    print(&text)
-}
-
-/// No device has this number.
-pub(crate) fn unknown(id: u32) -> Error {
-    Error::new(format!("looking for device {id}"), "there is no such device")
-        .advice("`blkproof list` shows the devices that exist")
-}
-
-fn print_json(value: &impl Serialize) -> Result<()> {
-    let text =
-        serde_json::to_string_pretty(value).map_err(|error| Error::new("writing JSON", error))?;
-    print(&(text + "\n"))
-}
-
-fn print(text: &str) -> Result<()> {
-    let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes())
-        .and_then(|()| out.flush())
-        .map_err(|error| Error::new("writing to standard output", error))
 }
 
 /// A size in bytes, with binary suffixes.
-fn parse_size(text: &str) -> std::result::Result<u64, String> {
+fn parse_size(text: &str) -> Result<u64, String> {
     let bytes = parse_size::Config::new()
         .with_binary()
         .parse_size(text)
@@ -614,7 +429,7 @@ fn parse_size(text: &str) -> std::result::Result<u64, String> {
 }
 
 /// The size of a tag's buffer.
-fn parse_buffer(text: &str) -> std::result::Result<u32, String> {
+fn parse_buffer(text: &str) -> Result<u32, String> {
     const MAX: u64 = 32 << 20;
     let bytes = parse_size(text)?;
     if bytes % PAGE_BYTES != 0 || bytes > MAX {
