@@ -34,6 +34,11 @@ museum *args:
 hunt time="60s":
     cargo run --release --locked -p sim -- hunt --engine --faults all --time {{time}}
 
+# The bar for the engine: a million schedules for each kernel and driver, every fault, every data mode. Interrupt it and go on. Example: just engine-campaign target/engine-campaign 1000000
+engine-campaign dir="target/engine-campaign" schedules="1000000" *jobs:
+    cargo build --release --locked -p sim
+    sim/campaign.sh {{dir}} {{schedules}} {{jobs}}
+
 # API documentation; a broken link is an error.
 doc:
     RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked

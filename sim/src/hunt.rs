@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::Config;
 use crate::drivers::{Choice, Recorder};
+use crate::hazards::Hazard;
 use crate::outcome::{Outcome, Verdict};
 use crate::run::run;
 use crate::shard::Shard;
@@ -41,6 +42,8 @@ pub struct Hunt {
     pub jobs: usize,
     /// Whether to go on after the first finding.
     pub keep_going: bool,
+    /// Whether runs that met a hazard of their kernel ([`Hazard`]) are counted apart, and are no findings.
+    pub known_hazards: bool,
 }
 
 impl Hunt {
@@ -55,6 +58,7 @@ impl Hunt {
             shard: Shard::WHOLE,
             jobs: 1,
             keep_going: false,
+            known_hazards: false,
         }
     }
 }
@@ -81,8 +85,10 @@ pub struct Bag {
     pub steps: u64,
     /// The finding with the lowest seed of each verdict and oracle, by seed.
     pub findings: Vec<Finding>,
-    /// How many runs were not clean.
+    /// How many runs were not clean, without those of `hazards`.
     pub found: u64,
+    /// How many runs met which hazard, where those are counted apart. Without `keep_going` also of seeds beyond the finding's.
+    pub hazards: BTreeMap<Hazard, u64>,
     /// Ended by the stop flag.
     pub interrupted: bool,
 }
@@ -107,6 +113,7 @@ pub fn hunt_telling(
     let lowest = AtomicU64::new(u64::MAX);
     let results: Mutex<BTreeMap<(Verdict, String), Finding>> = Mutex::new(BTreeMap::new());
     let found = AtomicU64::new(0);
+    let hazards: Mutex<BTreeMap<Hazard, u64>> = Mutex::default();
     let steps = AtomicU64::new(0);
     let limit = match hunt.extent {
         Extent::Seeds(seeds) => hunt.shard.seeds(seeds),
@@ -142,6 +149,13 @@ pub fn hunt_telling(
             if outcome.verdict == Verdict::Clean {
                 continue;
             }
+            if hunt.known_hazards
+                && let Some(hazard) = Hazard::met(config, &recorder.choices, &outcome)
+            {
+                let mut hazards = hazards.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                *hazards.entry(hazard).or_default() += 1;
+                continue;
+            }
             found.fetch_add(1, Ordering::Relaxed);
             lowest.fetch_min(nth, Ordering::Relaxed);
             let key = (outcome.verdict, outcome.oracle.clone());
@@ -169,6 +183,7 @@ pub fn hunt_telling(
         steps: steps.into_inner(),
         findings,
         found: found.into_inner(),
+        hazards: hazards.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner),
         interrupted: stop.load(Ordering::Relaxed),
     };
     if !hunt.keep_going {

@@ -11,6 +11,7 @@ pub mod config;
 pub mod describe;
 pub mod drivers;
 pub mod findings;
+pub mod hazards;
 pub mod hunt;
 pub mod minimise;
 pub mod museum;

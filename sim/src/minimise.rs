@@ -5,6 +5,9 @@ use crate::drivers::{Choice, Recorder, SITES, Streams, stream};
 use crate::outcome::Outcome;
 use crate::run::run;
 
+/// Steps of all runs together after which the shortest story so far is taken: some seconds. Runs that end with a bound missed are long.
+const STEPS_MAX: u64 = 2_000_000;
+
 /// The shortest story found.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Story {
@@ -16,7 +19,7 @@ pub struct Story {
     pub attempts: u32,
 }
 
-/// Shortens a run that was not clean, with at most `attempts_max` runs. Deterministic. The verdict and the oracle stay.
+/// Shortens a run that was not clean, with at most `attempts_max` runs, and fewer if they are long. Deterministic. The verdict and the oracle stay.
 pub fn minimise(config: &Config, choices: &[Choice], attempts_max: u32) -> Story {
     let config = Config { timeline: true, ..config.clone() };
     let mut values: [Vec<u32>; SITES.len()] = Default::default();
@@ -27,6 +30,7 @@ pub fn minimise(config: &Config, choices: &[Choice], attempts_max: u32) -> Story
     let mut best = replay(&config, &values);
     let end = (best.1.verdict, best.1.oracle.clone());
     let mut size = cost(&best.1);
+    let mut steps = best.1.steps;
     loop {
         let before = size;
         for site in 0..SITES.len() {
@@ -35,7 +39,7 @@ pub fn minimise(config: &Config, choices: &[Choice], attempts_max: u32) -> Story
             while span > 0 {
                 let mut from = 0;
                 while from < values[site].len() {
-                    if attempts >= attempts_max {
+                    if attempts >= attempts_max || steps >= STEPS_MAX {
                         return Story { choices: best.0, outcome: best.1, attempts };
                     }
                     let to = (from + span).min(values[site].len());
@@ -51,6 +55,7 @@ pub fn minimise(config: &Config, choices: &[Choice], attempts_max: u32) -> Story
                         }
                         attempts += 1;
                         let (choices, outcome) = replay(&config, &candidate);
+                        steps += outcome.steps;
                         let same = (outcome.verdict, &outcome.oracle) == (end.0, &end.1);
                         let smaller = cost(&outcome);
                         if same && smaller < size {

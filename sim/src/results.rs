@@ -43,6 +43,9 @@ pub struct Header {
     pub extent: String,
     /// Whether it goes on after a finding.
     pub keep_going: bool,
+    /// Whether hazards of the kernel are counted apart.
+    #[serde(default)]
+    pub known_hazards: bool,
     /// The part, counted from 1.
     pub shard: u64,
     /// Of how many.
@@ -64,6 +67,7 @@ impl Header {
                 Extent::Time(time) => format!("{} s", time.as_secs()),
             },
             keep_going: what.keep_going,
+            known_hazards: what.known_hazards,
             shard: what.shard.index(),
             shards: what.shard.count(),
         }
@@ -81,6 +85,7 @@ impl Header {
             first_seed: what.first_seed,
             extent: format!("{} seeds{time}", what.seeds),
             keep_going: what.keep_going,
+            known_hazards: false,
             shard: what.shard.index(),
             shards: what.shard.count(),
         }
@@ -105,6 +110,7 @@ impl Header {
                 ("first seed", header.first_seed.to_string()),
                 ("extent", header.extent.clone()),
                 ("keep going", header.keep_going.to_string()),
+                ("known hazards", header.known_hazards.to_string()),
                 ("number of shards", header.shards.to_string()),
             ]
         };
@@ -169,8 +175,11 @@ pub enum Line {
         schedules: u64,
         /// Steps of all of them.
         steps: u64,
-        /// Runs that were not clean.
+        /// Runs that were not clean, without those of `hazards`.
         found: u64,
+        /// How many runs met which hazard of the kernel, where those are counted apart.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        hazards: BTreeMap<String, u64>,
         /// Ended by a signal.
         interrupted: bool,
     },
@@ -210,6 +219,19 @@ impl Writer {
     }
 }
 
+/// How a part of a hunt ended. In the order of how much it says.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Ended {
+    /// By itself, and not by a signal.
+    pub finished: bool,
+    /// Runs made.
+    pub schedules: u64,
+    /// Runs that were not clean.
+    pub found: u64,
+    /// Runs that met a hazard of the kernel.
+    pub hazards: BTreeMap<String, u64>,
+}
+
 /// A part of a hunt, as a file has it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Section {
@@ -219,13 +241,13 @@ pub struct Section {
     pub header: Header,
     /// What was found, in the order of the lines.
     pub found: Vec<Found>,
-    /// Runs made, runs not clean, and whether it was interrupted; nothing if there is no summary.
-    pub summary: Option<(u64, u64, bool)>,
+    /// How it ended; nothing if there is no summary.
+    pub summary: Option<Ended>,
 }
 
 impl Section {
     fn finished(&self) -> bool {
-        matches!(self.summary, Some((_, _, false)))
+        self.summary.as_ref().is_some_and(|ended| ended.finished)
     }
 }
 
@@ -270,8 +292,11 @@ pub fn read(path: &Path) -> Result<Vec<Section>, String> {
                 let found = section.found.iter_mut().filter(|found| found.seed == seed);
                 found.for_each(|found| found.tape = Some(tape.clone()));
             }
-            (Ok(Line::Summary { schedules, steps: _, found, interrupted }), Some(section)) => {
-                section.summary = Some((schedules, found, interrupted));
+            (
+                Ok(Line::Summary { schedules, steps: _, found, hazards, interrupted }),
+                Some(section),
+            ) => {
+                section.summary = Some(Ended { finished: !interrupted, schedules, found, hazards });
             }
             (Ok(Line::Finding(_) | Line::Tape { .. } | Line::Summary { .. }), None) => {
                 return Err(failed(&format!("line {number}: no header stands before it")));
@@ -296,6 +321,8 @@ pub struct Merged {
     pub schedules: u64,
     /// Runs that were not clean, of the same.
     pub found: u64,
+    /// Runs that met a hazard of the kernel, of the same, where those are counted apart.
+    pub hazards: BTreeMap<String, u64>,
     /// The finding with the lowest seed of each verdict and oracle, by seed; of shards without an end too.
     pub findings: Vec<Found>,
     /// Shards of which there is nothing.
@@ -353,10 +380,12 @@ pub fn merge(sections: &[Section]) -> Result<Merged, String> {
             _ => merged.doubled.push(shard),
         }
         // Of several the one that got furthest, an ended one first.
-        let best = of_it().filter_map(|section| Some((section.finished(), section.summary?))).max();
-        if let Some((_, (schedules, found, _))) = best {
-            merged.schedules += schedules;
-            merged.found += found;
+        if let Some(best) = of_it().filter_map(|section| section.summary.as_ref()).max() {
+            merged.schedules += best.schedules;
+            merged.found += best.found;
+            for (hazard, count) in &best.hazards {
+                *merged.hazards.entry(hazard.clone()).or_default() += count;
+            }
         }
     }
     let mut kinds: BTreeMap<(&str, &str), &Found> = BTreeMap::new();

@@ -234,3 +234,22 @@ fn an_interrupted_hunt_keeps_what_it_found() {
     assert_eq!((&merged["complete"], &merged["interrupted"][0]), (&false.into(), &1.into()));
     assert!(merged["schedules"].as_u64() > Some(0) && merged["findings"][0]["tape"].is_string());
 }
+
+/// What no server can avoid on 6.12 is no finding, and adds up.
+#[test]
+fn hazards_are_counted_apart_and_add_up() {
+    const HUNT: &str = "hunt --engine --kernel 6.12 --recovery reissue --faults kill=12 --known-hazards --keep-going --seeds 800 --json";
+    let dir = dir("hazards");
+    let whole = json(&sim(&dir, HUNT, &[]));
+    assert!(whole["hazards"]["H67"].as_u64() > Some(0), "{whole}");
+    for shard in ["1", "2"] {
+        sim(&dir, &format!("{HUNT} --shard {shard}/2 --results part{shard}"), &[]);
+    }
+    let merged = json(&sim(&dir, "merge part1 part2 --json", &[]));
+    assert_eq!((&merged["hazards"], &merged["found"]), (&whole["hazards"], &whole["found"]));
+    // Files of a hunt to which they are findings are of another hunt.
+    let plain = HUNT.replace(" --known-hazards", "");
+    let output = sim(&dir, &format!("{plain} --shard 2/2 --results other"), &[]);
+    assert!(json(&output)["found"].as_u64() > Some(0));
+    assert!(error(&sim(&dir, "merge part1 other", &[])).contains("known hazards: true and false"));
+}

@@ -1,5 +1,6 @@
 //! `sim hunt`.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _};
 use std::num::NonZero;
@@ -13,6 +14,7 @@ use serde_json::json;
 
 use super::args::HuntArgs;
 use super::print::print;
+use super::progress::Lines;
 use super::{Failure, INTERRUPTED, STOP, finding_text, how, keep, print_json, summary};
 use crate::config::Config;
 use crate::describe::subject_name;
@@ -60,19 +62,25 @@ pub(super) fn shown(bar: ProgressBar, template: &str) -> ProgressBar {
 
 /// Hunts with a progress bar.
 pub(super) fn hunt_with_progress(what: &Hunt) -> Bag {
-    hunt_with(what, &|_| {})
+    hunt_with(what, false, &|_| {})
 }
 
-fn hunt_with(what: &Hunt, tell: &(dyn Fn(&Finding) + Sync)) -> Bag {
-    let bar = match what.extent {
-        Extent::Seeds(seeds) => bar(Some(what.shard.seeds(seeds)), None),
-        Extent::Time(time) => bar(None, Some(time)),
+/// Hunts with a progress bar or, if `logged` and there is no terminal, lines.
+fn hunt_with(what: &Hunt, logged: bool, tell: &(dyn Fn(&Finding) + Sync)) -> Bag {
+    let (total, time) = match what.extent {
+        Extent::Seeds(seeds) => (Some(what.shard.seeds(seeds)), None),
+        Extent::Time(time) => (None, Some(time)),
+    };
+    let (bar, lines) = (bar(total, time), Lines::new(logged, total));
+    let progress = |runs| {
+        bar.set_position(runs);
+        lines.tell(runs);
     };
     let told = |finding: &Finding| {
         bar.set_message(format!("not clean: {}", finding.outcome.oracle));
         tell(finding);
     };
-    let bag = hunt_telling(what, &STOP, &|runs| bar.set_position(runs), &told);
+    let bag = hunt_telling(what, &STOP, &progress, &told);
     bar.finish_and_clear();
     bag
 }
@@ -204,6 +212,16 @@ impl<'a> Campaign<'a> {
     }
 }
 
+/// What was counted apart: `; no server can avoid: H07 in 3 of them`.
+pub(super) fn hazards_text(hazards: &BTreeMap<String, u64>) -> String {
+    if hazards.is_empty() {
+        return String::new();
+    }
+    let each: Vec<_> =
+        hazards.iter().map(|(hazard, count)| format!("{hazard} in {count}")).collect();
+    format!("; what no server can avoid: {}", each.join(", "))
+}
+
 pub(super) fn exit_code(interrupted: bool, kept: &[Kept<'_>]) -> u8 {
     let none = if interrupted { INTERRUPTED } else { 0 };
     let codes = kept.iter().map(|(finding, ..)| finding.outcome.verdict.exit_code());
@@ -252,15 +270,18 @@ fn seeds(args: &HuntArgs, config: Config, part: Assigned) -> Result<u8, Failure>
         shard: part.shard,
         jobs: jobs(args.jobs),
         keep_going: args.keep_going,
+        known_hazards: args.known_hazards,
         ..Hunt::new(config, extent)
     };
     let campaign = Campaign::begin(args, part, Header::of(&what))?;
-    let bag = hunt_with(&what, &|finding| campaign.tell(finding));
+    let bag = hunt_with(&what, args.part.results.is_some(), &|finding| campaign.tell(finding));
     let findings: Vec<_> = bag.findings.iter().map(|finding| (finding, driver.clone())).collect();
     let kept = campaign.keep(&findings)?;
     let code = exit_code(bag.interrupted, &kept);
-    let Bag { schedules, steps, found, interrupted, .. } = bag;
-    campaign.end(&Line::Summary { schedules, steps, found, interrupted });
+    let Bag { schedules, steps, found, interrupted, hazards, findings: _ } = bag;
+    let hazards: BTreeMap<String, u64> =
+        hazards.into_iter().map(|(hazard, count)| (hazard.name().to_owned(), count)).collect();
+    campaign.end(&Line::Summary { schedules, steps, found, hazards: hazards.clone(), interrupted });
     if args.output.json {
         let first = kept.first();
         print_json(&json!({
@@ -272,6 +293,7 @@ fn seeds(args: &HuntArgs, config: Config, part: Assigned) -> Result<u8, Failure>
             "schedules": schedules,
             "steps": steps,
             "found": found,
+            "hazards": hazards,
             "interrupted": interrupted,
             "tape": first.map(|(_, _, tape, _)| tape.display().to_string()),
             "findings": findings_json(&kept, schedules),
@@ -280,7 +302,11 @@ fn seeds(args: &HuntArgs, config: Config, part: Assigned) -> Result<u8, Failure>
         let interrupted = if interrupted { ", interrupted" } else { "" };
         let mut text = campaign.shard_text();
         let subject = subject_name(what.config.subject);
-        let _ = writeln!(text, "{subject}: {schedules} schedules, {found} not clean{interrupted}");
+        let hazards = hazards_text(&hazards);
+        let _ = writeln!(
+            text,
+            "{subject}: {schedules} schedules, {found} not clean{hazards}{interrupted}"
+        );
         add_findings(&mut text, &kept);
         print(&text)?;
     }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
+use super::hunt::hazards_text;
 use super::print::print;
 use super::{Failure, print_json};
 use crate::outcome::Verdict;
@@ -35,6 +36,7 @@ fn as_json(merged: &Merged) -> serde_json::Value {
         "complete": merged.complete(),
         "schedules": merged.schedules,
         "found": merged.found,
+        "hazards": merged.hazards,
         "findings": merged.findings,
         "shards": merged.header.as_ref().map(|header| header.shards),
         "missing": merged.missing,
@@ -58,7 +60,13 @@ fn as_text(merged: &Merged) -> String {
         );
     }
     let whole = if merged.complete() { "complete" } else { "NOT complete" };
-    let _ = writeln!(text, "{whole}: {} schedules, {} not clean", merged.schedules, merged.found);
+    let _ = writeln!(
+        text,
+        "{whole}: {} schedules, {} not clean{}",
+        merged.schedules,
+        merged.found,
+        hazards_text(&merged.hazards)
+    );
     for (shards, what) in [
         (&merged.missing, "missing"),
         (&merged.unfinished, "began and did not end"),

@@ -7,6 +7,7 @@ mod merge;
 mod museum;
 mod nth;
 mod print;
+mod progress;
 
 use std::ffi::OsString;
 use std::fmt::Write as _;

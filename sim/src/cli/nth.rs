@@ -7,6 +7,7 @@ use serde_json::json;
 use super::args::HuntArgs;
 use super::hunt::{Campaign, add_findings, bar, exit_code, findings_json, jobs};
 use super::print::print;
+use super::progress::Lines;
 use super::{Failure, STOP, print_json};
 use crate::config::{Config, Faults};
 use crate::describe::subject_name;
@@ -37,11 +38,16 @@ pub(super) fn hunt(
     };
     let campaign = Campaign::begin(args, part, Header::of_loop(&what))?;
     let bar = bar(None, args.time);
+    let lines = Lines::new(args.part.results.is_some(), None);
+    let progress = |runs| {
+        bar.set_position(runs);
+        lines.tell(runs);
+    };
     let tell = |finding: &Finding| {
         bar.set_message(format!("not clean: {}", finding.outcome.oracle));
         campaign.tell(finding);
     };
-    let covered = go_through(&what, &STOP, &|runs| bar.set_position(runs), &tell);
+    let covered = go_through(&what, &STOP, &progress, &tell);
     bar.finish_and_clear();
     let findings: Vec<_> =
         covered.findings.iter().map(|one| (&one.finding, one.by.clone())).collect();
@@ -51,6 +57,7 @@ pub(super) fn hunt(
         schedules: covered.schedules,
         steps: covered.steps,
         found: covered.found,
+        hazards: std::collections::BTreeMap::new(),
         // Out of time is no end either: what was left out is not covered.
         interrupted: !covered.complete(),
     });

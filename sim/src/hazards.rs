@@ -1,0 +1,129 @@
+//! Runs that end in a hazard of their kernel which no server can avoid.
+//!
+//! Before 7.3 a device may be started over commands that are gone (H07, H26), and 6.12 may wait for ever in the partition scan (H67): see
+//! `docs/protocol.md`. Hunts on these kernels meet them whatever the engine does. Which one a run met is read from its story, and narrowly: a rule
+//! that is broken in another way than the hazard breaks it, or that the engine could have kept, stays a finding.
+
+use std::fmt;
+
+use blkproof_engine::supervisor::Recovery;
+use blkproof_engine::uapi::KernelSeries;
+
+use crate::config::{Config, Subject};
+use crate::drivers::{Choice, Player};
+use crate::outcome::Outcome;
+use crate::run::run;
+
+/// A hazard of a kernel.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum Hazard {
+    /// The server is killed while START_DEV or END_USER_RECOVERY is under way, which starts the disk over dead commands.
+    H07,
+    /// Another program's STOP_DEV or DEL_DEV cancels what is fetched, and START_DEV starts over it.
+    H26,
+    /// The server is killed while START_DEV of 6.12 scans for partitions, and the device waits for the next one.
+    H67,
+}
+
+impl Hazard {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::H07, Self::H26, Self::H67];
+
+    /// Its id in `docs/protocol.md`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::H07 => "H07",
+            Self::H26 => "H26",
+            Self::H67 => "H67",
+        }
+    }
+
+    /// The hazard that a run of the engine met, if that is what it ended with. The run is repeated, for its story.
+    pub fn met(config: &Config, choices: &[Choice], outcome: &Outcome) -> Option<Self> {
+        if !["K5", "K11"].contains(&outcome.oracle.as_str()) {
+            return None;
+        }
+        let config = Config { timeline: true, ..config.clone() };
+        Self::told(&config, &run(&config, &mut Player::new(choices)))
+    }
+
+    /// The same of a run that has its story ([`Config::timeline`]).
+    pub fn told(config: &Config, outcome: &Outcome) -> Option<Self> {
+        if config.subject != Subject::Engine || config.kernel >= KernelSeries::V7_3 {
+            return None;
+        }
+        Story::of(outcome)?.hazard(config, &outcome.oracle)
+    }
+}
+
+/// The last start of a device in a story: by START_DEV, or by END_USER_RECOVERY, which is no different.
+struct Story<'a> {
+    outcome: &'a Outcome,
+    /// Where its server begins.
+    server: usize,
+    /// Where the engine asks for the start.
+    asked: usize,
+    /// Where it happens.
+    started: usize,
+}
+
+impl<'a> Story<'a> {
+    fn of(outcome: &'a Outcome) -> Option<Self> {
+        let last = |texts: &[&str], before: usize| {
+            let told = &outcome.timeline[..before];
+            told.iter().rposition(|one| texts.iter().any(|text| one.text.starts_with(text)))
+        };
+        let starts = ["SD: every tag is fetched", "the device has another server"];
+        let started = last(&starts, outcome.timeline.len())?;
+        let asked = last(&["submits START_DEV", "submits END_USER_RECOVERY"], started)?;
+        let server = last(&["starts the worker"], asked)?;
+        Some(Self { outcome, server, asked, started })
+    }
+
+    /// Whether the actor does that between two steps.
+    fn says(&self, actor: &str, text: &str, steps: std::ops::Range<usize>) -> bool {
+        self.outcome.timeline[steps].iter().any(|one| {
+            self.outcome.actors[one.actor].name.starts_with(actor) && one.text.starts_with(text)
+        })
+    }
+
+    /// Whether a worker dies before that step, and not because it ends by itself.
+    fn loses_its_server(&self, before: usize) -> bool {
+        let story = &self.outcome.timeline[self.server..before];
+        let dies = |at: usize| {
+            let actor = story[at].actor;
+            let by_itself = || {
+                story[..at].iter().any(|one| one.actor == actor && one.text.starts_with("exits"))
+            };
+            self.outcome.actors[actor].name.starts_with("worker")
+                && story[at].text.starts_with("D1: dead")
+                && !by_itself()
+        };
+        self.says("operator", "SIGKILL", self.server..before) && (0..story.len()).any(dies)
+    }
+
+    fn hazard(&self, config: &Config, oracle: &str) -> Option<Hazard> {
+        // What it has been told of, or has done itself, the engine must not start over.
+        let engine = |text: &str| self.says("supervisor", text, self.server..self.asked);
+        if ["reaps the worker", "submits STOP_DEV", "submits DEL_DEV"].into_iter().any(engine) {
+            return None;
+        }
+        let taken = self.says("operator", "runs `del", 0..self.started)
+            && self.says("kernel", "ST1: ", 0..self.started);
+        let scans = config.kernel == KernelSeries::V6_12 && config.recovery != Recovery::None;
+        match oracle {
+            "K11" if scans && self.loses_its_server(self.outcome.timeline.len()) => {
+                Some(Hazard::H67)
+            }
+            "K5" if self.loses_its_server(self.started) => Some(Hazard::H07),
+            "K5" | "K11" if taken => Some(Hazard::H26),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Hazard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
