@@ -139,6 +139,8 @@ pub enum FromWorker {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum ToQueue {
+    /// Fetch every tag.
+    Prime,
     /// Finish what you hold, then exit.
     Quit,
     /// The device has another size. At most one that is not answered.
@@ -152,6 +154,8 @@ pub enum ToQueue {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum FromQueue {
+    /// Ring, mapping and buffers are there, and nothing is fetched.
+    Ready(QueueId),
     /// Every FETCH of this queue was accepted.
     Primed(QueueId),
     /// This queue cannot serve; its thread exits.

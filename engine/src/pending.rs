@@ -32,6 +32,10 @@ pub enum Awaits {
     BackendResults(u16),
     /// The kernel taking so many prepared entries.
     Submission(u16),
+    /// So many queues reporting that they could fetch.
+    QueuesReady(u16),
+    /// The worker saying that every queue is ready to fetch.
+    WordToFetch,
     /// So many queues reporting that they are primed.
     QueuesPrimed(u16),
     /// So many queues ending.
@@ -122,6 +126,8 @@ impl fmt::Display for Awaits {
             Self::Commits(n) => write!(f, "the commit of {n} finished request(s)"),
             Self::BackendResults(n) => write!(f, "{n} backend result(s)"),
             Self::Submission(n) => write!(f, "the submission of {n} entr(ies)"),
+            Self::QueuesReady(n) => write!(f, "{n} queue(s) to be ready to fetch"),
+            Self::WordToFetch => f.write_str("the word to fetch"),
             Self::QueuesPrimed(n) => write!(f, "{n} queue(s) to be primed"),
             Self::QueuesEnded(n) => write!(f, "{n} queue(s) to end"),
             Self::WorkerPrimed => f.write_str("the worker to have every queue primed"),

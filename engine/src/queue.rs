@@ -67,6 +67,8 @@ pub enum Phase {
     SettingUp,
     /// Descriptors are being mapped and buffers obtained.
     Mapping,
+    /// Waiting for the word to fetch.
+    Ready,
     /// Tags below `armed` were given a FETCH.
     Priming {
         /// The next tag to arm.
@@ -173,8 +175,9 @@ impl<T: Target> Queue<T> {
             Phase::Mapping => match ret {
                 Ret::Failed(errno) => self.fail(Cause::errno(Attempt::MapQueue(id), errno), io),
                 Ret::Done => {
-                    self.phase = Phase::Priming { armed: 0 };
+                    self.phase = Phase::Ready;
                     push(io, Sqe::Watch { link: Link::Worker });
+                    io.tell_worker(FromQueue::Ready(id));
                     self.turn(Ret::Done, io)
                 }
                 Ret::Start
@@ -183,7 +186,7 @@ impl<T: Target> Queue<T> {
                 | Ret::Exited(_)
                 | Ret::Running => mismatch("a map", ret),
             },
-            Phase::Priming { .. } | Phase::Serving => self.turn(ret, io),
+            Phase::Ready | Phase::Priming { .. } | Phase::Serving => self.turn(ret, io),
             Phase::Ended => unreachable!("I1: a thread that exited was resumed"),
         }
     }
@@ -497,6 +500,11 @@ impl<T: Target> Queue<T> {
     fn listen(&mut self, io: &mut impl QueueIo) {
         loop {
             match io.hear_worker() {
+                Received::Message(ToQueue::Prime) => {
+                    if self.phase == Phase::Ready {
+                        self.phase = Phase::Priming { armed: 0 };
+                    }
+                }
                 Received::Message(ToQueue::Quit) => self.quitting = true,
                 Received::Message(ToQueue::Resize { sectors }) => {
                     // Requests are judged by it as they arrive. What is under way beyond a new end comes to its own.
@@ -567,6 +575,7 @@ impl<T: Target> Queue<T> {
             Phase::Boot | Phase::SettingUp | Phase::Mapping => {
                 add(Awaits::CallReturn, Owner::Kernel, Otherwise::PeerUnwinds);
             }
+            Phase::Ready => add(Awaits::WordToFetch, Owner::Engine, Otherwise::PeerUnwinds),
             Phase::Priming { armed: _ } => {
                 add(Awaits::Submission(self.config.depth), Owner::Kernel, Otherwise::PeerUnwinds);
             }

@@ -1,5 +1,8 @@
-//! The worker: the process that serves. Opens the character device once, starts the queues' threads,
+//! The worker: the process that serves. Opens the character device once, starts the queues' threads, has them fetch once all of them can,
 //! tells the supervisor when all of them are primed, and ends when they have ended.
+
+use alloc::boxed::Box;
+use alloc::vec;
 
 use crate::cause::{Cause, Problem, Step};
 use crate::link::{FromQueue, FromWorker, Link, Received, ToQueue, ToWorker};
@@ -44,6 +47,9 @@ pub enum Phase {
         /// In 512-byte sectors.
         sectors: u64,
     },
+    /// About to quit, and waiting until every queue has all its tags armed, or has ended. The kernel may hold up a FETCH until a request of another queue
+    /// is answered, and a process with a thread in a FETCH cannot exit (H69); and 6.18 never releases a device of which only a part was fetched (H70).
+    Settling,
     /// Telling the queues to quit, and waiting for them to end.
     Quitting,
     /// The process has exited.
@@ -62,8 +68,14 @@ pub struct Worker {
     attempts: u16,
     /// Threads started.
     spawned: u16,
+    /// Queues that reported being ready. When all are, they are told to fetch.
+    ready: u16,
     /// Queues that reported being primed.
     primed: u16,
+    /// Which queues have reported being primed, or their end.
+    settled: Box<[bool]>,
+    /// How many these are.
+    settled_count: u16,
     /// Queues that reported their end.
     ended: u16,
     /// The supervisor said that the device is LIVE.
@@ -86,7 +98,7 @@ impl Worker {
     ///
     /// # Panics
     /// If the device has no queue.
-    pub const fn new(device: DeviceGeometry, mode: RingMode) -> Self {
+    pub fn new(device: DeviceGeometry, mode: RingMode) -> Self {
         assert!(device.queues > 0, "a device has at least one queue");
         Self {
             device,
@@ -95,7 +107,10 @@ impl Worker {
             pump: Pump::new(PUSHES_PER_COMPLETION_MAX),
             attempts: 0,
             spawned: 0,
+            ready: 0,
             primed: 0,
+            settled: vec![false; usize::from(device.queues)].into_boxed_slice(),
+            settled_count: 0,
             ended: 0,
             live: false,
             handover: false,
@@ -144,7 +159,9 @@ impl Worker {
             Phase::Opening => self.opened(ret, io),
             Phase::Spawning(queue) => self.spawned(queue, ret, io),
             Phase::Fitting { sectors } => self.fitted(sectors, ret, io),
-            Phase::Pausing | Phase::Running | Phase::Quitting => self.turn(ret, io),
+            Phase::Pausing | Phase::Running | Phase::Settling | Phase::Quitting => {
+                self.turn(ret, io)
+            }
             Phase::Ended => unreachable!("I1: a process that exited was resumed"),
         }
     }
@@ -228,9 +245,7 @@ impl Worker {
             Ret::Done => {
                 self.device.sectors = sectors;
                 self.unaware = self.device.queues;
-                for queue in 0..self.spawned {
-                    io.tell_queue(QueueId(queue), ToQueue::Resize { sectors });
-                }
+                self.tell_queues(ToQueue::Resize { sectors }, io);
             }
             Ret::Start | Ret::Submitted(_) | Ret::Spawned(_) | Ret::Exited(_) | Ret::Running => {
                 mismatch("the fitting of a store", ret)
@@ -261,6 +276,7 @@ impl Worker {
                     | Phase::Opening
                     | Phase::Spawning(_)
                     | Phase::Running
+                    | Phase::Settling
                     | Phase::Fitting { .. }
                     | Phase::Ended => {}
                 },
@@ -277,6 +293,13 @@ impl Worker {
                 | Token::Supervisor
                 | Token::Control(_)
                 | Token::Cancel => unreachable!("I1: a completion of something never submitted"),
+            }
+        }
+        if self.phase == Phase::Settling && self.settled_count == self.spawned {
+            self.phase = Phase::Quitting;
+            self.tell_queues(ToQueue::Quit, io);
+            if self.hurries {
+                self.arm(QUIT_MS, io);
             }
         }
         if self.ended == self.spawned
@@ -325,17 +348,26 @@ impl Worker {
     fn hear_queues(&mut self, io: &mut impl WorkerIo) {
         loop {
             match io.hear_queues() {
-                Received::Message(FromQueue::Primed(_)) => {
+                Received::Message(FromQueue::Ready(_)) => {
+                    self.ready += 1;
+                    if self.primes() && self.phase == Phase::Running {
+                        self.tell_queues(ToQueue::Prime, io);
+                    }
+                }
+                Received::Message(FromQueue::Primed(queue)) => {
+                    self.settles(queue);
                     self.primed += 1;
                     if self.primed == self.device.queues && self.phase == Phase::Running {
                         io.tell_supervisor(FromWorker::Primed);
                     }
                 }
-                Received::Message(FromQueue::Failed(_, cause)) => {
+                Received::Message(FromQueue::Failed(queue, cause)) => {
+                    self.settles(queue);
                     self.ended += 1;
                     self.quit(Some(cause), io);
                 }
-                Received::Message(FromQueue::Ended(_)) => {
+                Received::Message(FromQueue::Ended(queue)) => {
+                    self.settles(queue);
                     self.ended += 1;
                     // By itself: its tags were aborted. A queue that held all of its own then is never told (H09).
                     self.finish(None, io);
@@ -358,26 +390,47 @@ impl Worker {
         }
     }
 
-    /// As [`Worker::finish`], within a time.
+    /// As [`Worker::finish`], and once all queues are told to quit they have a time for it.
     fn quit(&mut self, cause: Option<Cause>, io: &mut impl WorkerIo) {
         if !self.hurries {
-            self.first = self.first.or(cause);
-            self.finish(None, io);
             self.hurries = true;
-            self.arm(QUIT_MS, io);
+            self.finish(cause, io);
+            if self.phase == Phase::Quitting {
+                self.arm(QUIT_MS, io);
+            }
         }
     }
 
-    /// Tells every queue to finish what it holds and exit. The first cause is kept.
+    /// Has every queue finish what it holds and exit. The first cause is kept.
     fn finish(&mut self, cause: Option<Cause>, io: &mut impl WorkerIo) {
-        if self.phase == Phase::Quitting {
+        if self.phase == Phase::Settling || self.phase == Phase::Quitting {
             return;
         }
         self.first = self.first.or(cause);
-        self.phase = Phase::Quitting;
-        for queue in 0..self.spawned {
-            io.tell_queue(QueueId(queue), ToQueue::Quit);
+        if self.primes() && self.settled_count < self.spawned {
+            self.phase = Phase::Settling;
+        } else {
+            self.phase = Phase::Quitting;
+            self.tell_queues(ToQueue::Quit, io);
         }
+    }
+
+    /// Whether the queues were told to fetch.
+    const fn primes(&self) -> bool {
+        self.ready == self.device.queues
+    }
+
+    fn tell_queues(&self, message: ToQueue, io: &mut impl WorkerIo) {
+        for queue in 0..self.spawned {
+            io.tell_queue(QueueId(queue), message);
+        }
+    }
+
+    /// A queue has all its tags armed, or has ended.
+    fn settles(&mut self, queue: QueueId) {
+        let settled = &mut self.settled[usize::from(queue.0)];
+        self.settled_count += u16::from(!*settled);
+        *settled = true;
     }
 
     fn arm(&mut self, ms: u32, io: &mut impl WorkerIo) {
@@ -409,6 +462,10 @@ impl Worker {
                 add(Awaits::CallReturn, Owner::Kernel, Otherwise::PeerUnwinds);
             }
             Phase::Pausing => add(Awaits::Retry, Owner::Kernel, Otherwise::Unwind),
+            Phase::Running if !self.primes() => {
+                let missing = Awaits::QueuesReady(self.device.queues - self.ready);
+                add(missing, Owner::Engine, Otherwise::PeerUnwinds);
+            }
             Phase::Running if self.primed < self.device.queues => {
                 let missing = self.device.queues - self.primed;
                 add(Awaits::QueuesPrimed(missing), Owner::Engine, Otherwise::PeerUnwinds);
@@ -426,6 +483,10 @@ impl Worker {
                     Owner::Operator,
                     Otherwise::WaitOn,
                 );
+            }
+            Phase::Settling => {
+                let missing = Awaits::QueuesPrimed(self.spawned - self.settled_count);
+                add(missing, Owner::Kernel, Otherwise::PeerUnwinds);
             }
             Phase::Quitting => {
                 let otherwise =

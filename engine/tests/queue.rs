@@ -51,7 +51,7 @@ fn primes_every_tag_once_and_reports() {
     let call = settle(&mut queue, &mut kernel, Ret::Start);
     assert_eq!(call, Call::Enter { submit: 0, wait: 1 });
     assert_eq!(kernel.tags, vec![KernelTag::Armed; 8]);
-    assert_eq!(kernel.sent, [FromQueue::Primed(QueueId(0))]);
+    assert_eq!(kernel.sent, [FromQueue::Ready(QueueId(0)), FromQueue::Primed(QueueId(0))]);
     assert_eq!(queue.phase(), Phase::Serving);
 }
 
@@ -60,7 +60,7 @@ fn primes_through_a_ring_of_two_entries() {
     let (mut queue, mut kernel) = mem_queue(64, 2);
     let _ = settle(&mut queue, &mut kernel, Ret::Start);
     assert_eq!(kernel.tags, vec![KernelTag::Armed; 64]);
-    assert_eq!(kernel.sent, [FromQueue::Primed(QueueId(0))]);
+    assert_eq!(kernel.sent, [FromQueue::Ready(QueueId(0)), FromQueue::Primed(QueueId(0))]);
 }
 
 #[test]
@@ -180,6 +180,21 @@ fn quits_after_finishing_what_it_holds() {
     let call = settle(&mut queue, &mut kernel, Ret::Submitted(0));
     assert_eq!(call, Call::Exit(Exit::Finished));
     assert_eq!(kernel.commits, [(Tag(0), 0)]);
+}
+
+#[test]
+fn fetches_nothing_before_it_is_told_to() {
+    let (mut queue, mut kernel) = mem_queue(2, 4);
+    kernel.inbox.clear();
+    let call = settle(&mut queue, &mut kernel, Ret::Start);
+    assert!(matches!(call, Call::Enter { submit: 0, wait: 1 }), "{call:?}");
+    assert_eq!(queue.phase(), Phase::Ready);
+    assert_eq!(kernel.sent, [FromQueue::Ready(QueueId(0))]);
+    assert_eq!(kernel.tags, [KernelTag::Unfetched; 2]);
+    kernel.inbox.push_back(ToQueue::Quit);
+    kernel.ring_doorbell();
+    let call = settle(&mut queue, &mut kernel, Ret::Submitted(0));
+    assert_eq!(call, Call::Exit(Exit::Finished));
 }
 
 #[test]
@@ -606,7 +621,7 @@ fn a_batch_arms_tells_and_commits_many_tags_at_a_time() {
         assert_eq!(kernel.tags, vec![KernelTag::Armed; 4]);
         assert_eq!(
             (kernel.batch.fetching, &kernel.sent),
-            (true, &vec![FromQueue::Primed(QueueId(0))])
+            (true, &vec![FromQueue::Ready(QueueId(0)), FromQueue::Primed(QueueId(0))])
         );
         for _ in 0..3 {
             let _ = all_of(&mut queue, &mut kernel, 4);

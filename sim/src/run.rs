@@ -533,7 +533,8 @@ fn drive(world: &mut World, run: &mut Run<'_>) -> End {
     let mut enabled = Vec::with_capacity(32);
     loop {
         if let Some(violation) = run.violation.borrow_mut().take() {
-            return End::new(Verdict::of(violation.oracle), violation.oracle, violation.text);
+            let oracle = explained(world, violation.oracle);
+            return End::new(Verdict::of(oracle), oracle, violation.text);
         }
         if let Some(end) = goal(world, run) {
             return end;
@@ -686,7 +687,8 @@ fn overdue(world: &World, run: &mut Run<'_>) -> Option<End> {
     run.calm |= idle > run.config.steps_max / 2;
     if idle > run.config.steps_max || run.step > run.config.steps_max.saturating_mul(RUNS_MAX) {
         let what = "steps go on, and nothing gets on";
-        return Some(End::new(Verdict::Livelock, "livelock", summary(world, run, what)));
+        let oracle = explained(world, "livelock");
+        return Some(End::new(Verdict::of(oracle), oracle, summary(world, run, what)));
     }
     let starting = run.config.faults.stall == 0
         && !world.is_up()
@@ -704,7 +706,16 @@ fn overdue(world: &World, run: &mut Run<'_>) -> Option<End> {
 }
 
 fn stuck(world: &World, run: &Run<'_>, oracle: &'static str, what: &str) -> End {
+    let oracle = explained(world, oracle);
     End::new(Verdict::Deadlock, oracle, summary(world, run, what))
+}
+
+/// The rule to name where something does not come about: the kernel's, if it never lets go of a server that is dead.
+fn explained(world: &World, oracle: &'static str) -> &'static str {
+    match oracle {
+        "L2" | "L3" | "deadlock" | "livelock" => world.unreleased().unwrap_or(oracle),
+        _ => oracle,
+    }
 }
 
 /// One sentence: what was found, and the wait that matters most.

@@ -375,7 +375,9 @@ impl Supervisor {
                 let Plan::Delete { worker, .. } = &self.plan else {
                     return self.descend(io);
                 };
-                self.started = info.state != DeviceState::Dead;
+                // A deletion that waited in vain stops the device once more, whatever its state is: on 6.12 nothing else ends what a dead server fetched
+                // after it (H70).
+                self.started = info.state != DeviceState::Dead || self.looks > 1;
                 self.device = Some(info);
                 let named = u32::try_from(info.ublksrv_pid).ok().filter(|pid| *pid > 0);
                 let known = self.worker_pid;

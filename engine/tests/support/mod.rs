@@ -136,7 +136,7 @@ impl Kernel {
             descs: vec![IoDesc::default(); depth],
             backend: Vec::with_capacity(depth),
             commits: Vec::with_capacity(depth),
-            inbox: VecDeque::with_capacity(4),
+            inbox: VecDeque::from([ToQueue::Prime]),
             sent: Vec::with_capacity(4),
             memory: 0,
             watched: false,

@@ -57,6 +57,8 @@ pub(super) struct Kernel<'a> {
     pub(super) command: Option<Command>,
     /// The size that the peer was told of, or tells of, and that is not answered.
     pub(super) resizes: bool,
+    /// A queue was told to fetch.
+    pub(super) to_prime: bool,
     /// Who is asked for messages will hear no more.
     pub(super) closed: bool,
     /// What each queue has said.
@@ -88,6 +90,8 @@ pub(super) enum Life {
 #[derive(Clone, Copy, Default)]
 pub(super) struct Said {
     pub(super) life: Life,
+    pub(super) ready: bool,
+    pub(super) to_prime: bool,
     pub(super) primed: bool,
     pub(super) resizes: bool,
 }
@@ -103,6 +107,7 @@ impl<'a> Kernel<'a> {
             goes_on: true,
             command: None,
             resizes: false,
+            to_prime: false,
             closed: false,
             queues: vec![Said::default(); usize::from(queues)],
             depth,

@@ -184,7 +184,11 @@ impl WorkerIo for Kernel<'_> {
             return Received::Empty;
         }
         Received::Message(match what {
-            0 | 1 if !said.primed => {
+            0 | 1 | 5 if !said.ready => {
+                said.ready = true;
+                FromQueue::Ready(id)
+            }
+            0 | 1 if said.to_prime && !said.primed => {
                 said.primed = true;
                 FromQueue::Primed(id)
             }
@@ -205,7 +209,9 @@ impl WorkerIo for Kernel<'_> {
     }
 
     fn tell_queue(&mut self, queue: QueueId, message: ToQueue) {
-        self.queues[usize::from(queue.0)].resizes |= matches!(message, ToQueue::Resize { .. });
+        let said = &mut self.queues[usize::from(queue.0)];
+        said.resizes |= matches!(message, ToQueue::Resize { .. });
+        said.to_prime |= message == ToQueue::Prime;
     }
 }
 
@@ -213,6 +219,9 @@ impl QueueIo for Kernel<'_> {
     fn hear_worker(&mut self) -> Received<ToQueue> {
         if self.closed {
             return Received::Closed;
+        }
+        if !std::mem::replace(&mut self.to_prime, true) {
+            return Received::Message(ToQueue::Prime);
         }
         let Some(what) = self.input.message(16) else { return Received::Empty };
         match what {

@@ -11,7 +11,7 @@ use crate::kernel::errno;
 use crate::kernel::limits::{self, Limits};
 use crate::kernel::process::{ProcessState, ThreadState};
 use crate::kernel::shmem::Given;
-use crate::kernel::tags::{TagSlot, TagState};
+use crate::kernel::tags::TagSlot;
 use crate::kernel::udev::{Node, Probe};
 use crate::kernel::zones::Zones;
 use crate::run::{Run, Sabotage, actor};
@@ -577,9 +577,10 @@ impl World {
                 }
             }
             Pc::StopCancel => {
-                let armed = self.device.as_ref().and_then(|device| {
-                    device.tags.iter().position(|slot| matches!(slot.state, TagState::Armed(_)))
-                });
+                let armed = self
+                    .device
+                    .as_ref()
+                    .and_then(|device| device.tags.iter().position(TagSlot::can_be_aborted));
                 if let Some(slot) = armed {
                     self.cancel(run, slot);
                     return Next::Go(Pc::StopCancel);

@@ -240,6 +240,7 @@ impl Device {
             KernelSeries::V6_18 if ready => {
                 self.forgot = self.tags.iter().any(|slot| slot.state == TagState::Cancelled);
                 self.poisoned = false;
+                self.tags.iter_mut().for_each(|slot| slot.marked = false);
                 self.hw.iter_mut().for_each(HwQueue::serves);
             }
             KernelSeries::V6_12 | KernelSeries::V6_18 => {}
@@ -275,6 +276,14 @@ impl Device {
     /// How many tags of a queue are still to be fetched.
     pub(crate) fn missing(&self, queue: u16) -> u16 {
         self.depth - self.hw[usize::from(queue)].ready
+    }
+
+    /// Whether the driver leaves the command of an armed tag alone when its ring exits: 6.12 that of a queue of which no server has fetched all, 6.18 that of a
+    /// tag which was aborted in an earlier round (H70).
+    pub(crate) fn is_deaf_to_cancel(&self, slot: usize) -> bool {
+        let queue = slot / usize::from(self.depth);
+        let headless = self.kernel == KernelSeries::V6_12 && self.hw[queue].daemon.is_none();
+        headless || self.tags[slot].marked
     }
 
     /// The index of a tag in the table.

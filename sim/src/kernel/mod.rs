@@ -50,6 +50,7 @@ pub(crate) mod scan;
 pub(crate) mod shmem;
 pub(crate) mod tags;
 pub(crate) mod udev;
+mod unreleased;
 pub(crate) mod zones;
 
 /// Error numbers, positive.

@@ -270,6 +270,7 @@ impl World {
             return;
         }
         self.threads[thread.index()].state = ThreadState::Dead;
+        self.requests_are_forgotten(thread);
         if matches!(
             self.threads[thread.index()].program.as_deref(),
             Some(Program::Queue(_) | Program::Script(_))

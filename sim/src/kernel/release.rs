@@ -161,7 +161,9 @@ impl World {
                 return;
             }
             ReleaseStep::Reset => {
-                device.tags.fill(TagSlot::UNFETCHED);
+                for slot in &mut device.tags {
+                    *slot = TagSlot { marked: slot.marked, ..TagSlot::UNFETCHED };
+                }
                 // A queue of batches is left as it is: it may never have been canceling.
                 let cancels = !device.info.flags.contains(Features::BATCH_IO);
                 for hw in &mut device.hw {

@@ -569,12 +569,10 @@ impl World {
         if device.armed == 0 {
             return None;
         }
-        let depth = usize::from(device.depth);
         device.tags.iter().enumerate().position(|(slot, tag)| {
-            // 6.12 cancels nothing of a queue that has no daemon yet: such a ring is never gone.
-            let headless =
-                device.kernel == KernelSeries::V6_12 && device.hw[slot / depth].daemon.is_none();
-            tag.state == TagState::Armed(ring) && !headless
+            // The first of a round makes every queue cancel, whatever becomes of its own command.
+            let poisons = device.kernel == KernelSeries::V6_18 && !device.poisoned;
+            tag.state == TagState::Armed(ring) && (poisons || !device.is_deaf_to_cancel(slot))
         })
     }
 

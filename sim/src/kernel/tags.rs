@@ -47,6 +47,9 @@ pub(crate) struct TagSlot {
     pub(crate) addr: Addr,
     /// Where the driver itself registered the request's pages.
     pub(crate) registered: Option<(RingId, u16)>,
+    /// 6.18: an abort of the tag leaves a mark (`UBLK_IO_FLAG_CANCELED`), which stays when the round is reset, until all tags are fetched. With it a command
+    /// is taken for one that was cancelled already (H70).
+    pub(crate) marked: bool,
 }
 
 /// `UBLK_IO_RES_NEED_GET_DATA`.
@@ -59,7 +62,13 @@ impl TagSlot {
         token: Token::Cancel,
         addr: Addr::Bare,
         registered: None,
+        marked: false,
     };
+
+    /// Whether its command can be aborted.
+    pub(crate) const fn can_be_aborted(&self) -> bool {
+        matches!(self.state, TagState::Armed(_)) && !self.marked
+    }
 
     /// The request that the server holds.
     pub(crate) const fn served(&self) -> Option<RequestId> {
@@ -197,6 +206,7 @@ impl World {
             token,
             addr,
             registered: None,
+            marked: device.tags[slot].marked,
         };
         device.armed += 1;
         if device.fetched(queue, admin) {
@@ -560,6 +570,7 @@ impl World {
         let Some(device) = &mut self.device else { return };
         let TagState::Armed(ring) = device.tags[slot].state else { return };
         device.tags[slot].state = TagState::Cancelled;
+        device.tags[slot].marked = device.kernel == KernelSeries::V6_18;
         let (token, task) = (device.tags[slot].token, device.tags[slot].task);
         device.armed -= 1;
         let tag = (slot % usize::from(device.depth)) as u16;

@@ -437,7 +437,7 @@ pub(super) static MUTANTS: &[Exhibit] = &[
         classes: &["H36", "S68"],
         source: "ydb nbs#7070 (a write that stalled overwrites newer data)",
         summary: "a write of the dead worker is still under way, and lands after one of the next worker",
-        oracles: &["O9"],
+        oracles: &["O9", "O6"],
         kernels: ONLY_7_3,
         nature: Nature::Mutant(Sabotage::NoFence),
         setting: recovered,
