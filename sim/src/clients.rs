@@ -277,7 +277,10 @@ impl World {
 
     /// One step of the operator: ask to stop, or delete what was left behind.
     pub(crate) fn operator_step(&mut self, run: &mut Run<'_>) {
-        let hopeless = self.operator.recoveries == RECOVERIES_MAX && is_past_recovery(run);
+        // Nobody can open a device whose node a `del` has removed.
+        let deleted = self.device.as_ref().is_some_and(|device| !device.cdev);
+        let tried = self.operator.recoveries == RECOVERIES_MAX;
+        let hopeless = deleted || tried && is_past_recovery(run);
         if self.is_unserved() && !self.clients_done() && !hopeless {
             self.ask_to_recover(run);
             return;
