@@ -73,6 +73,7 @@ impl World {
             || faults.resource > 0
             || faults.stop > 0
             || faults.stall > 0
+            || run.paused_too_long()
             || faults.rival > 0
             || !run.config.subject.is_engine();
         // What a device like this one cannot be asked on this kernel.

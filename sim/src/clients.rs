@@ -293,7 +293,8 @@ impl World {
             self.bring_back(run);
             return;
         }
-        let excused = run.killed || run.rivalled || run.config.faults.stall > 0;
+        let late = run.config.faults.stall > 0 || run.paused_too_long();
+        let excused = run.killed || run.rivalled || late;
         if !excused && run.config.subject.is_engine() {
             run.violate("L2", "the supervisor ended and left the device behind".into());
             return;
@@ -344,7 +345,8 @@ impl World {
         let faults = run.config.faults;
         // On 6.12 workers that come too early for a slow kernel count, too.
         let restarts = self.supervisor().is_some_and(|one| one.restarts() < RESTARTS_MAX);
-        if run.config.restart && restarts && faults.resource == 0 && faults.stall == 0 {
+        let late = faults.stall > 0 || run.paused_too_long();
+        if run.config.restart && restarts && faults.resource == 0 && !late {
             run.violate(
                 "L3",
                 "the supervisor was to restart the worker, and left the device without one".into(),
@@ -406,7 +408,8 @@ impl World {
             || run.abandoned
             || run.rivalled
             || faults.resource > 0
-            || faults.stall > 0;
+            || faults.stall > 0
+            || run.paused_too_long();
         let gave_up = matches!(exit, Exit::Failed(Cause { problem: Problem::Deadline, .. }));
         if self.operator.recoverer == Some(process) && gave_up && !hindered {
             let text = "the supervisor was asked to recover the device, and did not".into();

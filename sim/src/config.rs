@@ -113,6 +113,8 @@ pub struct Faults {
     pub handover: u8,
     /// The operator gives a device that is served another size.
     pub resize: u8,
+    /// A process is stopped with SIGSTOP, and goes on some time later.
+    pub pause: u8,
 }
 
 impl Subject {
@@ -166,8 +168,11 @@ impl Faults {
         haste: 0,
         handover: 0,
         resize: 0,
+        pause: 0,
     };
-    /// Every kind, each at a rate that lets most runs get somewhere.
+    /// The usual rate of every kind: most runs get somewhere.
+    pub const USUAL: Self = Self { pause: 2, ..Self::ALL };
+    /// The kinds that are asked for together, each at its usual rate.
     pub const ALL: Self = Self {
         signal: 16,
         submit: 16,
@@ -181,10 +186,11 @@ impl Faults {
         haste: 24,
         handover: 2,
         resize: 2,
+        pause: 0,
     };
 
     /// Name and rate of each kind, in the order of the fields.
-    pub const fn rates(&self) -> [(&'static str, u8); 12] {
+    pub const fn rates(&self) -> [(&'static str, u8); 13] {
         [
             ("signal", self.signal),
             ("submit", self.submit),
@@ -198,6 +204,7 @@ impl Faults {
             ("haste", self.haste),
             ("handover", self.handover),
             ("resize", self.resize),
+            ("pause", self.pause),
         ]
     }
 
@@ -216,6 +223,7 @@ impl Faults {
             "haste" => &mut self.haste,
             "handover" => &mut self.handover,
             "resize" => &mut self.resize,
+            "pause" => &mut self.pause,
             _ => return None,
         })
     }

@@ -17,6 +17,7 @@ use std::hash::Hasher;
 use blkproof_engine::data::Place;
 use blkproof_engine::supervisor::{Plan, Recovery, Wanted};
 use blkproof_engine::sys::{Exit, MemoryOp};
+use blkproof_engine::worker::QUIT_MS;
 use siphasher::sip128::SipHasher13;
 
 use crate::choices::{Choices, Site};
@@ -39,6 +40,8 @@ const LATENESS_MAX_US: u64 = 250_000;
 const EARLY_MAX: u8 = 4;
 /// What a worker bears at least while udev is at work: it tries to open for some 5 s.
 const PATIENCE_US: u64 = 4_500_000;
+/// What pauses may come to before a deadline can pass. The engine's shortest is a worker's for its queues.
+const PAUSES_BEARABLE_US: u64 = QUIT_MS as u64 * 1000;
 /// The number by which the engine's device is known again.
 pub(crate) const IDENTITY: u64 = 0x626c_6b70;
 /// Steps of a run in units of `steps_max`, progress or not.
@@ -215,6 +218,8 @@ pub(crate) struct Run<'c> {
     pub(crate) disk_failed: bool,
     /// How long udev keeps the character device's node away, in all.
     pub(crate) node_delay_us: u64,
+    /// How long processes are stopped, in all.
+    pub(crate) paused_us: u64,
     /// Fingerprints of the world at moments when only timers could move, since the last progress.
     idle: Vec<u128>,
     violation: RefCell<Option<Violation>>,
@@ -278,6 +283,7 @@ impl<'c> Run<'c> {
             quiesced: false,
             disk_failed: false,
             node_delay_us: 0,
+            paused_us: 0,
             idle: Vec::new(),
             violation: RefCell::new(None),
             actors: names.iter().map(|name| Actor { name: (*name).into() }).collect(),
@@ -371,8 +377,14 @@ impl<'c> Run<'c> {
         // After a stall the supervisor may kill a worker whose stop seems to take too long.
         lost || self.rivalled
             || self.disk_failed
+            || self.paused_too_long()
             || faults.stall > 0
             || (!self.config.subject.is_engine() && (self.killed || self.abandoned))
+    }
+
+    /// Whether processes were stopped long enough for somebody's deadline to pass: then as after a stall.
+    pub(crate) fn paused_too_long(&self) -> bool {
+        self.paused_us >= PAUSES_BEARABLE_US
     }
 
     pub(crate) fn add_actor(&mut self, name: &str) {
@@ -629,6 +641,9 @@ fn strike(world: &mut World, run: &mut Run<'_>) {
     {
         world.ask_for_resize(run);
     }
+    if world.budget.pauses > 0 && run.fault(run.config.faults.pause) {
+        world.pause_someone(run);
+    }
 }
 
 /// Chooses among the steps that can be taken.
@@ -666,6 +681,7 @@ fn goal(world: &World, run: &Run<'_>) -> Option<End> {
         && faults.stop == 0
         && run.node_delay_us < PATIENCE_US
         && faults.stall == 0
+        && !run.paused_too_long()
         && faults.rival == 0;
     if must_succeed {
         if !world.is_up() {
@@ -698,7 +714,7 @@ fn overdue(world: &World, run: &mut Run<'_>) -> Option<End> {
             .operator
             .server
             .is_some_and(|server| world.processes[server.index()].state == ProcessState::Running);
-    if starting && run.time_us > START_UP_BOUND_US {
+    if starting && run.time_us > START_UP_BOUND_US + run.paused_us {
         let what = "the start-up takes longer than 10 s";
         return Some(End::new(Verdict::Livelock, "start-up bound", summary(world, run, what)));
     }

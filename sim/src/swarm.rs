@@ -5,6 +5,7 @@
 //! TigerBeetle's VOPR.
 
 use std::fmt;
+use std::ops::Range;
 
 use blkproof_engine::data::DataMode;
 use blkproof_engine::supervisor::Recovery;
@@ -17,6 +18,10 @@ use crate::describe::validate;
 
 /// The stream of a seed that configurations are drawn from; the sites of choices have those from 0.
 const STREAM: u64 = 1 << 32;
+/// The stream of those kinds of fault that came later: what a seed draws besides them stays as it was.
+const STREAM_OF_LATER_KINDS: u64 = STREAM + 1;
+/// The kinds of fault that came first.
+const FIRST_KINDS: usize = 12;
 /// Draws after which the configuration is left as it is, but for its faults.
 const DRAWS_MAX: u32 = 256;
 /// How much more often than its usual rate a fault may strike.
@@ -92,12 +97,11 @@ impl fmt::Display for Swarm {
 impl Swarm {
     /// The configuration of a run. It is valid if `base` is.
     pub fn draw(&self, base: &Config, seed: u64) -> Config {
-        let mut key = [0; 32];
-        key[..8].copy_from_slice(&seed.to_le_bytes());
-        let mut generator = ChaCha8Rng::from_seed(key);
-        generator.set_stream(STREAM);
-        let mut dice = Dice(generator);
-        let faults = dice.faults(&base.faults);
+        let mut dice = Dice::new(seed, STREAM);
+        let (first, later) = (0..FIRST_KINDS, FIRST_KINDS..usize::MAX);
+        let mut faults = Faults::NONE;
+        dice.faults(&base.faults, first, &mut faults);
+        Dice::new(seed, STREAM_OF_LATER_KINDS).faults(&base.faults, later, &mut faults);
         for _ in 0..DRAWS_MAX {
             let mut config = Config { faults, ..base.clone() };
             for dimension in &self.free {
@@ -114,6 +118,14 @@ impl Swarm {
 struct Dice(ChaCha8Rng);
 
 impl Dice {
+    fn new(seed: u64, stream: u64) -> Self {
+        let mut key = [0; 32];
+        key[..8].copy_from_slice(&seed.to_le_bytes());
+        let mut generator = ChaCha8Rng::from_seed(key);
+        generator.set_stream(stream);
+        Self(generator)
+    }
+
     /// A number in `0..n`.
     fn below(&mut self, n: u32) -> u32 {
         ((u64::from(self.0.next_u32()) * u64::from(n)) >> 32) as u32
@@ -123,17 +135,15 @@ impl Dice {
         all[self.below(all.len() as u32) as usize]
     }
 
-    /// Each kind that there is, or not; with a rate between 1 and [`WEIGHT_MAX`] times its own.
-    fn faults(&mut self, of: &Faults) -> Faults {
-        let mut faults = Faults::NONE;
-        for (name, rate) in of.rates() {
+    /// Each of these kinds that there is, or not; with a rate between 1 and [`WEIGHT_MAX`] times its own.
+    fn faults(&mut self, of: &Faults, kinds: Range<usize>, faults: &mut Faults) {
+        for (name, rate) in of.rates().into_iter().skip(kinds.start).take(kinds.len()) {
             let (in_it, weight) =
                 (self.below(2) == 1, 1 + self.below((u32::from(rate) * WEIGHT_MAX).clamp(1, 255)));
             if rate > 0 && in_it {
                 *faults.rate_mut(name).expect("rates() names every kind") = weight as u8;
             }
         }
-        faults
     }
 
     fn set(&mut self, config: &mut Config, dimension: Dimension) {
@@ -176,7 +186,7 @@ mod tests {
 
     #[test]
     fn every_configuration_is_valid_and_every_value_comes_up() {
-        let base = Config { faults: Faults::ALL, ..Config::engine() };
+        let base = Config { faults: Faults::USUAL, ..Config::engine() };
         let swarm = Swarm { free: Dimension::ALL.to_vec() };
         let mut values: BTreeMap<&str, BTreeMap<String, u32>> = BTreeMap::new();
         let mut kinds: BTreeMap<&str, u32> = BTreeMap::new();
@@ -198,6 +208,18 @@ mod tests {
         let all = ["queues", "depth", "requests", "target", "data", "batch", "shared", "recovery"];
         assert_eq!(all.map(counts), [4, 5, 12, 3, 4, 2, 2, 4], "{values:?}");
         assert_eq!(["mode", "restart", "kernel", "deadlines"].map(counts), [2, 2, 1, 1]);
+    }
+
+    #[test]
+    fn a_kind_that_came_later_changes_nothing_else() {
+        let with = Config { faults: Faults::USUAL, ..Config::engine() };
+        let without = Config { faults: Faults { pause: 0, ..with.faults }, ..with.clone() };
+        let swarm = Swarm { free: Dimension::ALL.to_vec() };
+        for seed in 0..100 {
+            let (one, other) = (swarm.draw(&with, seed), swarm.draw(&without, seed));
+            let faults = Faults { pause: 0, ..one.faults };
+            assert_eq!(Config { faults, ..one }, other, "seed {seed}");
+        }
     }
 
     #[test]

@@ -81,6 +81,7 @@ pub(crate) struct Budget {
     pub(crate) hastes: u8,
     pub(crate) handovers: u8,
     pub(crate) resizes: u8,
+    pub(crate) pauses: u8,
 }
 
 /// A timer.
@@ -105,6 +106,8 @@ pub(crate) enum TimerKind {
     Disk,
     /// 6.12: the block layer finds that requests of this hardware queue take long (`ublk_timeout`).
     Requests(u16),
+    /// SIGCONT reaches a process.
+    Continue(ProcessId),
 }
 
 /// The world.
@@ -199,6 +202,7 @@ impl World {
                 hastes: 4,
                 handovers: 3,
                 resizes: 4,
+                pauses: 3,
             },
             idle: Vec::new(),
             jobs: Vec::new(),

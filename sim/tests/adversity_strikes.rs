@@ -117,3 +117,16 @@ fn udev() {
 fn stalls() {
     strikes(Faults { stall: 3, ..Faults::NONE }, &["Deadline"]);
 }
+
+#[test]
+fn pauses() {
+    let texts = [
+        "SIGSTOP to process 101",
+        "SIGSTOP to process 102",
+        "SIGCONT to process",
+        "enter interrupted (EINTR)",
+        "START_DEV completes: -4",
+        "Deadline",
+    ];
+    strikes(Faults { pause: 6, ..Faults::NONE }, &texts);
+}

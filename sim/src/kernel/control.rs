@@ -104,6 +104,8 @@ pub(crate) struct Control {
     pub(crate) interrupted: bool,
     /// Somebody asked for that, which a wait for `ublk_ctl_mutex` does not notice.
     pub(crate) cancelled: bool,
+    /// Its process was stopped while it was at work: the same, and its worker stops when it is through.
+    pub(crate) halted: bool,
 }
 
 /// What a control command does next.
@@ -258,10 +260,18 @@ impl World {
         command: Asked,
         header: Option<Box<Header>>,
     ) {
-        let (pc, interrupted, cancelled) = (Pc::Queued, false, false);
-        let user = self.threads[thread.index()].user;
-        let control =
-            Control { ring, thread, sequence, command, user, header, pc, interrupted, cancelled };
+        let control = Control {
+            ring,
+            thread,
+            sequence,
+            command,
+            user: self.threads[thread.index()].user,
+            header,
+            pc: Pc::Queued,
+            interrupted: false,
+            cancelled: false,
+            halted: false,
+        };
         let name = control.name();
         run.note(actor::thread(thread), || format!("submits {name}"));
         match &control.command {
@@ -344,8 +354,10 @@ impl World {
     fn is_interrupted(&self, control: &Control) -> bool {
         let killable = matches!(control.pc, Pc::Add | Pc::DelLock);
         let gone = self.threads[control.thread.index()].state == ThreadState::Dead;
+        // A command that no worker has taken is not affected by a stop.
+        let stopped = control.halted && control.pc != Pc::Queued;
         control.interrupted
-            || !killable && (control.cancelled || gone)
+            || !killable && (control.cancelled || gone || stopped)
             || self.process_of(control.thread).state != ProcessState::Running
     }
 

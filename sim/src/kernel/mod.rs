@@ -39,6 +39,7 @@ pub(crate) mod limits;
 pub(crate) mod merge;
 pub(crate) mod metadata;
 pub(crate) mod params;
+pub(crate) mod pause;
 pub(crate) mod permission;
 pub(crate) mod plugs;
 pub(crate) mod poller;

@@ -396,7 +396,7 @@ impl World {
             self.threads[thread.index()].state = ThreadState::Sleeping;
             return;
         }
-        let mut interrupted = false;
+        let mut interrupted = wait > 0 && self.is_paused(thread);
         if wait > 0 && self.budget.signals > 0 && run.fault(run.config.faults.signal) {
             self.budget.signals -= 1;
             interrupted = true;

@@ -125,6 +125,9 @@ fn state_of(world: &World, thread: ThreadId) -> String {
     if state.state == ThreadState::Dead {
         return "the thread is gone".into();
     }
+    if world.process_of(thread).halted {
+        return "its process is stopped (SIGSTOP)".into();
+    }
     if let Some(Program::Specimen(server)) = state.program.as_deref() {
         return server.waits().what.into();
     }
