@@ -69,12 +69,13 @@ impl World {
             return;
         }
         let faults = &run.config.faults;
-        let hindered = faults.kill > 0
+        let hindered = faults.kills()
             || faults.resource > 0
             || faults.stop > 0
             || faults.stall > 0
             || run.paused_too_long()
             || faults.rival > 0
+            || run.rivalled
             || !run.config.subject.is_engine();
         // What a device like this one cannot be asked on this kernel.
         let (kernel, recovers) = (run.config.kernel, run.config.recovery != Recovery::None);

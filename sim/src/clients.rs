@@ -69,6 +69,8 @@ pub(crate) struct Operator {
     pub(crate) server: Option<ProcessId>,
     /// The last `del`.
     pub(crate) deleter: Option<ProcessId>,
+    /// It is `del --if-unused`.
+    if_unused: bool,
     /// Interrupted the launcher.
     interrupted: bool,
     /// Told the server to stop.
@@ -102,6 +104,7 @@ impl Operator {
         Self {
             server: None,
             deleter: None,
+            if_unused: false,
             interrupted: false,
             stop_sent: false,
             deletions: 0,
@@ -118,8 +121,13 @@ impl Operator {
         if [self.recoverer, self.changer].contains(&Some(process)) {
             return;
         }
-        // What it says of a device that a `del` took from under it is of no interest.
-        if self.deleter.is_none_or(|deleter| deleter == process) {
+        // `del --if-unused` may fail as it should; and what a supervisor says of a device that a `del` took from under it is of no interest.
+        let heard = match self.deleter {
+            Some(deleter) if self.if_unused => deleter != process,
+            Some(deleter) => deleter == process,
+            None => true,
+        };
+        if heard {
             self.last_exit = Some(exit);
         }
     }
@@ -294,7 +302,7 @@ impl World {
             return;
         }
         let late = run.config.faults.stall > 0 || run.paused_too_long();
-        let excused = run.killed || run.rivalled || late;
+        let excused = run.killed || run.rivalled || late || run.held_too_long();
         if !excused && run.config.subject.is_engine() {
             run.violate("L2", "the supervisor ended and left the device behind".into());
             return;
@@ -474,9 +482,7 @@ impl World {
         }
         // A `del` that knows of no supervisor to ask may lose to it, and notices only when its deadline passes.
         let may_delete = self.state_is_written() || run.config.deadlines.delete_ms.is_some();
-        // TRY_STOP_DEV waits for a partition scan, which may wait for the next server (H56): only a deadline ends that.
-        let may_try = run.config.deadlines.stop_ms.is_some();
-        if may_try && self.is_up() && run.choose(Site::Fault, 2) == 1 {
+        if self.may_try_stop(run) && run.choose(Site::Fault, 2) == 1 {
             self.delete(run, true);
             return;
         }
@@ -490,13 +496,24 @@ impl World {
         }
     }
 
+    /// TRY_STOP_DEV waits for a partition scan, which may wait for the next server (H56): only a deadline ends that.
+    fn may_try_stop(&self, run: &Run<'_>) -> bool {
+        run.config.deadlines.stop_ms.is_some() && self.is_up()
+    }
+
+    /// Whether `del --if-unused` can be run, and no other `del` is.
+    pub(crate) fn unused_can_be_deleted(&self, run: &Run<'_>) -> bool {
+        let engine = run.config.subject.is_engine();
+        engine && self.may_try_stop(run) && self.is_gone(self.operator.deleter)
+    }
+
     /// Whether there is a state file: it is written when there is a worker to name.
     fn state_is_written(&self) -> bool {
         self.processes.iter().any(|process| process.geometry.is_some())
     }
 
     /// The operator runs `del`; `if_unused`: only if no client has the disk open.
-    fn delete(&mut self, run: &mut Run<'_>, if_unused: bool) {
+    pub(crate) fn delete(&mut self, run: &mut Run<'_>, if_unused: bool) {
         let Some(id) = self.device.as_ref().map(|device| device.id) else { return };
         self.operator.deletions += u8::from(!if_unused);
         run.abandoned |= !if_unused;
@@ -515,6 +532,7 @@ impl World {
         let name = format!("del {}", self.operator.deletions);
         let process = self.spawn_process(run, None, &name, program);
         self.operator.deleter = Some(process);
+        self.operator.if_unused = if_unused;
         self.operator.last_exit = None;
     }
 

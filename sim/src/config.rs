@@ -115,6 +115,10 @@ pub struct Faults {
     pub resize: u8,
     /// A process is stopped with SIGSTOP, and goes on some time later.
     pub pause: u8,
+    /// Worker and supervisor are killed in the same moment.
+    pub kill_both: u8,
+    /// Somebody keeps the block device open, also while it is stopped and deleted.
+    pub hold: u8,
 }
 
 impl Subject {
@@ -169,9 +173,11 @@ impl Faults {
         handover: 0,
         resize: 0,
         pause: 0,
+        kill_both: 0,
+        hold: 0,
     };
     /// The usual rate of every kind: most runs get somewhere.
-    pub const USUAL: Self = Self { pause: 2, ..Self::ALL };
+    pub const USUAL: Self = Self { pause: 2, kill_both: 2, hold: 3, ..Self::ALL };
     /// The kinds that are asked for together, each at its usual rate.
     pub const ALL: Self = Self {
         signal: 16,
@@ -187,10 +193,17 @@ impl Faults {
         handover: 2,
         resize: 2,
         pause: 0,
+        kill_both: 0,
+        hold: 0,
     };
 
+    /// Whether a process may be killed.
+    pub const fn kills(&self) -> bool {
+        self.kill > 0 || self.kill_both > 0
+    }
+
     /// Name and rate of each kind, in the order of the fields.
-    pub const fn rates(&self) -> [(&'static str, u8); 13] {
+    pub const fn rates(&self) -> [(&'static str, u8); 15] {
         [
             ("signal", self.signal),
             ("submit", self.submit),
@@ -205,6 +218,8 @@ impl Faults {
             ("handover", self.handover),
             ("resize", self.resize),
             ("pause", self.pause),
+            ("kill-both", self.kill_both),
+            ("hold", self.hold),
         ]
     }
 
@@ -224,6 +239,8 @@ impl Faults {
             "handover" => &mut self.handover,
             "resize" => &mut self.resize,
             "pause" => &mut self.pause,
+            "kill-both" => &mut self.kill_both,
+            "hold" => &mut self.hold,
             _ => return None,
         })
     }

@@ -33,6 +33,7 @@ pub mod trace;
 mod changes;
 mod clients;
 mod disk;
+mod holder;
 mod kernel;
 mod oracle;
 mod server;

@@ -220,6 +220,8 @@ pub(crate) struct Run<'c> {
     pub(crate) node_delay_us: u64,
     /// How long processes are stopped, in all.
     pub(crate) paused_us: u64,
+    /// How long somebody keeps the block device open, in all.
+    pub(crate) held_us: u64,
     /// Fingerprints of the world at moments when only timers could move, since the last progress.
     idle: Vec<u128>,
     violation: RefCell<Option<Violation>>,
@@ -284,6 +286,7 @@ impl<'c> Run<'c> {
             disk_failed: false,
             node_delay_us: 0,
             paused_us: 0,
+            held_us: 0,
             idle: Vec::new(),
             violation: RefCell::new(None),
             actors: names.iter().map(|name| Actor { name: (*name).into() }).collect(),
@@ -385,6 +388,12 @@ impl<'c> Run<'c> {
     /// Whether processes were stopped long enough for somebody's deadline to pass: then as after a stall.
     pub(crate) fn paused_too_long(&self) -> bool {
         self.paused_us >= PAUSES_BEARABLE_US
+    }
+
+    /// Whether the block device was kept open long enough for a DEL_DEV to be given up.
+    pub(crate) fn held_too_long(&self) -> bool {
+        let patience = self.config.deadlines.delete_ms;
+        patience.is_some_and(|ms| self.held_us >= u64::from(ms) * 1000)
     }
 
     pub(crate) fn add_actor(&mut self, name: &str) {
@@ -644,6 +653,15 @@ fn strike(world: &mut World, run: &mut Run<'_>) {
     if world.budget.pauses > 0 && run.fault(run.config.faults.pause) {
         world.pause_someone(run);
     }
+    if run.config.faults.kill_both > 0
+        && world.both_can_be_killed()
+        && run.fault(run.config.faults.kill_both)
+    {
+        world.kill_both(run);
+    }
+    if run.config.faults.hold > 0 && world.can_be_held() && run.fault(run.config.faults.hold) {
+        world.is_held(run);
+    }
 }
 
 /// Chooses among the steps that can be taken.
@@ -676,20 +694,22 @@ fn goal(world: &World, run: &Run<'_>) -> Option<End> {
         return None;
     }
     let faults = &run.config.faults;
-    let must_succeed = faults.kill == 0
+    let must_succeed = !faults.kills()
         && faults.resource == 0
         && faults.stop == 0
         && run.node_delay_us < PATIENCE_US
         && faults.stall == 0
         && !run.paused_too_long()
-        && faults.rival == 0;
+        && faults.rival == 0
+        && !run.rivalled;
     if must_succeed {
         if !world.is_up() {
             let why = world.links.down_told.map_or(String::new(), |told| format!(": {told}"));
             let text = format!("the device never came up although nothing hindered it{why}");
             return Some(End::new(Verdict::Safety, "L0", text));
         }
-        if let Some(exit) = world.operator.last_exit.filter(|exit| *exit != Exit::Finished) {
+        let failed = world.operator.last_exit.filter(|exit| *exit != Exit::Finished);
+        if let Some(exit) = failed.filter(|_| !run.held_too_long()) {
             let text = format!("the supervisor did not end well: {}", describe(&exit));
             return Some(End::new(Verdict::Safety, "L2", text));
         }
@@ -714,7 +734,7 @@ fn overdue(world: &World, run: &mut Run<'_>) -> Option<End> {
             .operator
             .server
             .is_some_and(|server| world.processes[server.index()].state == ProcessState::Running);
-    if starting && run.time_us > START_UP_BOUND_US + run.paused_us {
+    if starting && run.time_us > START_UP_BOUND_US + run.paused_us + run.held_us {
         let what = "the start-up takes longer than 10 s";
         return Some(End::new(Verdict::Livelock, "start-up bound", summary(world, run, what)));
     }

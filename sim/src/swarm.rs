@@ -213,11 +213,13 @@ mod tests {
     #[test]
     fn a_kind_that_came_later_changes_nothing_else() {
         let with = Config { faults: Faults::USUAL, ..Config::engine() };
-        let without = Config { faults: Faults { pause: 0, ..with.faults }, ..with.clone() };
+        let without = Config { faults: Faults::ALL, ..with.clone() };
+        let first = |faults: Faults| Faults { pause: 0, kill_both: 0, hold: 0, ..faults };
+        let without = Config { faults: first(without.faults), ..without };
         let swarm = Swarm { free: Dimension::ALL.to_vec() };
         for seed in 0..100 {
             let (one, other) = (swarm.draw(&with, seed), swarm.draw(&without, seed));
-            let faults = Faults { pause: 0, ..one.faults };
+            let faults = first(one.faults);
             assert_eq!(Config { faults, ..one }, other, "seed {seed}");
         }
     }

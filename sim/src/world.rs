@@ -82,6 +82,8 @@ pub(crate) struct Budget {
     pub(crate) handovers: u8,
     pub(crate) resizes: u8,
     pub(crate) pauses: u8,
+    pub(crate) kills_of_both: u8,
+    pub(crate) holds: u8,
 }
 
 /// A timer.
@@ -108,6 +110,8 @@ pub(crate) enum TimerKind {
     Requests(u16),
     /// SIGCONT reaches a process.
     Continue(ProcessId),
+    /// Whoever keeps the block device open lets go of it.
+    LetGo,
 }
 
 /// The world.
@@ -145,6 +149,8 @@ pub(crate) struct World {
     /// Requests that the clients have still to issue.
     pub(crate) requests_left: u32,
     pub(crate) udev: Udev,
+    /// Somebody else has the block device open.
+    pub(crate) held: bool,
     pub(crate) operator: Operator,
     pub(crate) register: Register,
     pub(crate) budget: Budget,
@@ -188,6 +194,7 @@ impl World {
             clients: vec![Client::new(), Client::new()],
             requests_left: config.requests,
             udev: Udev::new(),
+            held: false,
             operator: Operator::new(),
             register: Register::new(config.target),
             budget: Budget {
@@ -203,6 +210,8 @@ impl World {
                 handovers: 3,
                 resizes: 4,
                 pauses: 3,
+                kills_of_both: 2,
+                holds: 3,
             },
             idle: Vec::new(),
             jobs: Vec::new(),

@@ -130,3 +130,20 @@ fn pauses() {
     ];
     strikes(Faults { pause: 6, ..Faults::NONE }, &texts);
 }
+
+#[test]
+fn kills_of_both() {
+    let texts = ["worker and supervisor are killed at once", "RWc", "runs `del`"];
+    strikes(Faults { kill_both: 4, ..Faults::NONE }, &texts);
+}
+
+#[test]
+fn holds() {
+    let texts = [
+        "somebody opens ublkb",
+        "who kept ublkb lets go of it",
+        "DEL_DEV completes: -4",
+        "TRY_STOP_DEV completes: -16",
+    ];
+    strikes(Faults { hold: 16, ..Faults::NONE }, &texts);
+}

@@ -35,6 +35,7 @@ pub(crate) mod device;
 pub(crate) mod flush;
 pub(crate) mod heirs;
 pub(crate) mod idle;
+pub(crate) mod kill;
 pub(crate) mod limits;
 pub(crate) mod merge;
 pub(crate) mod metadata;

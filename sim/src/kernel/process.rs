@@ -8,7 +8,6 @@ use blkproof_engine::sys::{Call, Cqe, DeviceGeometry, Exit, Ret, Token, WorkerEx
 use blkproof_engine::tag::TagState;
 use blkproof_engine::uapi::DevId;
 
-use crate::choices::Site;
 use crate::run::{Run, actor};
 use crate::server::Program;
 use crate::world::{ProcessId, RingId, ThreadId, World};
@@ -401,27 +400,6 @@ impl World {
             watches.remove(at);
             self.post_by_task_work(thread, ring, Cqe { token: Token::Link(link), res: 1 });
         }
-    }
-
-    /// SIGKILL strikes one of the server's processes.
-    pub(crate) fn kill_someone(&mut self, run: &mut Run<'_>) {
-        let running: Vec<usize> = (0..self.processes.len())
-            .filter(|index| self.processes[*index].state == ProcessState::Running)
-            .collect();
-        if running.is_empty() {
-            return;
-        }
-        self.budget.kills -= 1;
-        let victim = running[run.choose(Site::Fault, running.len() as u32) as usize];
-        let pid = self.processes[victim].pid;
-        run.killed = true;
-        // A worker that was told that the device is LIVE outlives its supervisor; any other gives up with it.
-        let live = self.is_up();
-        run.worker_killed |= self.processes[victim].geometry.is_some() || !live;
-        run.killed_early |= !live;
-        self.operator.recovery_hindered = true;
-        run.note(actor::OPERATOR, || format!("SIGKILL to process {pid}"));
-        self.begin_exit(ProcessId::from_index(victim), WorkerExit::Signal(SIGKILL));
     }
 
     /// Whether a process is gone as far as others can see.

@@ -189,6 +189,7 @@ pub(crate) fn advance(world: &mut World, run: &mut Run<'_>) -> u64 {
         TimerKind::Udev => world.udev_timer(run),
         TimerKind::Disk => world.disk_timer(),
         TimerKind::Requests(queue) => world.requests_take_long(run, queue),
+        TimerKind::LetGo => world.lets_go(run),
         TimerKind::Continue(process) => world.goes_on(run, process),
     }
     timer.left_us
