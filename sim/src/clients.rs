@@ -63,6 +63,7 @@ pub(crate) struct Client {
 }
 
 /// Whoever gives orders.
+#[expect(clippy::struct_excessive_bools, reason = "each is one independent fact")]
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Operator {
     /// The supervisor (or specimen) that brings the device up and looks after it.

@@ -119,6 +119,8 @@ pub struct Faults {
     pub kill_both: u8,
     /// Somebody keeps the block device open, also while it is stopped and deleted.
     pub hold: u8,
+    /// The host loses power, which ends the run: its disk keeps what is durable, and any part of what is not.
+    pub crash: u8,
 }
 
 impl Subject {
@@ -175,9 +177,10 @@ impl Faults {
         pause: 0,
         kill_both: 0,
         hold: 0,
+        crash: 0,
     };
     /// The usual rate of every kind: most runs get somewhere.
-    pub const USUAL: Self = Self { pause: 2, kill_both: 2, hold: 3, ..Self::ALL };
+    pub const USUAL: Self = Self { pause: 2, kill_both: 2, hold: 3, crash: 3, ..Self::ALL };
     /// The kinds that are asked for together, each at its usual rate.
     pub const ALL: Self = Self {
         signal: 16,
@@ -195,6 +198,7 @@ impl Faults {
         pause: 0,
         kill_both: 0,
         hold: 0,
+        crash: 0,
     };
 
     /// Whether a process may be killed.
@@ -203,7 +207,7 @@ impl Faults {
     }
 
     /// Name and rate of each kind, in the order of the fields.
-    pub const fn rates(&self) -> [(&'static str, u8); 15] {
+    pub const fn rates(&self) -> [(&'static str, u8); 16] {
         [
             ("signal", self.signal),
             ("submit", self.submit),
@@ -220,6 +224,7 @@ impl Faults {
             ("pause", self.pause),
             ("kill-both", self.kill_both),
             ("hold", self.hold),
+            ("crash", self.crash),
         ]
     }
 
@@ -241,6 +246,7 @@ impl Faults {
             "pause" => &mut self.pause,
             "kill-both" => &mut self.kill_both,
             "hold" => &mut self.hold,
+            "crash" => &mut self.crash,
             _ => return None,
         })
     }

@@ -4,11 +4,13 @@ use blkproof_engine::data::Place;
 use blkproof_engine::sys::BackendOp;
 
 use crate::choices::Site;
+use crate::crash::Volatile;
 use crate::kernel::errno;
 use crate::oracle::{ANY, Allowed};
 use crate::run::{Run, Sabotage};
 use crate::world::{
-    BUFFER_SECTORS, DEVICE_SECTORS, RequestId, RingId, SECTOR, ThreadId, TimerKind, Version, World,
+    BUFFER_SECTORS, DEVICE_SECTORS, RequestId, RingId, SECTOR, SECTORS_MAX, ThreadId, TimerKind,
+    Version, World,
 };
 use blkproof_engine::sys::{Cqe, Token};
 use blkproof_engine::uapi::Tag;
@@ -20,8 +22,10 @@ const LATE_MS: [u64; 3] = [2, 50, 700];
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Disk {
     pub(crate) sectors: Vec<Version>,
-    /// What of it a crash of the host would leave.
+    /// What of it a crash of the host would leave at least.
     pub(crate) durable: Vec<Version>,
+    /// What it may leave besides that.
+    pub(crate) volatile: Volatile,
     /// Operations under way.
     pub(crate) in_flight: Vec<Operation>,
 }
@@ -47,7 +51,12 @@ pub(crate) struct Operation {
 impl Disk {
     pub(crate) fn new() -> Self {
         let blank = vec![0; DEVICE_SECTORS];
-        Self { sectors: blank.clone(), durable: blank, in_flight: Vec::new() }
+        Self {
+            sectors: blank.clone(),
+            durable: blank,
+            volatile: Volatile::new(),
+            in_flight: Vec::new(),
+        }
     }
 
     /// Gives the file at least this size.
@@ -55,6 +64,7 @@ impl Disk {
         if self.sectors.len() < sectors {
             self.sectors.resize(sectors, 0);
             self.durable.resize(sectors, 0);
+            self.volatile.grow(sectors);
         }
     }
 }
@@ -90,26 +100,49 @@ impl World {
     }
 
     /// What clients were told to be durable is: what a crash of the host would leave of these sectors is allowed (O6).
-    pub(crate) fn promised(&self, run: &Run<'_>, start: usize, allowed: &Allowed) {
+    pub(crate) fn promised(&mut self, run: &mut Run<'_>, start: usize, allowed: &Allowed) {
+        if let Some(promises) = &mut self.promises {
+            promises.are_given(start, allowed);
+        }
         for (index, allowed) in allowed.iter().enumerate() {
             let sector = start + index;
             let left = self.disk.durable.get(sector).copied().unwrap_or(0);
             if !allowed.contains(&left) && !allowed.contains(&ANY) {
-                run.violate(
-                    "O6",
-                    format!(
-                        "sector {sector} was said to be durable as one of {allowed:?}; a crash of the host now would leave version {left}"
-                    ),
+                let text = format!(
+                    "sector {sector} was said to be durable as one of {allowed:?}; a crash of the host now would leave version {left}"
                 );
+                // A host that may lose power is to show it; what it does not show is told at the end.
+                if self.promises.is_some() {
+                    run.owed.get_or_insert(text);
+                } else {
+                    run.violate("O6", text);
+                }
                 return;
             }
         }
     }
 
+    /// What a write writes, by sector: the request's own pages, shared memory, or a buffer, as it is now. Nothing if that is gone.
+    pub(crate) fn written_by(&self, operation: &Operation) -> Vec<Version> {
+        let BackendOp::Write { buffer, len, .. } = operation.op else { return Vec::new() };
+        let (from, n) = ((u64::from(buffer) / SECTOR) as usize, (u64::from(len) / SECTOR) as usize);
+        let request = operation.pages.and_then(|id| self.requests[id.index()].as_ref());
+        if let Some(at) = self.lent_at(operation.place) {
+            return self.shared[at + from..][..n].to_vec();
+        }
+        if let Some(request) = request {
+            return vec![request.version; n];
+        }
+        let buffer = self.buffer_index(operation.queue, operation.tag);
+        let source = operation.orphan.as_ref().or(self.buffers.get(buffer));
+        source.map_or(Vec::new(), |source| source[from..from + n].to_vec())
+    }
+
     /// An operation completes. Its effect and its completion are one step; until then it has had no effect.
     pub(crate) fn disk_step(&mut self, run: &mut Run<'_>, index: usize) {
-        let Operation { ring, thread, queue, tag, place, op, pages, orphan, late: _ } =
-            self.disk.in_flight.remove(index);
+        let operation = self.disk.in_flight.remove(index);
+        let Operation { ring, thread, queue, tag, place, op, pages, orphan, late: _ } = operation;
+        self.disk_changes();
         let alive = self.rings[ring.index()].is_open();
         let buffer_index = self.buffer_index(queue, tag);
         let touches_buffer = matches!(op, BackendOp::Read { .. } | BackendOp::Write { .. });
@@ -160,22 +193,17 @@ impl World {
                 }
                 len as i32
             }
-            (_, BackendOp::Write { offset, buffer, len: whole, durable }) => {
+            (_, BackendOp::Write { offset, buffer: _, len: whole, durable }) => {
                 let len = short(verdict, whole);
-                let (to, from, n) =
-                    (sector(offset), sector(u64::from(buffer)), sector(u64::from(len)));
-                let request = pages.and_then(|id| self.requests[id.index()].as_ref());
-                if let Some(at) = self.lent_at(place) {
-                    let data = &self.shared[at + from..][..n];
-                    self.disk.sectors[to..to + n].copy_from_slice(data);
-                } else if let Some(request) = request {
-                    self.disk.sectors[to..to + n].fill(request.version);
-                } else if let Some(source) = orphan.as_ref().or(self.buffers.get(buffer_index)) {
-                    self.disk.sectors[to..to + n].copy_from_slice(&source[from..from + n]);
-                }
+                let (to, n) = (sector(offset), sector(u64::from(len)));
+                let data = self.written_by(&operation);
+                let written = &data[..n.min(data.len())];
+                self.disk.sectors[to..to + written.len()].copy_from_slice(written);
+                self.disk.volatile.written(to, written);
                 if durable && run.sabotage != Some(Sabotage::SkipFua) {
                     let written = &self.disk.sectors[to..to + n];
                     self.disk.durable[to..to + n].copy_from_slice(written);
+                    self.disk.volatile.durable(to, n);
                 }
                 if run.sabotage == Some(Sabotage::TakeShortForWhole) {
                     whole as i32
@@ -186,11 +214,14 @@ impl World {
             (_, BackendOp::Sync) => {
                 if run.sabotage != Some(Sabotage::SkipFlush) {
                     self.disk.durable.clone_from(&self.disk.sectors);
+                    self.disk.volatile.durable(0, self.disk.sectors.len());
                 }
                 0
             }
             (_, BackendOp::PunchHole { offset, len } | BackendOp::ZeroRange { offset, len }) => {
-                self.disk.sectors[sector(offset)..sector(offset + len)].fill(0);
+                let (from, to) = (sector(offset), sector(offset + len));
+                self.disk.sectors[from..to].fill(0);
+                self.disk.volatile.written(from, &[0; SECTORS_MAX][..to - from]);
                 0
             }
         };

@@ -32,6 +32,7 @@ pub mod trace;
 
 mod changes;
 mod clients;
+mod crash;
 mod disk;
 mod holder;
 mod kernel;

@@ -218,6 +218,10 @@ pub(crate) struct Run<'c> {
     pub(crate) disk_failed: bool,
     /// How long udev keeps the character device's node away, in all.
     pub(crate) node_delay_us: u64,
+    /// The host lost power.
+    pub(crate) crashed: bool,
+    /// A promise of durability that was not kept when it was given, in a run that is to show what comes of it.
+    pub(crate) owed: Option<String>,
     /// How long processes are stopped, in all.
     pub(crate) paused_us: u64,
     /// How long somebody keeps the block device open, in all.
@@ -285,6 +289,8 @@ impl<'c> Run<'c> {
             quiesced: false,
             disk_failed: false,
             node_delay_us: 0,
+            crashed: false,
+            owed: None,
             paused_us: 0,
             held_us: 0,
             idle: Vec::new(),
@@ -557,6 +563,9 @@ fn drive(world: &mut World, run: &mut Run<'_>) -> End {
             let oracle = explained(world, violation.oracle);
             return End::new(Verdict::of(oracle), oracle, violation.text);
         }
+        if run.crashed {
+            return durable(run);
+        }
         if let Some(end) = goal(world, run) {
             return end;
         }
@@ -564,6 +573,9 @@ fn drive(world: &mut World, run: &mut Run<'_>) -> End {
             return end;
         }
         strike(world, run);
+        if run.crashed {
+            continue;
+        }
         steps::collect(world, &mut enabled);
         let alone = enabled.is_empty();
         if let Some(timer) = world.timers.first() {
@@ -662,6 +674,10 @@ fn strike(world: &mut World, run: &mut Run<'_>) {
     if run.config.faults.hold > 0 && world.can_be_held() && run.fault(run.config.faults.hold) {
         world.is_held(run);
     }
+    // Last, as nothing happens after it.
+    if world.power_can_fail() && run.fault(run.config.faults.crash) {
+        world.power_fails(run);
+    }
 }
 
 /// Chooses among the steps that can be taken.
@@ -714,7 +730,14 @@ fn goal(world: &World, run: &Run<'_>) -> Option<End> {
             return Some(End::new(Verdict::Safety, "L2", text));
         }
     }
-    Some(End::clean())
+    Some(durable(run))
+}
+
+/// A run that is clean, unless a promise of durability was found broken on the way (O6).
+fn durable(run: &Run<'_>) -> End {
+    run.owed
+        .as_ref()
+        .map_or_else(End::clean, |text| End::new(Verdict::of("O6"), "O6", text.clone()))
 }
 
 /// Bounds on steps and on virtual time.

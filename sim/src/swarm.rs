@@ -214,7 +214,7 @@ mod tests {
     fn a_kind_that_came_later_changes_nothing_else() {
         let with = Config { faults: Faults::USUAL, ..Config::engine() };
         let without = Config { faults: Faults::ALL, ..with.clone() };
-        let first = |faults: Faults| Faults { pause: 0, kill_both: 0, hold: 0, ..faults };
+        let first = |faults: Faults| Faults { pause: 0, kill_both: 0, hold: 0, crash: 0, ..faults };
         let without = Config { faults: first(without.faults), ..without };
         let swarm = Swarm { free: Dimension::ALL.to_vec() };
         for seed in 0..100 {

@@ -12,6 +12,7 @@ use siphasher::sip128::{Hasher128, SipHasher13};
 
 use crate::clients::{Client, Operator};
 use crate::config::{Config, Memory};
+use crate::crash::Promises;
 use crate::disk::Disk;
 use crate::kernel::block::{Phase, Request};
 use crate::kernel::control::Control;
@@ -115,6 +116,7 @@ pub(crate) enum TimerKind {
 }
 
 /// The world.
+#[expect(clippy::struct_excessive_bools, reason = "each is one independent fact")]
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct World {
     pub(crate) processes: Vec<Process>,
@@ -153,6 +155,8 @@ pub(crate) struct World {
     pub(crate) held: bool,
     pub(crate) operator: Operator,
     pub(crate) register: Register,
+    /// What a crash of the host may leave; where that may crash.
+    pub(crate) promises: Option<Promises>,
     pub(crate) budget: Budget,
     /// Devices that are not served; in scripts only.
     pub(crate) idle: Vec<Device>,
@@ -197,6 +201,7 @@ impl World {
             held: false,
             operator: Operator::new(),
             register: Register::new(config.target),
+            promises: Promises::new(config),
             budget: Budget {
                 signals: 8,
                 submits: 8,

@@ -147,3 +147,8 @@ fn holds() {
     ];
     strikes(Faults { hold: 16, ..Faults::NONE }, &texts);
 }
+
+#[test]
+fn crashes() {
+    strikes(Faults { crash: 16, ..Faults::NONE }, &["the machine loses power"]);
+}

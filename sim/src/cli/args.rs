@@ -252,7 +252,7 @@ pub(super) struct What {
     /// How the queues' rings run task work: defer or default
     #[arg(long, value_parser = describe::mode)]
     mode: Option<RingMode>,
-    /// Adversity: none, all, or some of signal, submit, resource, kill, disk, stop, udev, stall, rival, haste, handover, resize, pause, kill-both, hold (with a rate in 1/256: kill=3)
+    /// Adversity: none, all, or some of signal, submit, resource, kill, disk, stop, udev, stall, rival, haste, handover, resize, pause, kill-both, hold, crash (with a rate in 1/256: kill=3)
     #[arg(long, value_parser = describe::faults)]
     faults: Option<Faults>,
     /// Let the engine wait for ever

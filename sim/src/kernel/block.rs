@@ -289,6 +289,9 @@ impl World {
 
     /// A write begins: reads in flight on the same sectors may see it.
     fn reads_may_see(&mut self, version: Version, start: u16, sectors: u16) {
+        if let Some(promises) = &mut self.promises {
+            promises.write_begins(version, usize::from(start), usize::from(sectors));
+        }
         if !self.register.remembers() {
             return;
         }

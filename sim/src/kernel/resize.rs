@@ -19,6 +19,9 @@ impl World {
         }
         // Nobody knows what is found there when it grows again.
         self.register.forget_from(sectors as usize);
+        if let Some(promises) = &mut self.promises {
+            promises.forget_from(sectors as usize);
+        }
         for request in self.requests.iter_mut().flatten() {
             let first = u64::from(request.start);
             request.beyond |= first + u64::from(request.sectors) > sectors;

@@ -336,6 +336,7 @@ impl World {
                                 orphan,
                             };
                             self.disk.in_flight.push(operation);
+                            self.disk_changes();
                         }
                         Err(errno) => self.post(ring, Cqe { token: sqe.token(), res: -errno }),
                     }
