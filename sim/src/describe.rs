@@ -161,7 +161,7 @@ pub fn faults_text(faults: &Faults) -> String {
     rates.map(|(name, rate)| format!("{name}={rate}")).collect::<Vec<_>>().join(",")
 }
 
-/// The inverse of [`faults_text`]. A kind without a rate gets its rate in [`Faults::USUAL`].
+/// The inverse of [`faults_text`]. A kind without a rate gets its rate in [`Faults::ALL`].
 ///
 /// # Errors
 /// With the kinds there are.
@@ -180,9 +180,9 @@ pub fn faults(text: &str) -> Result<Faults, Unknown> {
             }
             None => (word, None),
         };
-        let mut usual = Faults::USUAL;
-        let (Some(slot), Some(default)) = (faults.rate_mut(name), usual.rate_mut(name)) else {
-            let names = usual.rates().map(|(name, _)| name).join(", ");
+        let mut all = Faults::ALL;
+        let (Some(slot), Some(default)) = (faults.rate_mut(name), all.rate_mut(name)) else {
+            let names = all.rates().map(|(name, _)| name).join(", ");
             return Err(unknown("fault", name, format!("none, all, or some of {names}")));
         };
         *slot = rate.unwrap_or(*default);
