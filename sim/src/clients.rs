@@ -26,6 +26,8 @@ const IN_FLIGHT_MAX: u8 = 2;
 const DELETIONS_MAX: u8 = 8;
 /// How often the operator has a device recovered: more often than faults can make that fail.
 const RECOVERIES_MAX: u8 = 12;
+/// The same where processes are also stopped, or killed two at a time.
+const RECOVERIES_MAX_ON_A_BAD_DAY: u8 = 24;
 /// What clients ask for: what every device can do, then what it can that discards, then what is of use with a volatile cache.
 const OPS: [BlockOp; 7] = [
     BlockOp::Write { fua: false },
@@ -288,7 +290,7 @@ impl World {
     pub(crate) fn operator_step(&mut self, run: &mut Run<'_>) {
         // Nobody can open a device whose node a `del` has removed.
         let deleted = self.device.as_ref().is_some_and(|device| !device.cdev);
-        let tried = self.operator.recoveries == RECOVERIES_MAX;
+        let tried = self.operator.recoveries == recoveries_max(run);
         let hopeless = deleted || tried && is_past_recovery(run);
         if self.is_unserved() && !self.clients_done() && !hopeless {
             self.ask_to_recover(run);
@@ -427,7 +429,7 @@ impl World {
     }
 
     fn counts_recovery(&mut self, run: &Run<'_>) -> bool {
-        if self.operator.recoveries == RECOVERIES_MAX {
+        if self.operator.recoveries == recoveries_max(run) {
             run.violate(
                 "L3",
                 "the device did not come back, however often that was asked for".into(),
@@ -562,6 +564,13 @@ impl World {
     pub(crate) fn announce(&mut self, id: DevId) {
         self.links.up_told = Some(id);
     }
+}
+
+/// How often the operator has a device recovered.
+const fn recoveries_max(run: &Run<'_>) -> u8 {
+    let faults = &run.config.faults;
+    let bad = faults.pause > 0 || faults.kill_both > 0;
+    if bad { RECOVERIES_MAX_ON_A_BAD_DAY } else { RECOVERIES_MAX }
 }
 
 /// Before 7.3 a device may be started whose worker is gone for good: it stays LIVE, and no other gets hold of it (H07).
