@@ -269,7 +269,16 @@ impl World {
             return false;
         }
         match self.state_of(self.operator.server) {
-            Some(ProcessState::Running) if self.is_unserved() => !self.operator.stop_sent,
+            Some(ProcessState::Running) if self.is_unserved() => {
+                // A launcher that is stopped hears of an interrupt when it goes on, and of no more than one.
+                let halted = |launcher| {
+                    let launcher = self.process_of(launcher);
+                    launcher.halted && launcher.state == ProcessState::Running
+                };
+                let deaf = self.operator.interrupted && self.links.launcher.is_some_and(halted);
+                let recovers = !self.clients_done() && !self.is_deleted();
+                !self.operator.stop_sent && (recovers || !deaf)
+            }
             Some(ProcessState::Running) => {
                 let told = match self.links.launcher {
                     Some(_) => self.verdict_is_in(),
@@ -288,10 +297,8 @@ impl World {
 
     /// One step of the operator: ask to stop, or delete what was left behind.
     pub(crate) fn operator_step(&mut self, run: &mut Run<'_>) {
-        // Nobody can open a device whose node a `del` has removed.
-        let deleted = self.device.as_ref().is_some_and(|device| !device.cdev);
         let tried = self.operator.recoveries == recoveries_max(run);
-        let hopeless = deleted || tried && is_past_recovery(run);
+        let hopeless = self.is_deleted() || tried && is_past_recovery(run);
         if self.is_unserved() && !self.clients_done() && !hopeless {
             self.ask_to_recover(run);
             return;
@@ -311,6 +318,11 @@ impl World {
             return;
         }
         self.delete(run, false);
+    }
+
+    /// Whether a `del` has removed the device's node: nobody can open it any more.
+    fn is_deleted(&self) -> bool {
+        self.device.as_ref().is_some_and(|device| !device.cdev)
     }
 
     /// Whether the supervisor says that its device has no worker, and waits for somebody who wants it to have one.
