@@ -2,7 +2,7 @@
 # The engine through a million schedules for each kernel and driver: sim/campaign.sh DIR [SCHEDULES] [JOBS]
 #
 # Every kernel of the model, random choices and priorities, every fault, and a swarm over sizes, targets, data modes, batches, shared memory and
-# recovery. What no server can avoid on a kernel (H07, H26, H67) is counted by name; whatever else is not clean is a finding, and an error at the end.
+# recovery. What no server can avoid on a kernel (H07, H26, H67, H69, H70) is counted by name; whatever else is not clean is a finding, and an error at the end.
 #
 # It can be interrupted, or die, at any moment: run it again with the same DIR, and parts that ended are not run again. DIR keeps the program
 # that it began with, so that all parts are of one.

@@ -1,7 +1,7 @@
 //! Runs that end in a hazard of their kernel which no server can avoid.
 //!
 //! Before 7.3 a device may be started over commands that are gone (H07, H26), and 6.12 may wait for ever in the partition scan (H67): see
-//! `docs/protocol.md`. Hunts on these kernels meet them whatever the engine does. Which one a run met is read from its story, and narrowly: a rule
+//! `docs/protocol.md`. Every kernel has a moment in which a server that is killed is kept for good (H69, H70). Hunts meet them whatever the engine does. Which one a run met is read from its story, and narrowly: a rule
 //! that is broken in another way than the hazard breaks it, or that the engine could have kept, stays a finding.
 
 use std::fmt;
@@ -23,11 +23,15 @@ pub enum Hazard {
     H26,
     /// The server is killed while START_DEV of 6.12 scans for partitions, and the device waits for the next one.
     H67,
+    /// 7.3: the server is killed while a FETCH of it waits for a STOP_DEV that waits for a request of it.
+    H69,
+    /// The server is killed between its first FETCH and its last: 6.18 in recovery, 6.12 at any time.
+    H70,
 }
 
 impl Hazard {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::H07, Self::H26, Self::H67];
+    pub const ALL: [Self; 5] = [Self::H07, Self::H26, Self::H67, Self::H69, Self::H70];
 
     /// Its id in `docs/protocol.md`.
     pub const fn name(self) -> &'static str {
@@ -35,12 +39,14 @@ impl Hazard {
             Self::H07 => "H07",
             Self::H26 => "H26",
             Self::H67 => "H67",
+            Self::H69 => "H69",
+            Self::H70 => "H70",
         }
     }
 
     /// The hazard that a run of the engine met, if that is what it ended with. The run is repeated, for its story.
     pub fn met(config: &Config, choices: &[Choice], outcome: &Outcome) -> Option<Self> {
-        if !["K5", "K11"].contains(&outcome.oracle.as_str()) {
+        if !["K5", "K11", "K12", "K13"].contains(&outcome.oracle.as_str()) {
             return None;
         }
         let config = Config { timeline: true, ..config.clone() };
@@ -49,8 +55,17 @@ impl Hazard {
 
     /// The same of a run that has its story ([`Config::timeline`]).
     pub fn told(config: &Config, outcome: &Outcome) -> Option<Self> {
-        if config.subject != Subject::Engine || config.kernel >= KernelSeries::V7_3 {
+        if config.subject != Subject::Engine {
             return None;
+        }
+        let last = outcome.timeline.len();
+        match (outcome.oracle.as_str(), config.kernel) {
+            ("K12", KernelSeries::V6_12 | KernelSeries::V6_18) => {
+                return is_killed(outcome, 0..last).then_some(Self::H70);
+            }
+            ("K13", KernelSeries::V7_3) => return is_killed(outcome, 0..last).then_some(Self::H69),
+            (_, KernelSeries::V7_3) => return None,
+            (_, KernelSeries::V6_12 | KernelSeries::V6_18) => {}
         }
         Story::of(outcome)?.hazard(config, &outcome.oracle)
     }
@@ -89,17 +104,8 @@ impl<'a> Story<'a> {
 
     /// Whether a worker dies before that step, and not because it ends by itself.
     fn loses_its_server(&self, before: usize) -> bool {
-        let story = &self.outcome.timeline[self.server..before];
-        let dies = |at: usize| {
-            let actor = story[at].actor;
-            let by_itself = || {
-                story[..at].iter().any(|one| one.actor == actor && one.text.starts_with("exits"))
-            };
-            self.outcome.actors[actor].name.starts_with("worker")
-                && story[at].text.starts_with("D1: dead")
-                && !by_itself()
-        };
-        self.says("operator", "SIGKILL", self.server..before) && (0..story.len()).any(dies)
+        self.says("operator", "SIGKILL", self.server..before)
+            && is_killed(self.outcome, self.server..before)
     }
 
     fn hazard(&self, config: &Config, oracle: &str) -> Option<Hazard> {
@@ -120,6 +126,20 @@ impl<'a> Story<'a> {
             _ => None,
         }
     }
+}
+
+/// Whether between two steps a worker dies, and not because it ends by itself.
+fn is_killed(outcome: &Outcome, steps: std::ops::Range<usize>) -> bool {
+    let story = &outcome.timeline[steps];
+    let dies = |at: usize| {
+        let actor = story[at].actor;
+        let by_itself =
+            || story[..at].iter().any(|one| one.actor == actor && one.text.starts_with("exits"));
+        outcome.actors[actor].name.starts_with("worker")
+            && story[at].text.starts_with("D1: dead")
+            && !by_itself()
+    };
+    (0..story.len()).any(dies)
 }
 
 impl fmt::Display for Hazard {

@@ -1,9 +1,5 @@
 //! What a run came to.
 
-use blkproof_engine::uapi::KernelSeries;
-
-use crate::config::{Config, Faults};
-
 /// The verdict on one run.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub enum Verdict {
@@ -116,22 +112,4 @@ pub struct Outcome {
     pub timeline: Vec<Record>,
     /// Who waits for whom at the end. Empty when clean.
     pub waits: Vec<Wait>,
-}
-
-impl Outcome {
-    /// The hazard of the kernel's that explains what was found, where no server could have avoided it: something was killed, or somebody else deleted
-    /// the device, in a moment in which this kernel must not see that. `None` for a clean run, and for whatever the server is to answer for.
-    pub fn kernel_hazard(&self, config: &Config) -> Option<&'static str> {
-        let Faults { kill, stall, rival, .. } = config.faults;
-        // After a stall, a supervisor may kill its worker for being late.
-        let killed = kill > 0 || stall > 0;
-        match (config.kernel, self.oracle.as_str()) {
-            (KernelSeries::V6_12, "K5") if killed => Some("H07"),
-            (KernelSeries::V6_12, "K11") if killed => Some("H67"),
-            (KernelSeries::V6_12 | KernelSeries::V6_18, "K5") if rival > 0 => Some("H26"),
-            (KernelSeries::V6_12 | KernelSeries::V6_18, "K12") if killed => Some("H70"),
-            (KernelSeries::V7_3, "K13") if killed => Some("H69"),
-            _ => None,
-        }
-    }
 }

@@ -18,6 +18,13 @@ fn engine(kernel: KernelSeries, recovery: Recovery, faults: Faults) -> Config {
     Config { kernel, recovery, faults, timeline: true, ..Config::engine() }
 }
 
+/// Workers that are killed now and then, and replaced.
+fn replaced() -> Config {
+    let kills = Faults { kill: 3, ..Faults::NONE };
+    let config = engine(KernelSeries::V6_18, Recovery::Requeue, kills);
+    Config { restart: true, requests: 24, queues: 4, depth: 4, ..config }
+}
+
 fn bag(config: Config, known_hazards: bool) -> Bag {
     let what = Hunt { known_hazards, keep_going: true, ..Hunt::new(config, Extent::Seeds(2_000)) };
     hunt(&what, &AtomicBool::new(false), &|_| {})
@@ -36,6 +43,7 @@ fn each_is_counted_and_is_no_finding() {
         (Hazard::H07, engine(KernelSeries::V6_12, Recovery::None, KILLS)),
         (Hazard::H67, engine(KernelSeries::V6_12, Recovery::Reissue, KILLS)),
         (Hazard::H26, engine(KernelSeries::V6_18, Recovery::None, RIVALS)),
+        (Hazard::H70, replaced()),
     ] {
         let (plain, apart) = (bag(config.clone(), false), bag(config, true));
         assert!(plain.hazards.is_empty() && plain.found > 0);
@@ -83,10 +91,12 @@ fn what_happens_by_itself_is_a_finding() {
         (Hazard::H07, engine(KernelSeries::V6_12, Recovery::None, KILLS)),
         (Hazard::H67, engine(KernelSeries::V6_12, Recovery::Reissue, KILLS)),
         (Hazard::H26, engine(KernelSeries::V6_18, Recovery::None, RIVALS)),
+        (Hazard::H70, replaced()),
     ] {
         let outcome = meets(hazard, &config);
         let mut alone = outcome.clone();
-        alone.timeline.retain(|one| outcome.actors[one.actor].name != "operator");
+        let dies = |one: &Record| one.text == "D1: dead";
+        alone.timeline.retain(|one| outcome.actors[one.actor].name != "operator" && !dies(one));
         assert_eq!(Hazard::told(&config, &alone), None, "{hazard}");
         let other = Outcome { oracle: "O5".to_owned(), ..outcome.clone() };
         assert_eq!(Hazard::told(&config, &other), None, "{hazard}: another rule");

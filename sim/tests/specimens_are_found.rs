@@ -10,7 +10,7 @@ use blkproof_sim::outcome::Verdict;
 use blkproof_sim::run::run_repaired;
 use blkproof_sim::specimens::Specimen;
 use blkproof_sim::testing::{for_each_seed, replaying};
-use support::{report, run};
+use support::{breaks_by_itself, report, run};
 
 const SEEDS: u64 = 400;
 
@@ -20,7 +20,7 @@ fn found(specimen: Specimen, config: &Config) -> u64 {
     for_each_seed("specimens", 0..SEEDS, |seed| {
         let outcome = run(config, seed);
         let wanted = specimen.is_found_by(&outcome);
-        let unavoidable = outcome.kernel_hazard(config).is_some() && !wanted;
+        let unavoidable = breaks_by_itself(config.kernel, &outcome.oracle) && !wanted;
         if outcome.verdict == Verdict::Clean || unavoidable {
             return;
         }
@@ -53,7 +53,7 @@ fn without_its_defect_every_specimen_is_clean() {
             let config = specimen.config();
             let outcome = run_repaired(&config, &mut Random::new(seed));
             // Whoever is killed before the device is up: 6.12 may crash or wait for ever whatever is done (H07, H67, H70).
-            let unavoidable = outcome.kernel_hazard(&config).is_some();
+            let unavoidable = breaks_by_itself(config.kernel, &outcome.oracle);
             let (name, finding) = (specimen.name(), &outcome.finding);
             let clean = outcome.verdict == Verdict::Clean || unavoidable;
             assert!(clean, "repaired {name} seed {seed}: {finding}");

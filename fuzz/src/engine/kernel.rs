@@ -45,6 +45,7 @@ impl Input<'_> {
 }
 
 /// The other side of everything.
+#[expect(clippy::struct_excessive_bools, reason = "each is one independent fact")]
 pub(super) struct Kernel<'a> {
     pub(super) input: Input<'a>,
     pub(super) entries: usize,
@@ -86,13 +87,21 @@ pub(super) enum Life {
     Over,
 }
 
+/// How far a queue is with its tags.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Primes {
+    #[default]
+    Unready,
+    Ready,
+    Told,
+    Primed,
+}
+
 /// What a queue has said so far.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Said {
     pub(super) life: Life,
-    pub(super) ready: bool,
-    pub(super) to_prime: bool,
-    pub(super) primed: bool,
+    pub(super) primes: Primes,
     pub(super) resizes: bool,
 }
 

@@ -11,7 +11,7 @@ use blkproof_engine::sys::{
 };
 use blkproof_engine::uapi::{BasicParams, DevId, DevInfo, Features, IoDesc, QueueId, Tag};
 
-use super::kernel::{Input, Kernel, Life, RESULTS};
+use super::kernel::{Input, Kernel, Life, Primes, RESULTS};
 
 impl ControlIo for Kernel<'_> {
     fn push_control(&mut self, sequence: u32, command: &Command) -> Result<(), SqFull> {
@@ -184,12 +184,12 @@ impl WorkerIo for Kernel<'_> {
             return Received::Empty;
         }
         Received::Message(match what {
-            0 | 1 | 5 if !said.ready => {
-                said.ready = true;
+            0 | 1 | 5 if said.primes == Primes::Unready => {
+                said.primes = Primes::Ready;
                 FromQueue::Ready(id)
             }
-            0 | 1 if said.to_prime && !said.primed => {
-                said.primed = true;
+            0 | 1 if said.primes == Primes::Told => {
+                said.primes = Primes::Primed;
                 FromQueue::Primed(id)
             }
             2 if said.resizes => {
@@ -211,7 +211,9 @@ impl WorkerIo for Kernel<'_> {
     fn tell_queue(&mut self, queue: QueueId, message: ToQueue) {
         let said = &mut self.queues[usize::from(queue.0)];
         said.resizes |= matches!(message, ToQueue::Resize { .. });
-        said.to_prime |= message == ToQueue::Prime;
+        if message == ToQueue::Prime {
+            said.primes = Primes::Told;
+        }
     }
 }
 

@@ -174,7 +174,7 @@ pub(super) struct HuntArgs {
     /// Threads; one for each CPU if not given
     #[arg(long)]
     pub(super) jobs: Option<NonZero<u8>>,
-    /// Count apart, by name, the runs of the engine that meet a hazard of the kernel which no server can avoid: H07, H26, H67. They are no findings
+    /// Count apart, by name, the runs of the engine that meet a hazard of the kernel which no server can avoid: H07, H26, H67, H69, H70. They are no findings
     #[arg(long, conflicts_with_all = ["nth_fault", "specimen"])]
     pub(super) known_hazards: bool,
     /// Go on after the first finding; keep one of each kind
