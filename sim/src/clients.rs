@@ -25,7 +25,7 @@ const IN_FLIGHT_MAX: u8 = 2;
 /// How often the operator tries to delete a device that a supervisor left behind.
 const DELETIONS_MAX: u8 = 8;
 /// How often the operator has a device recovered: more often than faults can make that fail.
-const RECOVERIES_MAX: u8 = 12;
+pub(crate) const RECOVERIES_MAX: u8 = 12;
 /// The same where processes are also stopped, or killed two at a time.
 const RECOVERIES_MAX_ON_A_BAD_DAY: u8 = 24;
 /// What clients ask for: what every device can do, then what it can that discards, then what is of use with a volatile cache.

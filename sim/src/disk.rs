@@ -6,6 +6,7 @@ use blkproof_engine::sys::BackendOp;
 use crate::choices::Site;
 use crate::crash::Volatile;
 use crate::kernel::errno;
+use crate::kernel::process::ProcessState;
 use crate::oracle::{ANY, Allowed};
 use crate::run::{Run, Sabotage};
 use crate::world::{
@@ -144,9 +145,11 @@ impl World {
         let Operation { ring, thread, queue, tag, place, op, pages, orphan, late: _ } = operation;
         self.disk_changes();
         let alive = self.rings[ring.index()].is_open();
+        // What a dying worker still reads or writes in its own memory harms nobody.
+        let runs = alive && self.process_of(thread).state == ProcessState::Running;
         let buffer_index = self.buffer_index(queue, tag);
         let touches_buffer = matches!(op, BackendOp::Read { .. } | BackendOp::Write { .. });
-        if alive && touches_buffer && !self.server_owns(queue, tag) {
+        if runs && touches_buffer && !self.server_owns(queue, tag) {
             run.violate(
                 "O4",
                 format!(

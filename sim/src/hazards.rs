@@ -104,7 +104,9 @@ impl<'a> Story<'a> {
 
     /// Whether a worker dies before that step, and not because it ends by itself.
     fn loses_its_server(&self, before: usize) -> bool {
-        self.says("operator", "SIGKILL", self.server..before)
+        // A worker that is stopped (SIGSTOP) is killed by its own supervisor in the end.
+        (["SIGKILL", "SIGSTOP"].into_iter())
+            .any(|text| self.says("operator", text, self.server..before))
             && is_killed(self.outcome, self.server..before)
     }
 

@@ -21,7 +21,7 @@ use blkproof_engine::worker::QUIT_MS;
 use siphasher::sip128::SipHasher13;
 
 use crate::choices::{Choices, Site};
-use crate::clients::lent;
+use crate::clients::{RECOVERIES_MAX, lent};
 use crate::config::{Commands, Config, Subject};
 use crate::kernel::process::{ProcessState, describe};
 use crate::kernel::ring::RingState;
@@ -635,7 +635,9 @@ fn strike(world: &mut World, run: &mut Run<'_>) {
     if world.budget.kills > 0 && run.fault(run.config.faults.kill) {
         world.kill_someone(run);
     }
-    if world.stop_can_be_asked() && run.fault(run.config.faults.stop) {
+    // Nobody stops every recovery of a device and wonders that it does not come back.
+    let weary = world.operator.recoveries > RECOVERIES_MAX / 2;
+    if !weary && world.stop_can_be_asked() && run.fault(run.config.faults.stop) {
         world.ask_to_stop(run);
     }
     if run.config.faults.rival > 0 && world.rival_can_come() && run.fault(run.config.faults.rival) {
@@ -753,6 +755,8 @@ fn overdue(world: &World, run: &mut Run<'_>) -> Option<End> {
         && !world.is_up()
         && world.links.down_told.is_none()
         && !run.killed
+        // What somebody deletes on its way up may wait as long as a deletion does.
+        && !run.rivalled
         && world
             .operator
             .server

@@ -90,6 +90,7 @@ impl World {
             },
             Call::StopSupervisor => {
                 // A launcher's child, or the supervisor attached to: there is but one that hears it.
+                run.abandoned = true;
                 self.links.orders.push_back(Order::Stop);
                 self.notify(self.links.commanded, blkproof_engine::link::Link::Operator);
                 Ret::Done
