@@ -74,8 +74,6 @@ pub struct Worker {
     primed: u16,
     /// Which queues have reported being primed, or their end.
     settled: Box<[bool]>,
-    /// How many these are.
-    settled_count: u16,
     /// Queues that reported their end.
     ended: u16,
     /// The supervisor said that the device is LIVE.
@@ -110,7 +108,6 @@ impl Worker {
             ready: 0,
             primed: 0,
             settled: vec![false; usize::from(device.queues)].into_boxed_slice(),
-            settled_count: 0,
             ended: 0,
             live: false,
             handover: false,
@@ -132,7 +129,7 @@ impl Worker {
         self.live
     }
 
-    /// Goes on after the last call returned `ret`. O(1) per completion, O(queues) once when it tells them to quit.
+    /// Goes on after the last call returned `ret`. O(1) per completion, and O(queues) where it tells all of them something or waits for all to settle.
     pub fn resume(&mut self, ret: Ret, io: &mut impl WorkerIo) -> Call {
         match self.phase {
             Phase::Boot => {
@@ -295,12 +292,8 @@ impl Worker {
                 | Token::Cancel => unreachable!("I1: a completion of something never submitted"),
             }
         }
-        if self.phase == Phase::Settling && self.settled_count == self.spawned {
-            self.phase = Phase::Quitting;
-            self.tell_queues(ToQueue::Quit, io);
-            if self.hurries {
-                self.arm(QUIT_MS, io);
-            }
+        if self.phase == Phase::Settling && self.unsettled() == 0 {
+            self.tell_to_quit(io);
         }
         if self.ended == self.spawned
             && (self.phase == Phase::Quitting || self.phase == Phase::Running)
@@ -326,7 +319,7 @@ impl Worker {
                 // Once requests are held back, a worker without a supervisor would keep them waiting for ever: then its end lets somebody
                 // else recover the device.
                 Received::Message(ToWorker::Handover) => self.handover = true,
-                Received::Message(ToWorker::Finish) => self.finish(None, io),
+                Received::Message(ToWorker::Finish) => self.finish(io),
                 Received::Message(ToWorker::Resize { sectors }) => self.resize = Some(sectors),
                 Received::Empty => {
                     push(io, Sqe::Watch { link: Link::Supervisor });
@@ -335,7 +328,7 @@ impl Worker {
                 Received::Closed => {
                     // A device that nobody will ever start must not be served; a LIVE one must be.
                     if self.handover {
-                        self.finish(None, io);
+                        self.finish(io);
                     } else if !self.live {
                         self.quit(Some(Cause::new(Step::StartDev, Problem::LinkClosed)), io);
                     }
@@ -370,7 +363,7 @@ impl Worker {
                     self.settles(queue);
                     self.ended += 1;
                     // By itself: its tags were aborted. A queue that held all of its own then is never told (H09).
-                    self.finish(None, io);
+                    self.finish(io);
                 }
                 Received::Message(FromQueue::Resized(_)) => {
                     self.unaware -= 1;
@@ -390,28 +383,37 @@ impl Worker {
         }
     }
 
-    /// As [`Worker::finish`], and once all queues are told to quit they have a time for it.
+    /// As [`Worker::finish`], and once all queues are told to quit they have a time for it. The first cause is kept.
     fn quit(&mut self, cause: Option<Cause>, io: &mut impl WorkerIo) {
-        if !self.hurries {
-            self.hurries = true;
-            self.finish(cause, io);
-            if self.phase == Phase::Quitting {
-                self.arm(QUIT_MS, io);
-            }
+        if self.hurries {
+            return;
+        }
+        self.hurries = true;
+        self.first = self.first.or(cause);
+        if self.phase == Phase::Quitting {
+            self.arm(QUIT_MS, io);
+        } else {
+            self.finish(io);
         }
     }
 
-    /// Has every queue finish what it holds and exit. The first cause is kept.
-    fn finish(&mut self, cause: Option<Cause>, io: &mut impl WorkerIo) {
+    /// Has every queue finish what it holds and exit.
+    fn finish(&mut self, io: &mut impl WorkerIo) {
         if self.phase == Phase::Settling || self.phase == Phase::Quitting {
             return;
         }
-        self.first = self.first.or(cause);
-        if self.primes() && self.settled_count < self.spawned {
+        if self.primes() && self.unsettled() > 0 {
             self.phase = Phase::Settling;
         } else {
-            self.phase = Phase::Quitting;
-            self.tell_queues(ToQueue::Quit, io);
+            self.tell_to_quit(io);
+        }
+    }
+
+    fn tell_to_quit(&mut self, io: &mut impl WorkerIo) {
+        self.phase = Phase::Quitting;
+        self.tell_queues(ToQueue::Quit, io);
+        if self.hurries {
+            self.arm(QUIT_MS, io);
         }
     }
 
@@ -428,9 +430,12 @@ impl Worker {
 
     /// A queue has all its tags armed, or has ended.
     fn settles(&mut self, queue: QueueId) {
-        let settled = &mut self.settled[usize::from(queue.0)];
-        self.settled_count += u16::from(!*settled);
-        *settled = true;
+        self.settled[usize::from(queue.0)] = true;
+    }
+
+    /// How many queues have not said either. O(queues).
+    fn unsettled(&self) -> u16 {
+        self.settled.iter().map(|settled| u16::from(!settled)).sum()
     }
 
     fn arm(&mut self, ms: u32, io: &mut impl WorkerIo) {
@@ -485,8 +490,7 @@ impl Worker {
                 );
             }
             Phase::Settling => {
-                let missing = Awaits::QueuesPrimed(self.spawned - self.settled_count);
-                add(missing, Owner::Kernel, Otherwise::PeerUnwinds);
+                add(Awaits::QueuesPrimed(self.unsettled()), Owner::Kernel, Otherwise::PeerUnwinds);
             }
             Phase::Quitting => {
                 let otherwise =

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use blkproof_engine::cause::Problem;
+use blkproof_engine::cause::{Cause, Problem, Step};
 use blkproof_engine::data::DataMode;
 use blkproof_engine::link::{FromQueue, FromWorker, Link, Received, ToQueue, ToWorker};
 use blkproof_engine::sys::{
@@ -148,4 +148,19 @@ fn where_every_queue_is_primed_all_are_told_to_quit_at_once() {
     quits(&worker, &peers);
     let _ = peers.supervisor_says(&mut worker, Received::Message(ToWorker::Quit));
     quits(&worker, &peers);
+}
+
+#[test]
+fn a_queue_that_fails_when_all_were_told_to_quit_is_reported() {
+    let (mut worker, mut peers) = told_to_fetch();
+    let primed = [0, 1, 2].map(|queue| FromQueue::Primed(QueueId(queue)));
+    let _ = peers.queues_say(&mut worker, &primed);
+    // Its tags were aborted: the others are told, and have all the time that they need.
+    let _ = peers.queues_say(&mut worker, &[FromQueue::Ended(QueueId(0))]);
+    assert_eq!((worker.phase(), peers.timers.len()), (Phase::Quitting, 0));
+    let cause = Cause::new(Step::Serve(QueueId(1)), Problem::Protocol);
+    let _ = peers.queues_say(&mut worker, &[FromQueue::Failed(QueueId(1), cause)]);
+    quits(&worker, &peers);
+    let call = peers.queues_say(&mut worker, &[FromQueue::Ended(QueueId(2))]);
+    assert_eq!(call, Call::Exit(Exit::Failed(cause)));
 }
