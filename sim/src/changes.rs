@@ -72,8 +72,7 @@ impl World {
         let hindered = faults.kills()
             || faults.resource > 0
             || faults.stop > 0
-            || faults.stall > 0
-            || run.paused_too_long()
+            || run.may_be_late()
             || faults.rival > 0
             || run.rivalled
             || !run.config.subject.is_engine();

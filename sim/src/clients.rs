@@ -311,8 +311,7 @@ impl World {
             self.bring_back(run);
             return;
         }
-        let late = run.config.faults.stall > 0 || run.paused_too_long();
-        let excused = run.killed || run.rivalled || late || run.held_too_long();
+        let excused = run.killed || run.rivalled || run.may_be_late() || run.held_too_long();
         if !excused && run.config.subject.is_engine() {
             run.violate("L2", "the supervisor ended and left the device behind".into());
             return;
@@ -368,8 +367,7 @@ impl World {
         let faults = run.config.faults;
         // On 6.12 workers that come too early for a slow kernel count, too.
         let restarts = self.supervisor().is_some_and(|one| one.restarts() < RESTARTS_MAX);
-        let late = faults.stall > 0 || run.paused_too_long();
-        if run.config.restart && restarts && faults.resource == 0 && !late {
+        if run.config.restart && restarts && faults.resource == 0 && !run.may_be_late() {
             run.violate(
                 "L3",
                 "the supervisor was to restart the worker, and left the device without one".into(),
@@ -431,8 +429,7 @@ impl World {
             || run.abandoned
             || run.rivalled
             || faults.resource > 0
-            || faults.stall > 0
-            || run.paused_too_long();
+            || run.may_be_late();
         let gave_up = matches!(exit, Exit::Failed(Cause { problem: Problem::Deadline, .. }));
         if self.operator.recoverer == Some(process) && gave_up && !hindered {
             let text = "the supervisor was asked to recover the device, and did not".into();

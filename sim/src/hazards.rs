@@ -105,8 +105,8 @@ impl<'a> Story<'a> {
     /// Whether a worker dies before that step, and not because it ends by itself.
     fn loses_its_server(&self, before: usize) -> bool {
         // A worker that is stopped (SIGSTOP) is killed by its own supervisor in the end.
-        (["SIGKILL", "SIGSTOP"].into_iter())
-            .any(|text| self.says("operator", text, self.server..before))
+        let operator = |text: &str| self.says("operator", text, self.server..before);
+        ["SIGKILL", "SIGSTOP"].into_iter().any(operator)
             && is_killed(self.outcome, self.server..before)
     }
 

@@ -373,7 +373,6 @@ impl<'c> Run<'c> {
     /// Whether the faults of this run explain that a client's request fails. A killed supervisor alone does not; and with recovery
     /// a killed worker explains only what the kernel does not promise.
     pub(crate) fn errors_expected(&self) -> bool {
-        let faults = &self.config.faults;
         let lost = match self.config.recovery {
             Recovery::None => self.worker_killed,
             // Requests fail while there is no server, however good the reason.
@@ -386,14 +385,13 @@ impl<'c> Run<'c> {
         // After a stall the supervisor may kill a worker whose stop seems to take too long.
         lost || self.rivalled
             || self.disk_failed
-            || self.paused_too_long()
-            || faults.stall > 0
+            || self.may_be_late()
             || (!self.config.subject.is_engine() && (self.killed || self.abandoned))
     }
 
-    /// Whether processes were stopped long enough for somebody's deadline to pass: then as after a stall.
-    pub(crate) fn paused_too_long(&self) -> bool {
-        self.paused_us >= PAUSES_BEARABLE_US
+    /// Whether somebody's deadline may pass through no fault of his: the machine stalls, or processes were stopped for long enough.
+    pub(crate) fn may_be_late(&self) -> bool {
+        self.config.faults.stall > 0 || self.paused_us >= PAUSES_BEARABLE_US
     }
 
     /// Whether the block device was kept open long enough for a DEL_DEV to be given up.
@@ -716,8 +714,7 @@ fn goal(world: &World, run: &Run<'_>) -> Option<End> {
         && faults.resource == 0
         && faults.stop == 0
         && run.node_delay_us < PATIENCE_US
-        && faults.stall == 0
-        && !run.paused_too_long()
+        && !run.may_be_late()
         && faults.rival == 0
         && !run.rivalled;
     if must_succeed {

@@ -1,4 +1,4 @@
-//! What no server can avoid on older kernels is counted by name, and nothing else is.
+//! What no server can avoid on a kernel is counted by name, and nothing else is.
 
 use std::sync::atomic::AtomicBool;
 
@@ -16,6 +16,15 @@ const RIVALS: Faults = Faults { rival: 12, ..Faults::NONE };
 
 fn engine(kernel: KernelSeries, recovery: Recovery, faults: Faults) -> Config {
     Config { kernel, recovery, faults, timeline: true, ..Config::engine() }
+}
+
+/// What happens to a device on its way up, or to its server.
+fn started_too_late() -> [(Hazard, Config); 3] {
+    [
+        (Hazard::H07, engine(KernelSeries::V6_12, Recovery::None, KILLS)),
+        (Hazard::H67, engine(KernelSeries::V6_12, Recovery::Reissue, KILLS)),
+        (Hazard::H26, engine(KernelSeries::V6_18, Recovery::None, RIVALS)),
+    ]
 }
 
 /// Workers that are killed now and then, and replaced.
@@ -39,12 +48,7 @@ fn meets(hazard: Hazard, config: &Config) -> Outcome {
 
 #[test]
 fn each_is_counted_and_is_no_finding() {
-    for (hazard, config) in [
-        (Hazard::H07, engine(KernelSeries::V6_12, Recovery::None, KILLS)),
-        (Hazard::H67, engine(KernelSeries::V6_12, Recovery::Reissue, KILLS)),
-        (Hazard::H26, engine(KernelSeries::V6_18, Recovery::None, RIVALS)),
-        (Hazard::H70, replaced()),
-    ] {
+    for (hazard, config) in started_too_late().into_iter().chain([(Hazard::H70, replaced())]) {
         let (plain, apart) = (bag(config.clone(), false), bag(config, true));
         assert!(plain.hazards.is_empty() && plain.found > 0);
         let counted: u64 = apart.hazards.values().sum();
@@ -87,20 +91,26 @@ fn what_the_engine_could_have_kept_is_a_finding() {
 /// The same rules broken, and nobody outside had a hand in it.
 #[test]
 fn what_happens_by_itself_is_a_finding() {
-    for (hazard, config) in [
-        (Hazard::H07, engine(KernelSeries::V6_12, Recovery::None, KILLS)),
-        (Hazard::H67, engine(KernelSeries::V6_12, Recovery::Reissue, KILLS)),
-        (Hazard::H26, engine(KernelSeries::V6_18, Recovery::None, RIVALS)),
-        (Hazard::H70, replaced()),
-    ] {
+    for (hazard, config) in started_too_late() {
         let outcome = meets(hazard, &config);
         let mut alone = outcome.clone();
-        let dies = |one: &Record| one.text == "D1: dead";
-        alone.timeline.retain(|one| outcome.actors[one.actor].name != "operator" && !dies(one));
+        alone.timeline.retain(|one| outcome.actors[one.actor].name != "operator");
         assert_eq!(Hazard::told(&config, &alone), None, "{hazard}");
         let other = Outcome { oracle: "O5".to_owned(), ..outcome.clone() };
         assert_eq!(Hazard::told(&config, &other), None, "{hazard}: another rule");
         let recent = Config { kernel: KernelSeries::V7_3, ..config.clone() };
         assert_eq!(Hazard::told(&recent, &outcome), None, "{hazard}: 7.3 has none of them");
     }
+}
+
+/// H70 where no worker was killed, or on a kernel that has no such thing.
+#[test]
+fn a_worker_that_leaves_by_itself_half_way_is_a_finding() {
+    let config = replaced();
+    let outcome = meets(Hazard::H70, &config);
+    let mut alone = outcome.clone();
+    alone.timeline.retain(|one| one.text != "D1: dead");
+    assert_eq!(Hazard::told(&config, &alone), None);
+    let recent = Config { kernel: KernelSeries::V7_3, ..config };
+    assert_eq!(Hazard::told(&recent, &outcome), None);
 }

@@ -212,7 +212,7 @@ impl<'a> Campaign<'a> {
     }
 }
 
-/// What was counted apart: `; no server can avoid: H07 in 3 of them`.
+/// What was counted apart: `; what no server can avoid: H07 in 3`. Nothing if nothing was.
 pub(super) fn hazards_text(hazards: &BTreeMap<String, u64>) -> String {
     if hazards.is_empty() {
         return String::new();

@@ -10,24 +10,26 @@ use crate::world::{ProcessId, World};
 impl World {
     /// SIGKILL strikes one of the server's processes.
     pub(crate) fn kill_someone(&mut self, run: &mut Run<'_>) {
-        let running: Vec<usize> = (0..self.processes.len())
-            .filter(|index| self.processes[*index].state == ProcessState::Running)
-            .collect();
+        let running: Vec<_> = self.running().collect();
         if running.is_empty() {
             return;
         }
         self.budget.kills -= 1;
         let victim = running[run.choose(Site::Fault, running.len() as u32) as usize];
-        self.kill(run, ProcessId::from_index(victim));
+        self.kill(run, victim);
+    }
+
+    /// The processes that run, or are stopped.
+    pub(crate) fn running(&self) -> impl Iterator<Item = ProcessId> {
+        let ids = (0..self.processes.len()).map(ProcessId::from_index);
+        ids.filter(|id| self.processes[id.index()].state == ProcessState::Running)
     }
 
     /// The worker and the supervisor that brings the device up, if both run.
     fn worker_and_supervisor(&self) -> Option<[ProcessId; 2]> {
-        let runs = |id: &ProcessId| self.processes[id.index()].state == ProcessState::Running;
-        let supervisor = self.operator.server.filter(runs)?;
-        let workers = (0..self.processes.len()).map(ProcessId::from_index);
+        let supervisor = self.running().find(|id| Some(*id) == self.operator.server)?;
         let serves = |id: &ProcessId| self.processes[id.index()].geometry.is_some();
-        let worker = workers.filter(runs).find(serves).filter(|worker| *worker != supervisor)?;
+        let worker = self.running().find(serves).filter(|worker| *worker != supervisor)?;
         Some([worker, supervisor])
     }
 

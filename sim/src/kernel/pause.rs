@@ -19,12 +19,8 @@ const PAUSES_MS: [u64; 5] = [1, 200, 1_000, 10_000, 40_000];
 impl World {
     /// SIGSTOP reaches one of the server's processes. SIGCONT follows.
     pub(crate) fn pause_someone(&mut self, run: &mut Run<'_>) {
-        let running: Vec<usize> = (0..self.processes.len())
-            .filter(|index| {
-                let process = &self.processes[*index];
-                process.state == ProcessState::Running && !process.halted
-            })
-            .collect();
+        let running: Vec<_> =
+            self.running().filter(|id| !self.processes[id.index()].halted).collect();
         if running.is_empty() {
             return;
         }
@@ -32,7 +28,7 @@ impl World {
         // Who, and for how long, is one choice: a loop through all ways goes through both.
         let ways = running.len() * PAUSES_MS.len();
         let way = run.choose(Site::Fault, ways as u32) as usize;
-        let victim = ProcessId::from_index(running[way % running.len()]);
+        let victim = running[way % running.len()];
         let ms = PAUSES_MS[way / running.len()];
         let pid = self.processes[victim.index()].pid;
         run.note(actor::OPERATOR, || format!("SIGSTOP to process {pid}, for {ms} ms"));

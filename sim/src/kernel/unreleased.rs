@@ -1,9 +1,9 @@
 //! Two ways in which the kernel never lets go of a server that is killed.
 
-use crate::kernel::process::{ProcessState, ThreadState};
+use crate::kernel::process::{ProcessState, Thread, ThreadState};
 use crate::kernel::ring::RingState;
 use crate::kernel::tags::TagState;
-use crate::world::{ThreadId, World};
+use crate::world::{ProcessId, ThreadId, World};
 
 impl World {
     /// The rule of the kernel's that is broken where it keeps a dead server.
@@ -28,23 +28,18 @@ impl World {
     /// fail, because the thread that has it is gone (H69).
     fn a_fetch_keeps_its_process(&self) -> bool {
         let Some(device) = &self.device else { return false };
-        let dead = |thread: ThreadId| self.threads[thread.index()].state == ThreadState::Dead;
-        let waits = |thread: ThreadId| {
-            let submits =
-                matches!(self.threads[thread.index()].state, ThreadState::Submitting { .. });
-            submits
-                && self.process_of(thread).state == ProcessState::Dying
-                && self.fetch_blocked(thread)
+        let is_kept = |process: ProcessId| {
+            self.processes[process.index()].state == ProcessState::Dying
+                && (0..self.threads.len()).map(ThreadId::from_index).any(|thread| {
+                    let Thread { process: of, state, .. } = &self.threads[thread.index()];
+                    let submits = matches!(state, ThreadState::Submitting { .. });
+                    *of == process && submits && self.fetch_blocked(thread)
+                })
         };
-        let stuck: Vec<_> = (0..self.threads.len())
-            .map(ThreadId::from_index)
-            .filter(|thread| waits(*thread))
-            .map(|thread| self.threads[thread.index()].process)
-            .collect();
-        device.tags.iter().filter(|slot| slot.carries()).any(|slot| {
-            let holder = slot.task.filter(|task| dead(*task));
-            holder.is_some_and(|task| stuck.contains(&self.threads[task.index()].process))
-        })
+        let carrying = device.tags.iter().filter(|slot| slot.carries());
+        let mut holders =
+            carrying.filter_map(|slot| slot.task).map(|task| &self.threads[task.index()]);
+        holders.any(|holder| holder.state == ThreadState::Dead && is_kept(holder.process))
     }
 }
 

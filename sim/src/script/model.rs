@@ -178,7 +178,8 @@ pub fn is_dangerous(script: &Script, kernel: KernelSeries) -> bool {
 }
 
 /// The rule by which, at the end of the script, a kernel of this series still keeps a server that is dead (K12, K13).
-pub fn keeps_a_dead_server(script: &Script, kernel: KernelSeries) -> Option<&'static str> {
+#[cfg(test)]
+pub(crate) fn keeps_a_dead_server(script: &Script, kernel: KernelSeries) -> Option<&'static str> {
     let mut model = Model::new(kernel);
     for (number, step) in (1..).zip(&script.steps) {
         model.step_all(number, step);
