@@ -169,11 +169,11 @@ pub enum FromQueue {
 /// Messages that a link to or from the worker holds: one of each kind at the most.
 pub const WORKER_MESSAGES_MAX: usize = 5;
 /// Messages that a link to a queue holds: likewise.
-pub const TO_QUEUE_MESSAGES_MAX: usize = 2;
+pub const TO_QUEUE_MESSAGES_MAX: usize = 3;
 
-/// Messages that the link from a worker's `queues` queues holds: [`FromQueue::Primed`], [`FromQueue::Resized`] and an end of each.
+/// Messages that the link from a worker's `queues` queues holds: [`FromQueue::Ready`], [`FromQueue::Primed`], [`FromQueue::Resized`] and an end of each.
 pub const fn from_queues_messages_max(queues: u16) -> usize {
-    3 * queues as usize
+    4 * queues as usize
 }
 
 /// What hearing a link found.

@@ -396,8 +396,14 @@ fn a_queue_whose_fetch_is_refused_says_so_and_ends() {
     let (inbox, outbox) = (mailbox(), mailbox());
     let shape = QueueShape { queue: QueueId(0), depth: DEPTH, buffer_bytes: BUFFER_BYTES };
     let device = Arc::new(OwnedFd::from(memfd(0x18000)));
-    let mut driver =
-        QueueDriver::new(shape, device, Backend::Nothing, None, inbox, Arc::clone(&outbox));
+    let mut driver = QueueDriver::new(
+        shape,
+        device,
+        Backend::Nothing,
+        None,
+        Arc::clone(&inbox),
+        Arc::clone(&outbox),
+    );
     let config = QueueConfig {
         id: QueueId(0),
         depth: DEPTH,
@@ -411,8 +417,12 @@ fn a_queue_whose_fetch_is_refused_says_so_and_ends() {
     };
     let mut queue = Queue::new(config, AnyTarget::Null(Null { sectors: 8 }));
     let mut publisher = Board::default().publisher(Name::Queue(QueueId(0)));
+    inbox.tell(ToQueue::Prime);
     let exit = driver::run(&mut queue, &mut driver, &mut publisher);
     let Exit::Failed(cause) = exit else { panic!("{exit:?}") };
+    if !matches!(cause.step, Step::QueueRing(_)) {
+        assert_eq!(outbox.hear(), Received::Message(FromQueue::Ready(QueueId(0))));
+    }
     assert_eq!(outbox.hear(), Received::Message(FromQueue::Failed(QueueId(0), cause)));
     assert_eq!(outbox.hear(), Received::Empty);
     // A memfd takes no commands; where io_uring is forbidden, there is no ring to send one.
